@@ -4,6 +4,33 @@
 //! arguments, so that a plan printed by a dry run, a property test and the running daemon all go
 //! through the same code.
 
-mod error_class;
+#![forbid(unsafe_code)]
 
+mod checkpoint_policy;
+mod error_class;
+pub mod manifest;
+mod names;
+mod pacing;
+mod position;
+mod restart_policy;
+mod restore_planner;
+mod retry_policy;
+mod sync_planner;
+mod tree;
+mod upload_queue;
+
+pub use checkpoint_policy::{CheckpointPolicy, CheckpointSettings};
 pub use error_class::ErrorClass;
+pub use names::{NameError, NameRequest, assign_names};
+pub use pacing::Pacing;
+pub use position::{Position, WalPosition};
+pub use restart_policy::{RestartDecision, RestartPolicy, RestartSettings};
+pub use restore_planner::{
+    FileRole, RestorePlan, RestorePlanError, RestoreTarget, plan_restore, restorable_txids,
+};
+pub use retry_policy::{RetryDecision, RetryPolicy};
+pub use sync_planner::{HealReason, PinRecord, SyncPlan, WalView, plan_sync};
+pub use tree::{
+    Layout, MANIFEST, StoredFile, Tree, database_names, manifest_key, object_key,
+};
+pub use upload_queue::UploadQueue;

@@ -1,0 +1,224 @@
+//! `manifest.json`: the index of a database's files.
+//!
+//! Invariant: it is an index, not the truth. The truth is the listing and the headers of the
+//! files; the manifest adds what neither holds (lineage, writer, SHA-256) and makes a file that
+//! vanished from the end of the history visible. A manifest of a higher format is refused, since
+//! an older program could only misread it.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use walrust_ltx::FileName;
+
+use crate::tree::Tree;
+
+/// The newest format this program reads and writes.
+pub const FORMAT: u32 = 1;
+
+/// The index of one database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format number; see [`FORMAT`].
+    pub format: u32,
+    /// The database's name in the bucket.
+    pub name: String,
+    /// Random identifier minted with the first snapshot, 32 hex digits.
+    pub lineage: String,
+    /// Who wrote last.
+    pub writer: Writer,
+    /// Page size of the database in bytes.
+    pub page_size: u32,
+    /// The files, in the order of their names.
+    pub files: Vec<FileEntry>,
+}
+
+/// The process that wrote a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writer {
+    /// Random identifier of the local state, 32 hex digits.
+    pub id: String,
+    /// Host name.
+    pub host: String,
+    /// Grows each time another writer takes the name over.
+    pub epoch: u64,
+}
+
+/// Snapshot or incremental.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileKind {
+    /// All pages; begins at TXID 1.
+    Snapshot,
+    /// The pages that changed.
+    Incremental,
+}
+
+/// One LTX file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// First TXID, 16 hex digits.
+    pub min: String,
+    /// Last TXID, 16 hex digits.
+    pub max: String,
+    /// Snapshot or incremental.
+    pub kind: FileKind,
+    /// Size of the object in bytes.
+    pub size: u64,
+    /// SHA-256 of the object, hex.
+    pub sha256: String,
+    /// Timestamp of the LTX header, RFC 3339 with milliseconds.
+    pub created: String,
+    /// Rolling checksum before the file, 16 hex digits; absent for snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre: Option<String>,
+    /// Rolling checksum after the file, 16 hex digits.
+    pub post: String,
+    /// Size of the database in pages after the file.
+    pub commit: u32,
+}
+
+impl FileEntry {
+    /// The file's name; `None` if the TXIDs of the entry are malformed.
+    #[must_use]
+    pub fn file_name(&self) -> Option<FileName> {
+        format!("{}-{}.ltx", self.min, self.max).parse().ok()
+    }
+}
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// A newer program wrote it.
+    #[error("it has format {found}, this program reads up to {FORMAT}; use a newer walrust")]
+    NewerFormat {
+        /// The format number found.
+        found: u32,
+    },
+    /// It is not the JSON that was written.
+    #[error("it is damaged ({0}); without the object, the files themselves still tell everything")]
+    Damaged(String),
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// If it has a higher format, or is not a manifest.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let damaged = |error: serde_json::Error| ManifestError::Damaged(error.to_string());
+        let Format { format } = serde_json::from_slice(bytes).map_err(damaged)?;
+        if format > FORMAT {
+            return Err(ManifestError::NewerFormat { found: format });
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(damaged)?;
+        match manifest.files.iter().find(|entry| entry.file_name().is_none()) {
+            Some(entry) => Err(ManifestError::Damaged(format!(
+                "{:?}-{:?} is not a range of TXIDs",
+                entry.min, entry.max
+            ))),
+            None => Ok(manifest),
+        }
+    }
+
+    /// The manifest as it is stored: indented JSON with a final newline.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self)
+            .expect("strings, numbers and lists always have a JSON form");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Adds files that are not in it yet, keeping the order of their names.
+    pub fn add(&mut self, entries: impl IntoIterator<Item = FileEntry>) {
+        for entry in entries {
+            let key = |entry: &FileEntry| (entry.min.clone(), entry.max.clone());
+            match self.files.binary_search_by_key(&key(&entry), key) {
+                Ok(index) => self.files[index] = entry,
+                Err(index) => self.files.insert(index, entry),
+            }
+        }
+    }
+
+    /// The files of the manifest that are not in the tree.
+    #[must_use]
+    pub fn missing_from(&self, tree: &Tree) -> Vec<FileName> {
+        let present: BTreeSet<FileName> = tree.files.iter().map(|file| file.name).collect();
+        let names = self.files.iter().filter_map(FileEntry::file_name);
+        names.filter(|name| !present.contains(name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(min: u64, max: u64) -> FileEntry {
+        FileEntry {
+            min: format!("{min:016x}"),
+            max: format!("{max:016x}"),
+            kind: if min == 1 { FileKind::Snapshot } else { FileKind::Incremental },
+            size: 10,
+            sha256: "00".repeat(32),
+            created: "2026-01-01T00:00:00.000Z".to_owned(),
+            pre: (min > 1).then(|| "8000000000000000".to_owned()),
+            post: "8000000000000000".to_owned(),
+            commit: 1,
+        }
+    }
+
+    fn manifest() -> Manifest {
+        Manifest {
+            format: FORMAT,
+            name: "app".to_owned(),
+            lineage: "ab".repeat(16),
+            writer: Writer { id: "cd".repeat(16), host: "host".to_owned(), epoch: 1 },
+            page_size: 4096,
+            files: vec![entry(1, 1), entry(2, 10)],
+        }
+    }
+
+    #[test]
+    fn it_survives_a_round_trip() {
+        let manifest = manifest();
+        assert_eq!(Manifest::parse(&manifest.to_bytes()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn a_higher_format_is_refused_even_if_the_rest_is_unknown() {
+        let error = Manifest::parse(br#"{"format": 2, "shape": "new"}"#).unwrap_err();
+        assert!(matches!(error, ManifestError::NewerFormat { found: 2 }));
+    }
+
+    #[test]
+    fn damaged_json_and_damaged_names_are_refused() {
+        let mut broken = manifest();
+        broken.files[1].min = "2".to_owned();
+        for bytes in [b"{}".to_vec(), b"\0".to_vec(), broken.to_bytes()] {
+            assert!(matches!(Manifest::parse(&bytes), Err(ManifestError::Damaged(_))));
+        }
+    }
+
+    #[test]
+    fn added_files_keep_the_order_and_replace_their_equals() {
+        let mut manifest = manifest();
+        manifest.add([entry(11, 12), entry(1, 12), entry(2, 10)]);
+        let names: Vec<_> = manifest.files.iter().map(|e| (e.min.clone(), e.max.clone())).collect();
+        let mut sorted = names.clone();
+        sorted.sort();
+        assert_eq!(names, sorted);
+        assert_eq!(names.len(), 4);
+    }
+
+    #[test]
+    fn files_that_vanished_are_named() {
+        let tree = Tree::read("app", [("app/0000000000000001-0000000000000001.ltx", 10)]);
+        let missing = manifest().missing_from(&tree);
+        let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["0000000000000002-000000000000000a.ltx"]);
+    }
+}

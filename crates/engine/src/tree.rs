@@ -1,0 +1,209 @@
+//! Where the LTX files of one database lie in a bucket: our layout, and both of Litestream 0.5.
+//!
+//! Invariant: an object takes part in a restore only if its whole name is that of an LTX file in
+//! the layout of its tree; everything else (temporary files, sidecars, other people's objects) is
+//! ignored, as Litestream ignores it.
+
+use std::fmt;
+
+use walrust_ltx::FileName;
+
+/// The name of the index object of a database.
+pub const MANIFEST: &str = "manifest.json";
+
+/// How the files of a database are laid out below its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `<min>-<max>.ltx` beside `manifest.json`.
+    Walrust,
+    /// Litestream 0.5 on S3: `<level as four hex digits>/<min>-<max>.ltx`.
+    LitestreamS3,
+    /// Litestream 0.5 in a directory: `ltx/<level>/<min>-<max>.ltx`.
+    LitestreamFile,
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Walrust => "walrust",
+            Self::LitestreamS3 => "litestream (S3 layout)",
+            Self::LitestreamFile => "litestream (file layout)",
+        })
+    }
+}
+
+/// One LTX file in a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredFile {
+    /// Key of the object, relative to the storage URL.
+    pub key: String,
+    /// The TXIDs that its name promises.
+    pub name: FileName,
+    /// Litestream's compaction level; 0 in our layout.
+    pub level: u8,
+    /// Size of the object in bytes.
+    pub size: u64,
+}
+
+/// All files of one database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// The layout they were found in.
+    pub layout: Layout,
+    /// The files, in the order of their keys.
+    pub files: Vec<StoredFile>,
+    /// Whether there is a `manifest.json`.
+    pub has_manifest: bool,
+}
+
+impl Tree {
+    /// Reads the tree of database `name` from a listing of `(key, size)` pairs.
+    ///
+    /// Our own layout wins over the others; without any LTX file the tree is an empty one of ours.
+    #[must_use]
+    pub fn read<'a>(name: &str, listing: impl IntoIterator<Item = (&'a str, u64)>) -> Self {
+        let mut found: [Vec<StoredFile>; 3] = Default::default();
+        let mut has_manifest = false;
+        for (key, size) in listing {
+            let Some(rest) = key.strip_prefix(name).and_then(|rest| rest.strip_prefix('/')) else {
+                continue;
+            };
+            has_manifest |= rest == MANIFEST;
+            let Some((layout, level, name)) = parse(rest) else { continue };
+            let file = StoredFile { key: key.to_owned(), name, level, size };
+            found[layout as usize].push(file);
+        }
+        let [walrust, s3, file] = found;
+        let (layout, mut files) = if !walrust.is_empty() {
+            (Layout::Walrust, walrust)
+        } else if !s3.is_empty() {
+            (Layout::LitestreamS3, s3)
+        } else if !file.is_empty() {
+            (Layout::LitestreamFile, file)
+        } else {
+            (Layout::Walrust, Vec::new())
+        };
+        files.sort_by(|a, b| a.key.cmp(&b.key));
+        Self { layout, files, has_manifest }
+    }
+}
+
+/// The key of an LTX file of ours.
+#[must_use]
+pub fn object_key(name: &str, file: FileName) -> String {
+    format!("{name}/{file}")
+}
+
+/// The key of the index object of a database.
+#[must_use]
+pub fn manifest_key(name: &str) -> String {
+    format!("{name}/{MANIFEST}")
+}
+
+/// The names of all databases in a listing of a whole bucket, sorted, each once.
+#[must_use]
+pub fn database_names<'a>(keys: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut names: Vec<String> = keys.into_iter().filter_map(database_of).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn database_of(key: &str) -> Option<String> {
+    let (folder, file) = key.rsplit_once('/')?;
+    if file == MANIFEST {
+        return Some(folder.to_owned());
+    }
+    file.parse::<FileName>().ok()?;
+    let segments: Vec<&str> = folder.split('/').collect();
+    let depth = match segments.as_slice() {
+        [.., "ltx", level] if litestream_file_level(level).is_some() => 2,
+        [.., level] if litestream_s3_level(level).is_some() => 1,
+        _ => 0,
+    };
+    let name = segments[..segments.len() - depth].join("/");
+    (!name.is_empty()).then_some(name)
+}
+
+fn parse(rest: &str) -> Option<(Layout, u8, FileName)> {
+    let segments: Vec<&str> = rest.split('/').collect();
+    match segments.as_slice() {
+        [file] => Some((Layout::Walrust, 0, file.parse().ok()?)),
+        [level, file] => {
+            Some((Layout::LitestreamS3, litestream_s3_level(level)?, file.parse().ok()?))
+        }
+        ["ltx", level, file] => {
+            Some((Layout::LitestreamFile, litestream_file_level(level)?, file.parse().ok()?))
+        }
+        _ => None,
+    }
+}
+
+fn litestream_s3_level(text: &str) -> Option<u8> {
+    let digit = text.strip_prefix("000")?;
+    litestream_file_level(digit)
+}
+
+fn litestream_file_level(text: &str) -> Option<u8> {
+    match text.as_bytes() {
+        [digit @ b'0'..=b'9'] => Some(digit - b'0'),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = "0000000000000001-0000000000000001.ltx";
+    const NEXT: &str = "0000000000000002-000000000000000a.ltx";
+
+    fn listing(keys: &[String]) -> Vec<(&str, u64)> {
+        keys.iter().map(|key| (key.as_str(), 7)).collect()
+    }
+
+    #[test]
+    fn our_layout_is_read_and_junk_is_ignored() {
+        let keys = [
+            format!("app/{FIRST}"),
+            format!("app/{NEXT}"),
+            format!("app/{NEXT}.tmp"),
+            format!("app/{}", NEXT.to_uppercase()),
+            "app/manifest.json".to_owned(),
+            format!("apple/{FIRST}"),
+            format!("app/nested/{FIRST}"),
+        ];
+        let tree = Tree::read("app", listing(&keys));
+        assert_eq!(tree.layout, Layout::Walrust);
+        assert!(tree.has_manifest);
+        let found: Vec<_> = tree.files.iter().map(|file| file.key.as_str()).collect();
+        assert_eq!(found, [&keys[0], &keys[1]]);
+    }
+
+    #[test]
+    fn both_layouts_of_litestream_are_recognised_with_their_levels() {
+        let s3 = [format!("db/0000/{NEXT}"), format!("db/0009/{FIRST}"), format!("db/000a/{NEXT}")];
+        let tree = Tree::read("db", listing(&s3));
+        assert_eq!(tree.layout, Layout::LitestreamS3);
+        assert_eq!(tree.files.iter().map(|file| file.level).collect::<Vec<_>>(), [0, 9]);
+        let files = [format!("db/ltx/0/{NEXT}"), format!("db/ltx/9/{FIRST}")];
+        let tree = Tree::read("db", listing(&files));
+        assert_eq!(tree.layout, Layout::LitestreamFile);
+        assert_eq!(tree.files.iter().map(|file| file.level).collect::<Vec<_>>(), [0, 9]);
+    }
+
+    #[test]
+    fn names_of_all_databases_are_found_in_a_listing() {
+        let keys = [
+            format!("app/{FIRST}"),
+            "app/manifest.json".to_owned(),
+            format!("smiths/app/{FIRST}"),
+            format!("peer/0009/{FIRST}"),
+            format!("other/ltx/0/{FIRST}"),
+            "readme.txt".to_owned(),
+            FIRST.to_owned(),
+        ];
+        let names = database_names(keys.iter().map(String::as_str));
+        assert_eq!(names, ["app", "other", "peer", "smiths/app"]);
+    }
+}
