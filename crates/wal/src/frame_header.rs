@@ -33,10 +33,7 @@ impl FrameHeader {
             pgno: be_u32(header, 0),
             commit: be_u32(header, 4),
             salts: Salts(be_u32(header, 8), be_u32(header, 12)),
-            checksum: WalChecksum {
-                s1: be_u32(header, 16),
-                s2: be_u32(header, 20),
-            },
+            checksum: WalChecksum { s1: be_u32(header, 16), s2: be_u32(header, 20) },
         }
     }
 

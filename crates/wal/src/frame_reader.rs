@@ -65,11 +65,7 @@ impl FrameReader {
             return Err(FrameEnd::ZeroPgno { frame });
         }
         if page.len() != self.page_size as usize {
-            return Err(FrameEnd::Torn {
-                frame,
-                expected: self.page_size,
-                found: page.len(),
-            });
+            return Err(FrameEnd::Torn { frame, expected: self.page_size, found: page.len() });
         }
         let computed = self
             .running

@@ -18,11 +18,8 @@ pub enum ByteOrder {
 
 impl ByteOrder {
     /// The byte order of this machine, which the wal-index always uses.
-    pub(crate) const NATIVE: Self = if cfg!(target_endian = "big") {
-        Self::Big
-    } else {
-        Self::Little
-    };
+    pub(crate) const NATIVE: Self =
+        if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
 }
 
 /// A state of the running checksum; the default is that before the first byte.
@@ -51,11 +48,7 @@ impl WalChecksum {
     #[inline(always)]
     fn run(self, bytes: &[u8], word: impl Fn([u8; 4]) -> u32) -> Self {
         let (pairs, rest) = bytes.as_chunks::<8>();
-        assert!(
-            rest.is_empty(),
-            "a WAL checksum takes multiples of 8 bytes, not {}",
-            bytes.len()
-        );
+        assert!(rest.is_empty(), "a WAL checksum takes multiples of 8 bytes, not {}", bytes.len());
         let Self { mut s1, mut s2 } = self;
         for &[a, b, c, d, e, f, g, h] in pairs {
             s1 = s1.wrapping_add(word([a, b, c, d])).wrapping_add(s2);

@@ -40,19 +40,13 @@ impl WalHeader {
     /// written may fail its checksum.
     pub fn parse(bytes: &[u8]) -> Result<Self, WalHeaderError> {
         let Some(header) = bytes.first_chunk::<{ Self::SIZE }>() else {
-            return Err(WalHeaderError::TooShort {
-                length: bytes.len(),
-            });
+            return Err(WalHeaderError::TooShort { length: bytes.len() });
         };
         let magic = be_u32(header, 0);
         if magic & !1 != MAGIC {
             return Err(WalHeaderError::BadMagic { magic });
         }
-        let byte_order = if magic & 1 == 0 {
-            ByteOrder::Little
-        } else {
-            ByteOrder::Big
-        };
+        let byte_order = if magic & 1 == 0 { ByteOrder::Little } else { ByteOrder::Big };
         let version = be_u32(header, 4);
         if version != VERSION {
             return Err(WalHeaderError::BadVersion { version });
@@ -61,10 +55,7 @@ impl WalHeader {
         if !is_page_size(page_size) {
             return Err(WalHeaderError::BadPageSize { page_size });
         }
-        let stored = WalChecksum {
-            s1: be_u32(header, 24),
-            s2: be_u32(header, 28),
-        };
+        let stored = WalChecksum { s1: be_u32(header, 24), s2: be_u32(header, 28) };
         // No value of the stored checksum is exempt: a zeroed one is as wrong as any other.
         let computed = WalChecksum::default().update(byte_order, &header[..24]);
         if stored != computed {

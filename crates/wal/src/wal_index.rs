@@ -75,9 +75,7 @@ impl WalIndex {
     /// [`CopiesDiffer`](WalIndexError::CopiesDiffer) is normal; read again.
     pub fn parse(bytes: &[u8]) -> Result<Self, WalIndexError> {
         let Some(index) = bytes.first_chunk::<{ Self::SIZE }>() else {
-            return Err(WalIndexError::TooShort {
-                length: bytes.len(),
-            });
+            return Err(WalIndexError::TooShort { length: bytes.len() });
         };
         if index[..COPY] != index[COPY..2 * COPY] {
             return Err(WalIndexError::CopiesDiffer);
@@ -101,16 +99,10 @@ impl WalIndexHeader {
         if version != VERSION {
             return Err(WalIndexError::Version { version });
         }
-        let checksum = WalChecksum {
-            s1: native_u32(index, 40),
-            s2: native_u32(index, 44),
-        };
+        let checksum = WalChecksum { s1: native_u32(index, 40), s2: native_u32(index, 44) };
         let computed = WalChecksum::default().update(ByteOrder::NATIVE, &index[..CHECKSUMMED]);
         if checksum != computed {
-            return Err(WalIndexError::Checksum {
-                stored: checksum,
-                computed,
-            });
+            return Err(WalIndexError::Checksum { stored: checksum, computed });
         }
         // 65536 does not fit the two bytes and is stored as 1.
         let page_size = match u16::from_ne_bytes([index[14], index[15]]) {
@@ -128,10 +120,7 @@ impl WalIndexHeader {
             page_size,
             mx_frame: native_u32(index, 16),
             page_count: native_u32(index, 20),
-            frame_checksum: WalChecksum {
-                s1: native_u32(index, 24),
-                s2: native_u32(index, 28),
-            },
+            frame_checksum: WalChecksum { s1: native_u32(index, 24), s2: native_u32(index, 28) },
             // The only field that is not native: SQLite copies the bytes of the WAL header.
             salts: Salts(be_u32(index, 32), be_u32(index, 36)),
             checksum,

@@ -43,6 +43,9 @@ pub struct Committed {
 
 /// Collects the committed pages of a run of frames.
 ///
+/// While a transaction is open SQLite may rewrite its frames in place. So a scan is not kept to be
+/// fed later: a new one resumes at the last commit.
+///
 /// To stop after a certain commit, stop pushing once [`commits`](Self::commits) or
 /// [`last_commit`](Self::last_commit) says so.
 #[derive(Clone, Debug)]
@@ -65,11 +68,7 @@ impl WalScan {
             smallest_page_count: None,
             pages: BTreeMap::new(),
         };
-        Self {
-            reader,
-            committed,
-            open: Vec::new(),
-        }
+        Self { reader, committed, open: Vec::new() }
     }
 
     /// Takes the next frame. `page` may be cut short if the file is.
@@ -110,17 +109,8 @@ impl WalScan {
     /// Where the last of them ends; `None` without a commit.
     #[must_use]
     pub fn last_commit(&self) -> Option<CommitBoundary> {
-        let Committed {
-            frames,
-            checksum,
-            page_count,
-            ..
-        } = self.committed;
-        page_count.map(|page_count| CommitBoundary {
-            frames,
-            checksum,
-            page_count,
-        })
+        let Committed { frames, checksum, page_count, .. } = self.committed;
+        page_count.map(|page_count| CommitBoundary { frames, checksum, page_count })
     }
 
     /// The reader of the frames: how far the valid frames reach, committed or not.
@@ -132,11 +122,7 @@ impl WalScan {
     /// Ends the scan; frames after the last commit are dropped.
     #[must_use]
     pub fn into_committed(mut self) -> Committed {
-        if let Some(end) = self
-            .committed
-            .page_count
-            .and_then(|count| count.checked_add(1))
-        {
+        if let Some(end) = self.committed.page_count.and_then(|count| count.checked_add(1)) {
             self.committed.pages.split_off(&end);
         }
         self.committed
