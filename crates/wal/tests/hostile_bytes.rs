@@ -3,8 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use walrust_wal::{
-    ByteOrder, DatabaseHeader, FrameReader, WalChecksum, WalHeader, WalHeaderError, WalIndex,
-    WalScan,
+    ByteOrder, DatabaseHeader, FrameEnd, FrameReader, WalChecksum, WalHeader, WalHeaderError,
+    WalIndex, WalScan,
 };
 
 /// A WAL header with the given fields and a checksum that fits.
@@ -35,6 +35,30 @@ fn a_valid_checksum_does_not_make_a_header_valid() {
     assert_eq!(WalHeader::parse(&bytes), Err(WalHeaderError::BadMagic { magic: 0x377f_0684 }));
 }
 
+#[test]
+fn a_page_of_another_size_is_no_page_even_with_a_valid_checksum() {
+    let header = WalHeader::parse(&header(3_007_000, 1024, (5, 6))).unwrap();
+    for length in [0, 512, 1016, 1032, 2048] {
+        let page = vec![7; length];
+        let mut reader = FrameReader::start(&header);
+        let end = reader.push(&frame_header(&reader, 1, 1, &page), &page);
+        assert_eq!(end, Err(FrameEnd::Torn { frame: 0, expected: 1024, found: length }));
+    }
+}
+
+/// The header of a frame that a reader of little-endian words with salts (5, 6) expects next.
+fn frame_header(reader: &FrameReader, pgno: u32, commit: u32, page: &[u8]) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    let order = ByteOrder::Little;
+    bytes[..4].copy_from_slice(&pgno.to_be_bytes());
+    bytes[4..8].copy_from_slice(&commit.to_be_bytes());
+    let WalChecksum { s1, s2 } = reader.running().update(order, &bytes[..8]).update(order, page);
+    for (field, slot) in [pgno, commit, 5, 6, s1, s2].into_iter().zip(bytes.chunks_mut(4)) {
+        slot.copy_from_slice(&field.to_be_bytes());
+    }
+    bytes
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -54,15 +78,8 @@ proptest! {
         let mut expected = 0;
         for (pgno, commit, fill, honest) in frames {
             let page = [fill; 512];
-            let mut bytes = [0; 24];
-            for (field, slot) in [pgno, commit, 5, 6].into_iter().zip(bytes.chunks_mut(4)) {
-                slot.copy_from_slice(&field.to_be_bytes());
-            }
-            let running = scan.reader().running();
-            let order = header.byte_order;
-            let WalChecksum { s1, s2 } = running.update(order, &bytes[..8]).update(order, &page);
-            bytes[16..20].copy_from_slice(&s1.to_be_bytes());
-            bytes[20..].copy_from_slice(&(s2 ^ u32::from(!honest)).to_be_bytes());
+            let mut bytes = frame_header(scan.reader(), pgno, commit, &page);
+            bytes[23] ^= u8::from(!honest);
             let accepted = scan.push(&bytes, &page).is_ok();
             prop_assert_eq!(accepted, honest && pgno != 0);
             expected += u32::from(accepted);

@@ -89,6 +89,20 @@ fn a_passive_checkpoint_backfills_to_the_oldest_reader() {
 }
 
 #[test]
+fn each_counter_has_its_own_place() {
+    // A checkpoint that was killed leaves more attempted than backfilled; nothing else does.
+    let mut shm = LiveDatabase::with_tables(4096).shm();
+    for (offset, value) in [(96, 1_u32), (100, 2), (104, 3), (108, 4), (112, 5), (116, 6), (128, 7)]
+    {
+        shm[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+    let index = WalIndex::parse(&shm).unwrap();
+    assert_eq!(index.backfilled, 1);
+    assert_eq!(index.read_marks, [2, 3, 4, 5, 6]);
+    assert_eq!(index.backfill_attempted, 7);
+}
+
+#[test]
 fn a_restart_shows_in_salts_and_counts_even_if_the_file_looks_the_same() {
     let database = LiveDatabase::with_tables(4096);
     database.insert(50, 900);
