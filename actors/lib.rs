@@ -1,1 +1,31 @@
-//! actors
+//! The supervision tree of walrust.
+//!
+//! ```text
+//! RootSupervisor
+//! |-- UploaderActor     brings staged files to storage
+//! |-- WatcherActor      tells databases that their WAL may have changed
+//! `-- DatabaseActor x N one database each: its pin, position and checkpoints
+//! ```
+//!
+//! Actors decide and wire; the decisions themselves are in `walrust_engine`, the blocking work in
+//! `walrust_sqlite`, the requests in `walrust_storage`. ractor is used here and nowhere else.
+
+#![forbid(unsafe_code)]
+
+mod blocking;
+mod database;
+mod manifest_update;
+mod replicator;
+mod root;
+mod service;
+mod settings;
+mod status;
+mod uploader;
+mod watcher;
+
+pub use blocking::BLOCKING_JOBS;
+pub use replicator::{Replicator, ReplicatorError};
+pub use root::NotShipped;
+pub use settings::{DatabaseSettings, Settings};
+pub use status::{DatabasePhase, DatabaseStatus};
+pub use uploader::SHA256;

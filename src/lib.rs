@@ -1,1 +1,17 @@
-//! walrust
+//! walrust: continuous replication of SQLite databases to S3-compatible storage.
+//!
+//! The facade over the crates: [`Replicator`] is the daemon as a value, [`restore`] brings a
+//! database back, [`config`] reads what a user wrote. The `walrust` program is a thin shell
+//! around them.
+
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+mod error;
+pub mod restore;
+pub mod runtime;
+
+pub use error::{Error, ExitCode};
+pub use walrust_actors::{DatabasePhase, DatabaseSettings, DatabaseStatus, Replicator, Settings};
+pub use walrust_storage::{ObjectStore, S3Options, StorageUrl};

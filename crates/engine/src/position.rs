@@ -18,6 +18,9 @@ pub struct Position {
     pub page_size: PageSize,
     /// Size of the database in pages.
     pub page_count: u32,
+    /// Timestamp of the last LTX file, milliseconds since the Unix epoch. The next one is never
+    /// earlier, whatever the clock does, so that the history has an order in time.
+    pub timestamp_ms: i64,
     /// Where that state ends in the WAL.
     pub wal: WalPosition,
 }

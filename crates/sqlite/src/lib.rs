@@ -1,1 +1,27 @@
-//! sqlite
+//! The blocking side of walrust: SQLite connections, the pin, the WAL, local state, and restore.
+//!
+//! Everything here blocks and belongs on a thread of its own. [`Capture`] leads from a live
+//! database to staged LTX files; [`Restore`] leads from LTX files to a database.
+
+#![forbid(unsafe_code)]
+
+mod capture;
+mod connection;
+mod connection_pin;
+mod database_files;
+mod error;
+mod page_checksums;
+mod page_view;
+mod restore;
+mod staging;
+mod state_directory;
+mod wal_source;
+
+pub use capture::{
+    Capture, Head, Reconciliation, StagedSnapshot, SyncOutcome, WalStatus,
+};
+pub use database_files::{check_database, sidecar};
+pub use error::{DatabaseError, RestoreError};
+pub use restore::{IntegrityCheck, Restore, Restored, check_output};
+pub use staging::{StagedFile, hex};
+pub use state_directory::state_path;

@@ -1,0 +1,153 @@
+//! DatabaseActor: owns the capture of one database and decides what happens to it next.
+//!
+//! # Messages in / out
+//! In: [`DatabaseMsg`]. Out: offers to the uploader, `RootMsg::Drained` to the root, and answers to
+//! who asked.
+//!
+//! # Consistency
+//! At any time one thing is under way: a blocking job (which has the capture), an upload of a
+//! staged file, or nothing. So a sync never runs beside a checkpoint, and a file is in storage
+//! and confirmed before the next one is staged. Commits that arrive meanwhile wait in the WAL,
+//! behind the pin, and go together into the next file.
+//!
+//! # Retries
+//! A database that fails (locked, unreadable, out of WAL mode) is dropped and opened again after a
+//! pause that doubles up to half a minute. It is this database's state, nobody else's.
+//!
+//! # Crash
+//! The capture goes with the actor, or with the job that has it. The next incarnation waits at the
+//! gate until that job has ended, then begins with [`DatabaseMsg::Open`]: local state, listing of
+//! the bucket, salts of the WAL tell where to continue.
+//!
+//! # Back-pressure
+//! `WalChanged` is queued at most once; at most one LTX file and one manifest are offered.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use walrust_ltx::{FileName, Txid};
+use walrust_storage::ObjectStore;
+
+use crate::blocking::{BlockingPool, Gate};
+use crate::root::RootMsg;
+use crate::service::Service;
+use crate::settings::DatabaseSettings;
+use crate::status::DatabaseStatus;
+use crate::uploader::{Conflict, UploaderMsg};
+use crate::watcher::Notified;
+
+mod job;
+mod open;
+mod shipping;
+mod state;
+
+pub(crate) use job::JobEnded;
+pub(crate) use open::OpenOutcome;
+use state::DatabaseState;
+
+/// What a database is told.
+#[derive(Debug)]
+pub(crate) enum DatabaseMsg {
+    /// Open the files and find the position; the first message of an incarnation.
+    Open,
+    /// The attempt to open ended.
+    Opened(Box<OpenOutcome>),
+    /// The WAL may have changed.
+    WalChanged,
+    /// The time has come to look whether something is due.
+    Due {
+        /// Only the timer that was armed last counts.
+        epoch: u64,
+    },
+    /// A blocking job gave the capture back.
+    JobEnded(Box<JobEnded>),
+    /// A blocking job panicked; the capture is gone.
+    JobLost,
+    /// Storage has a file.
+    Uploaded(FileName),
+    /// An upload failed and will be tried again.
+    UploadFailed(String),
+    /// Another writer replicates into this name.
+    UploadConflict(Conflict),
+    /// Entries of the manifest have waited long enough.
+    ManifestDue,
+    /// Storage has the manifest.
+    ManifestWritten,
+    /// The uploader is a new one and knows nothing.
+    UploaderRestarted,
+    /// Take a snapshot of the newest state.
+    Snapshot(RpcReplyPort<Result<Txid, String>>),
+    /// Ship everything, let go of the database, and report to the root.
+    Drain,
+    /// How are you?
+    Status(RpcReplyPort<DatabaseStatus>),
+}
+
+/// What every incarnation of a database's actor gets.
+#[derive(Clone, Debug)]
+pub(crate) struct DatabaseArguments {
+    pub(crate) settings: DatabaseSettings,
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) uploader: Service<UploaderMsg>,
+    pub(crate) root: ActorRef<RootMsg>,
+    pub(crate) pool: BlockingPool,
+    /// Shared by all incarnations: one of them works at a time.
+    pub(crate) gate: Gate,
+    pub(crate) notified: Notified,
+    /// Random identifier of this process, for the manifest.
+    pub(crate) writer_id: String,
+    pub(crate) host: String,
+}
+
+impl DatabaseArguments {
+    pub(crate) fn wal_path(&self) -> PathBuf {
+        walrust_sqlite::sidecar(&self.settings.path, "-wal")
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct DatabaseActor;
+
+impl Actor for DatabaseActor {
+    type Msg = DatabaseMsg;
+    type State = DatabaseState;
+    type Arguments = DatabaseArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<DatabaseMsg>,
+        arguments: DatabaseArguments,
+    ) -> Result<DatabaseState, ActorProcessingErr> {
+        // Runs in the root's task: the real work begins with the first message.
+        myself.cast(DatabaseMsg::Open)?;
+        Ok(DatabaseState::new(myself, arguments))
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<DatabaseMsg>,
+        message: DatabaseMsg,
+        state: &mut DatabaseState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            DatabaseMsg::Open => state.open(),
+            DatabaseMsg::Opened(outcome) => state.opened(*outcome),
+            DatabaseMsg::WalChanged => state.wal_changed(),
+            DatabaseMsg::Due { epoch } => state.due(epoch),
+            DatabaseMsg::JobEnded(ended) => state.job_ended(*ended),
+            DatabaseMsg::JobLost => return Err("a blocking job panicked".into()),
+            DatabaseMsg::Uploaded(name) => state.uploaded(name),
+            DatabaseMsg::UploadFailed(error) => state.upload_failed(error),
+            DatabaseMsg::UploadConflict(conflict) => state.conflicted(&conflict),
+            DatabaseMsg::ManifestDue => state.manifest_due(),
+            DatabaseMsg::ManifestWritten => state.manifest_written(),
+            DatabaseMsg::UploaderRestarted => state.offer_again(),
+            DatabaseMsg::Snapshot(reply) => state.snapshot_requested(reply),
+            DatabaseMsg::Drain => state.drain(),
+            DatabaseMsg::Status(reply) => state.report_status(reply),
+        }
+        Ok(())
+    }
+}

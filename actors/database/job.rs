@@ -1,0 +1,84 @@
+//! The blocking jobs of a database: each takes the capture and gives it back.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use walrust_sqlite::{Capture, DatabaseError, StagedSnapshot, SyncOutcome, WalStatus};
+
+use super::DatabaseMsg;
+use super::state::DatabaseState;
+use crate::blocking::GatePass;
+
+/// The capture of a database, with the right to use it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(super) capture: Capture,
+    /// Dropped after the capture: only then may another incarnation open the files.
+    pub(super) _pass: GatePass,
+}
+
+/// A kind of job.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Job {
+    Sync,
+    Snapshot,
+    Confirm,
+    Checkpoint,
+}
+
+/// A job that ended.
+#[derive(Debug)]
+pub(crate) struct JobEnded {
+    pub(super) held: Held,
+    pub(super) began: Instant,
+    pub(super) report: Result<(JobReport, WalStatus), DatabaseError>,
+}
+
+/// What a job came to.
+#[derive(Debug)]
+pub(super) enum JobReport {
+    Synced(SyncOutcome),
+    SnapshotStaged(StagedSnapshot),
+    Confirmed,
+    Checkpointed { complete: bool },
+}
+
+impl DatabaseState {
+    /// Runs a job on the capture, which is gone until `JobEnded` brings it back.
+    pub(super) fn start(&mut self, job: Job) {
+        let Some(mut held) = self.held.take() else { return };
+        let pool = self.arguments.pool.clone();
+        let myself = self.myself.clone();
+        let began = Instant::now();
+        tokio::spawn(async move {
+            let work = move || {
+                let report = run(job, &mut held.capture);
+                JobEnded { held, began, report }
+            };
+            let message = match pool.run(work).await {
+                Ok(ended) => DatabaseMsg::JobEnded(Box::new(ended)),
+                Err(_) => DatabaseMsg::JobLost,
+            };
+            // If the actor is gone, the capture is dropped with the message and the gate opens.
+            let _ = myself.cast(message);
+        });
+    }
+}
+
+fn run(job: Job, capture: &mut Capture) -> Result<(JobReport, WalStatus), DatabaseError> {
+    let report = match job {
+        Job::Sync => JobReport::Synced(capture.sync(now_ms())?),
+        Job::Snapshot => JobReport::SnapshotStaged(capture.snapshot(now_ms())?),
+        Job::Confirm => {
+            capture.confirm()?;
+            JobReport::Confirmed
+        }
+        Job::Checkpoint => JobReport::Checkpointed { complete: capture.checkpoint()? },
+    };
+    Ok((report, capture.wal_status()?))
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,160 @@
+//! What a database offers to the uploader, and what follows when storage has it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use walrust_ltx::FileName;
+use walrust_sqlite::StagedFile;
+
+use super::DatabaseMsg;
+use super::job::Job;
+use super::state::{DatabaseState, answer};
+use crate::manifest_update::{ManifestUpdate, entry_of};
+use crate::uploader::{Upload, UploadJob, UploaderMsg};
+
+/// The least time between two manifests of a database, snapshots and the end apart.
+const MANIFEST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Whether the manifest in the bucket knows all files.
+#[derive(Clone, Debug)]
+pub(super) enum ManifestState {
+    /// It does.
+    Clean,
+    /// It does not, and a timer runs.
+    Waiting,
+    /// An update was offered.
+    Offered(Arc<ManifestUpdate>),
+}
+
+impl DatabaseState {
+    /// Offers a staged LTX file.
+    pub(super) fn offer_file(&mut self, file: StagedFile) {
+        let file = Arc::new(file);
+        self.outstanding = Some(Arc::clone(&file));
+        self.offer(Upload::File(file));
+    }
+
+    /// The uploader lost what it had: offers all of it again.
+    pub(super) fn offer_again(&mut self) {
+        if let Some(file) = &self.outstanding {
+            self.offer(Upload::File(Arc::clone(file)));
+        }
+        if let ManifestState::Offered(update) = &self.manifest {
+            self.offer(Upload::Manifest(Arc::clone(update)));
+        }
+    }
+
+    /// Takes back what was offered and not begun.
+    pub(super) fn forget_offers(&mut self) {
+        if let ManifestState::Offered(update) = &self.manifest {
+            self.entries.extend(update.entries.iter().cloned());
+            self.manifest = ManifestState::Clean;
+        }
+        let database = self.name().to_owned();
+        self.arguments.uploader.cast(UploaderMsg::Forget { database });
+    }
+
+    /// Storage has a file.
+    pub(super) fn uploaded(&mut self, name: FileName) {
+        let Some(file) = self.outstanding.take_if(|file| file.name == name) else {
+            // Offered by an earlier opening of the database, which found it in the bucket since.
+            return;
+        };
+        let (txid, bytes, pages) = (file.name.max, file.size, file.pages);
+        tracing::debug!(db = self.name(), %txid, bytes, pages, "shipped");
+        self.last_error = None;
+        self.entries.push(entry_of(&file));
+        if file.name.is_snapshot() {
+            self.last_snapshot = Some(file.name.max);
+        }
+        if file.name.is_snapshot() && self.txid == Some(file.name.max) {
+            // A snapshot beside the history moves no position.
+            if let Err(error) = file.remove() {
+                tracing::warn!(db = self.name(), %error, "a staged snapshot stays behind");
+            }
+            self.snapshot_done();
+            self.offer_manifest();
+            return self.proceed();
+        }
+        self.start(Job::Confirm);
+    }
+
+    /// The position has moved to the file that was shipped.
+    pub(super) fn confirmed(&mut self) {
+        let base = self.last_snapshot.is_some() && self.last_snapshot == self.txid;
+        if base {
+            self.offer_manifest();
+        } else if matches!(self.manifest, ManifestState::Clean) {
+            self.manifest = ManifestState::Waiting;
+            self.myself.send_after(MANIFEST_INTERVAL, || DatabaseMsg::ManifestDue);
+        }
+        if base && self.staged_snapshot.is_none() {
+            self.snapshot_done();
+        }
+    }
+
+    /// The newest state has a snapshot in storage: tells who asked for it.
+    pub(super) fn snapshot_done(&mut self) {
+        let Some(txid) = self.txid else { return };
+        for reply in std::mem::take(&mut self.snapshot_waiters) {
+            answer(reply, Ok(txid));
+        }
+    }
+
+    pub(super) fn upload_failed(&mut self, error: String) {
+        self.last_error = Some(error);
+    }
+
+    pub(super) fn manifest_due(&mut self) {
+        if matches!(self.manifest, ManifestState::Waiting) {
+            self.offer_manifest();
+        }
+    }
+
+    pub(super) fn manifest_written(&mut self) {
+        self.manifest = ManifestState::Clean;
+        if !self.entries.is_empty() {
+            self.manifest = ManifestState::Waiting;
+            self.myself.send_after(MANIFEST_INTERVAL, || DatabaseMsg::ManifestDue);
+        }
+        self.proceed();
+    }
+
+    /// Before stopping: whether a manifest is still to be written, which is offered now.
+    pub(super) fn manifest_outstanding(&mut self) -> bool {
+        if !self.entries.is_empty() {
+            self.offer_manifest();
+        }
+        matches!(self.manifest, ManifestState::Offered(_))
+    }
+
+    /// Offers the new entries, unless an update is under way: they follow it then.
+    fn offer_manifest(&mut self) {
+        if matches!(self.manifest, ManifestState::Offered(_)) || self.entries.is_empty() {
+            return;
+        }
+        let Some(page_size) = self.page_size() else { return };
+        let update = Arc::new(ManifestUpdate {
+            page_size,
+            writer_id: self.arguments.writer_id.clone(),
+            host: self.arguments.host.clone(),
+            entries: std::mem::take(&mut self.entries),
+        });
+        self.manifest = ManifestState::Offered(Arc::clone(&update));
+        self.offer(Upload::Manifest(update));
+    }
+
+    fn offer(&mut self, upload: Upload) {
+        let database = self.name().to_owned();
+        let job = UploadJob { database, upload, reply: self.myself.clone() };
+        if !self.arguments.uploader.cast(UploaderMsg::Offer(job)) {
+            // The root tells when there is one again.
+            tracing::debug!(db = self.name(), "the uploader is away");
+        }
+    }
+
+    fn page_size(&self) -> Option<u32> {
+        let position = self.held.as_ref()?.capture.position()?;
+        Some(position.page_size.get())
+    }
+}

@@ -1,0 +1,364 @@
+//! The state of a database's actor, and the one place that decides what happens next.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ractor::{ActorRef, RpcReplyPort};
+use walrust_engine::manifest::FileEntry;
+use walrust_engine::{CheckpointPolicy, Pacing};
+use walrust_ltx::Txid;
+use walrust_sqlite::{Reconciliation, StagedFile, StagedSnapshot, SyncOutcome, WalStatus};
+
+use super::job::{Held, Job, JobEnded, JobReport};
+use super::open::{OpenOutcome, Opened, open};
+use super::shipping::ManifestState;
+use super::{DatabaseArguments, DatabaseMsg};
+use crate::root::RootMsg;
+use crate::status::{DatabasePhase, DatabaseStatus};
+use crate::uploader::Conflict;
+
+/// The pause before a failed database is opened again; doubles up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// A writer changes the WAL before the wal-index says so: a hint that shows nothing new yet is
+/// looked into again after these pauses.
+const SECOND_LOOKS: [Duration; 3] =
+    [Duration::from_millis(5), Duration::from_millis(25), Duration::from_millis(125)];
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct DatabaseState {
+    pub(super) myself: ActorRef<DatabaseMsg>,
+    pub(super) arguments: DatabaseArguments,
+    pub(super) phase: DatabasePhase,
+    /// The capture; `None` while a job has it or the database is not open.
+    pub(super) held: Option<Held>,
+    /// The staged file whose upload was offered and not confirmed.
+    pub(super) outstanding: Option<Arc<StagedFile>>,
+    /// A snapshot that waits until the incremental before it is confirmed.
+    pub(super) staged_snapshot: Option<StagedFile>,
+    /// Who asked for a snapshot that was not begun.
+    snapshot_requests: Vec<RpcReplyPort<Result<Txid, String>>>,
+    /// Who waits for the snapshot that was begun.
+    pub(super) snapshot_waiters: Vec<RpcReplyPort<Result<Txid, String>>>,
+    pub(super) last_snapshot: Option<Txid>,
+    pub(super) txid: Option<Txid>,
+    wal: WalStatus,
+    /// Something may be there to ship.
+    wanted: bool,
+    /// Second looks that the last hint has had.
+    looks_done: usize,
+    /// When the next second look is due.
+    not_before: Option<Instant>,
+    pacing: Pacing,
+    checkpoint: CheckpointPolicy,
+    epoch: u64,
+    failures: u32,
+    pub(super) last_error: Option<String>,
+    pub(super) entries: Vec<FileEntry>,
+    pub(super) manifest: ManifestState,
+    pub(super) draining: bool,
+}
+
+impl DatabaseState {
+    pub(super) fn new(myself: ActorRef<DatabaseMsg>, arguments: DatabaseArguments) -> Self {
+        let settings = &arguments.settings;
+        Self {
+            pacing: Pacing::new(settings.sync_interval),
+            checkpoint: CheckpointPolicy::new(settings.checkpoint, Instant::now()),
+            myself,
+            arguments,
+            phase: DatabasePhase::Opening,
+            held: None,
+            outstanding: None,
+            staged_snapshot: None,
+            snapshot_requests: Vec::new(),
+            snapshot_waiters: Vec::new(),
+            last_snapshot: None,
+            txid: None,
+            wal: WalStatus { frames: 0, shipped: 0, backfilled: 0 },
+            wanted: true,
+            looks_done: 0,
+            not_before: None,
+            epoch: 0,
+            failures: 0,
+            last_error: None,
+            entries: Vec::new(),
+            manifest: ManifestState::Clean,
+            draining: false,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.arguments.settings.name
+    }
+
+    pub(super) fn open(&mut self) {
+        self.phase = DatabasePhase::Opening;
+        let (arguments, myself) = (self.arguments.clone(), self.myself.clone());
+        tokio::spawn(async move {
+            let outcome = Box::new(open(arguments).await);
+            // If the actor is gone, the capture is dropped with the message and the gate opens.
+            let _ = myself.cast(DatabaseMsg::Opened(outcome));
+        });
+    }
+
+    pub(super) fn opened(&mut self, outcome: OpenOutcome) {
+        let Opened { held, reconciliation, wal, last_snapshot } = match outcome {
+            OpenOutcome::Opened(opened) => opened,
+            OpenOutcome::Failed(error) => return self.degrade(&error.to_string()),
+        };
+        self.txid = held.capture.position().map(|position| position.txid);
+        match reconciliation {
+            Reconciliation::NewSnapshot { txid } => {
+                tracing::info!(db = self.name(), %txid, "a snapshot begins the chain");
+            }
+            Reconciliation::Agrees | Reconciliation::Adopted => {
+                tracing::info!(db = self.name(), txid = ?self.txid, "continues");
+            }
+        }
+        self.phase = DatabasePhase::Replicating;
+        self.held = Some(held);
+        self.wal = wal;
+        self.last_snapshot = last_snapshot;
+        self.wanted = true;
+        self.proceed();
+    }
+
+    pub(super) fn wal_changed(&mut self) {
+        self.arguments.notified.clear();
+        self.wanted = true;
+        self.looks_done = 0;
+        self.not_before = None;
+        self.proceed();
+    }
+
+    pub(super) fn due(&mut self, epoch: u64) {
+        if epoch != self.epoch {
+            return;
+        }
+        match self.phase {
+            DatabasePhase::Degraded => self.open(),
+            _ => self.proceed(),
+        }
+    }
+
+    /// Decides what happens next. Every handler that changed something ends here.
+    pub(super) fn proceed(&mut self) {
+        if self.held.is_none() || self.outstanding.is_some() {
+            return;
+        }
+        if let Some(snapshot) = self.staged_snapshot.take() {
+            return self.offer_file(snapshot);
+        }
+        if !self.snapshot_requests.is_empty() {
+            self.snapshot_waiters.append(&mut self.snapshot_requests);
+            self.wanted = false;
+            return self.start(Job::Snapshot);
+        }
+        let now = Instant::now();
+        if self.wanted {
+            let pause = self.not_before.map(|at| at.saturating_duration_since(now));
+            let wait = self.pacing.wait(now).max(pause.unwrap_or_default());
+            if !wait.is_zero() && !self.draining {
+                return self.arm(wait);
+            }
+            self.wanted = false;
+            self.not_before = None;
+            return self.start(Job::Sync);
+        }
+        if self.draining {
+            return self.finish_draining();
+        }
+        let WalStatus { frames, shipped, backfilled } = self.wal;
+        if self.checkpoint.is_due(shipped, frames, backfilled, now) {
+            return self.start(Job::Checkpoint);
+        }
+        if frames > backfilled
+            && let Some(wait) = self.checkpoint.next_look(now)
+        {
+            self.arm(wait);
+        }
+    }
+
+    pub(super) fn job_ended(&mut self, ended: JobEnded) {
+        let JobEnded { held, began, report } = ended;
+        let (report, wal) = match report {
+            Ok(report) => report,
+            Err(error) => {
+                drop(held);
+                return self.degrade(&error.to_string());
+            }
+        };
+        self.txid = held.capture.position().map(|position| position.txid);
+        self.held = Some(held);
+        self.wal = wal;
+        self.failures = 0;
+        match report {
+            JobReport::Synced(outcome) => self.synced(outcome, began),
+            JobReport::SnapshotStaged(staged) => self.snapshot_staged(staged, began),
+            JobReport::Confirmed => {
+                self.confirmed();
+                // What was committed during the upload is the next thing to ship.
+                self.wanted |= self.wal.frames != self.wal.shipped;
+            }
+            JobReport::Checkpointed { complete } => {
+                tracing::debug!(db = self.name(), complete, frames = wal.frames, "checkpoint");
+                self.checkpoint.tried(complete, Instant::now());
+            }
+        }
+        self.proceed();
+    }
+
+    fn synced(&mut self, outcome: SyncOutcome, began: Instant) {
+        match outcome {
+            SyncOutcome::UpToDate => {
+                self.last_error = None;
+                if let Some(pause) = SECOND_LOOKS.get(self.looks_done) {
+                    self.looks_done += 1;
+                    self.wanted = true;
+                    self.not_before = Some(Instant::now() + *pause);
+                }
+            }
+            SyncOutcome::Staged { file, healed } => {
+                if let Some(reason) = healed {
+                    let (txid, pages) = (file.name.max, file.pages);
+                    tracing::warn!(db = self.name(), %reason, %txid, pages, "history gap healed");
+                }
+                self.looks_done = SECOND_LOOKS.len();
+                self.pacing.began(began);
+                self.offer_file(file);
+            }
+        }
+    }
+
+    fn snapshot_staged(&mut self, staged: StagedSnapshot, began: Instant) {
+        let StagedSnapshot { incremental, snapshot } = staged;
+        self.pacing.began(began);
+        // Of a state that has a snapshot already no second one is stored.
+        self.staged_snapshot = snapshot.filter(|file| Some(file.name.max) != self.last_snapshot);
+        match incremental {
+            Some(file) => self.offer_file(file),
+            None if self.staged_snapshot.is_none() => self.snapshot_done(),
+            None => {}
+        }
+    }
+
+    pub(super) fn snapshot_requested(&mut self, reply: RpcReplyPort<Result<Txid, String>>) {
+        match self.phase {
+            DatabasePhase::Opening | DatabasePhase::Replicating => {
+                self.snapshot_requests.push(reply);
+                self.proceed();
+            }
+            DatabasePhase::Degraded | DatabasePhase::WriterConflict => {
+                let error = self.last_error.clone().unwrap_or_else(|| self.phase.to_string());
+                answer(reply, Err(error));
+            }
+        }
+    }
+
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+        self.wanted = true;
+        match self.phase {
+            DatabasePhase::Opening | DatabasePhase::Replicating => self.proceed(),
+            DatabasePhase::Degraded | DatabasePhase::WriterConflict => self.finish_draining(),
+        }
+    }
+
+    /// Everything is shipped, or cannot be: writes the manifest, then reports and stops.
+    pub(super) fn finish_draining(&mut self) {
+        let replicating = self.phase == DatabasePhase::Replicating;
+        if replicating && self.manifest_outstanding() {
+            return;
+        }
+        let problem = match self.phase {
+            DatabasePhase::Replicating => None,
+            _ => Some(self.last_error.clone().unwrap_or_else(|| self.phase.to_string())),
+        };
+        let drained = RootMsg::Drained { name: self.name().to_owned(), problem };
+        self.held = None;
+        if self.arguments.root.cast(drained).is_err() {
+            tracing::debug!(db = self.name(), "the root is gone");
+        }
+        // The root ends this actor with itself. Stopping here would look like a death, of which
+        // the root hears before it takes the message above.
+    }
+
+    /// The database cannot be replicated now: lets go of it and tries again later.
+    pub(super) fn degrade(&mut self, error: &str) {
+        let pause = MIN_PAUSE.saturating_mul(1 << self.failures.min(10)).min(MAX_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        // An upload under way goes on; the next opening finds its file in the bucket.
+        self.let_go();
+        if self.last_error.as_deref() != Some(error) {
+            tracing::error!(db = self.name(), error, "not replicated, will be tried again");
+        }
+        self.phase = DatabasePhase::Degraded;
+        self.last_error = Some(error.to_owned());
+        self.refuse_snapshots(error);
+        if self.draining {
+            return self.finish_draining();
+        }
+        self.arm(pause);
+    }
+
+    pub(super) fn conflicted(&mut self, conflict: &Conflict) {
+        self.let_go();
+        self.phase = DatabasePhase::WriterConflict;
+        let error = conflict.to_string();
+        self.refuse_snapshots(&error);
+        self.last_error = Some(error);
+        if self.draining {
+            self.finish_draining();
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.held = None;
+        self.outstanding = None;
+        self.staged_snapshot = None;
+        self.forget_offers();
+    }
+
+    fn refuse_snapshots(&mut self, error: &str) {
+        let requests = std::mem::take(&mut self.snapshot_requests);
+        let waiters = std::mem::take(&mut self.snapshot_waiters);
+        for reply in requests.into_iter().chain(waiters) {
+            answer(reply, Err(error.to_owned()));
+        }
+    }
+
+    pub(super) fn report_status(&self, reply: RpcReplyPort<DatabaseStatus>) {
+        let up_to_date = self.phase == DatabasePhase::Replicating
+            && self.held.is_some()
+            && self.outstanding.is_none()
+            && !self.wanted
+            && self.txid.is_some();
+        answer(
+            reply,
+            DatabaseStatus {
+                name: self.name().to_owned(),
+                phase: self.phase,
+                txid: self.txid,
+                up_to_date,
+                last_error: self.last_error.clone(),
+            },
+        );
+    }
+
+    /// Arms the one timer; an earlier one no longer counts.
+    pub(super) fn arm(&mut self, wait: Duration) {
+        self.epoch += 1;
+        let epoch = self.epoch;
+        self.myself.send_after(wait, move || DatabaseMsg::Due { epoch });
+    }
+}
+
+/// Answers somebody who may have stopped waiting.
+pub(super) fn answer<T: Send + 'static>(reply: RpcReplyPort<T>, value: T) {
+    if reply.send(value).is_err() {
+        tracing::debug!("nobody waits for an answer any more");
+    }
+}

@@ -1,0 +1,193 @@
+//! Brings `manifest.json` of a database up to date.
+//!
+//! Invariant: it is replaced only if it is still the object that was read, so two writers cannot
+//! undo each other's entries. Files that were uploaded but never entered (a crash came between)
+//! are found by listing and described from their own bytes.
+
+use bytes::Bytes;
+use walrust_engine::manifest::{FORMAT, FileEntry, FileKind, Manifest, Writer};
+use walrust_engine::{ErrorClass, StoredFile, Tree, manifest_key};
+use walrust_ltx::{Checksum, FileName, Header};
+use walrust_sqlite::{StagedFile, hex};
+use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
+
+use crate::uploader::SHA256;
+
+/// What is new about a database.
+#[derive(Clone, Debug)]
+pub(crate) struct ManifestUpdate {
+    /// Page size of the database.
+    pub(crate) page_size: u32,
+    /// Random identifier of this process, 32 hex digits.
+    pub(crate) writer_id: String,
+    /// This host.
+    pub(crate) host: String,
+    /// Files that were uploaded since the last update.
+    pub(crate) entries: Vec<FileEntry>,
+}
+
+/// Writes the manifest of a database.
+///
+/// # Errors
+/// If storage fails, also when another writer was faster: then the next attempt reads anew.
+pub(crate) async fn write(
+    store: &dyn ObjectStore,
+    database: &str,
+    update: &ManifestUpdate,
+) -> Result<(), StorageError> {
+    use sha2::{Digest, Sha256};
+
+    let key = manifest_key(database);
+    let (mut manifest, condition) = match read(store, &key).await? {
+        Some((manifest, etag)) => (manifest, Condition::IfMatch(etag)),
+        None => (new_manifest(database, update), Condition::IfAbsent),
+    };
+    if manifest.writer.id != update.writer_id {
+        let epoch = manifest.writer.epoch + 1;
+        let id = update.writer_id.clone();
+        manifest.writer = Writer { id, host: update.host.clone(), epoch };
+    }
+    manifest.page_size = update.page_size;
+    manifest.add(update.entries.iter().cloned());
+    manifest.add(describe_unknown(store, database, &manifest).await?);
+    let bytes = manifest.to_bytes();
+    let sha256 = hex(&Sha256::digest(&bytes));
+    let metadata = Metadata::from([(SHA256.to_owned(), sha256)]);
+    store.put(&key, Bytes::from(bytes), &metadata, &condition).await?;
+    Ok(())
+}
+
+/// The entry of a file that was just uploaded.
+pub(crate) fn entry_of(file: &StagedFile) -> FileEntry {
+    entry(file.name, &file.header, file.post_apply, file.size, file.sha256.clone())
+}
+
+fn entry(
+    name: FileName,
+    header: &Header,
+    post_apply: Checksum,
+    size: u64,
+    sha256: String,
+) -> FileEntry {
+    FileEntry {
+        min: name.min.to_string(),
+        max: name.max.to_string(),
+        kind: if name.is_snapshot() { FileKind::Snapshot } else { FileKind::Incremental },
+        size,
+        sha256,
+        created: rfc3339(header.timestamp_ms),
+        pre: header.pre_apply.map(|checksum| checksum.to_string()),
+        post: post_apply.to_string(),
+        commit: header.commit,
+    }
+}
+
+fn rfc3339(timestamp_ms: i64) -> String {
+    match jiff::Timestamp::from_millisecond(timestamp_ms) {
+        Ok(time) => format!("{time:.3}"),
+        // Out of the range of years 1 to 9999: nothing that a clock shows.
+        Err(_) => timestamp_ms.to_string(),
+    }
+}
+
+fn new_manifest(database: &str, update: &ManifestUpdate) -> Manifest {
+    Manifest {
+        format: FORMAT,
+        name: database.to_owned(),
+        lineage: random_id(),
+        writer: Writer { id: update.writer_id.clone(), host: update.host.clone(), epoch: 1 },
+        page_size: update.page_size,
+        files: Vec::new(),
+    }
+}
+
+/// 128 random bits as hex digits.
+pub(crate) fn random_id() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
+async fn read(
+    store: &dyn ObjectStore,
+    key: &str,
+) -> Result<Option<(Manifest, String)>, StorageError> {
+    let object = match store.get(key).await {
+        Ok(object) => object,
+        Err(error) if error.class() == ErrorClass::NotFound && !error.is_missing_bucket() => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let etag = object.meta.etag.clone();
+    let bytes = object.bytes().await?;
+    match Manifest::parse(&bytes) {
+        Ok(manifest) => Ok(Some((manifest, etag))),
+        Err(error) => Err(StorageError::permanent("read", store.url(), key, error)),
+    }
+}
+
+/// Entries of files that are in the bucket but not in the manifest.
+async fn describe_unknown(
+    store: &dyn ObjectStore,
+    database: &str,
+    manifest: &Manifest,
+) -> Result<Vec<FileEntry>, StorageError> {
+    let known: std::collections::HashSet<FileName> =
+        manifest.files.iter().filter_map(FileEntry::file_name).collect();
+    let prefix = format!("{database}/");
+    let listing = store.list(&prefix, None).await?;
+    let tree = Tree::read(database, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));
+    let mut entries = Vec::new();
+    for file in tree.files.iter().filter(|file| !known.contains(&file.name)) {
+        match describe(store, file).await? {
+            Some(entry) => entries.push(entry),
+            None => tracing::warn!(key = %file.key, "an object is not an LTX file of ours"),
+        }
+    }
+    Ok(entries)
+}
+
+/// Reads the entry of a file from its metadata, header and trailer; `None` if they do not parse.
+async fn describe(
+    store: &dyn ObjectStore,
+    file: &StoredFile,
+) -> Result<Option<FileEntry>, StorageError> {
+    let meta = store.head(&file.key).await?;
+    let Some(ends) = read_ends(store, file).await? else { return Ok(None) };
+    let Some(post_apply) = ends.post_apply else { return Ok(None) };
+    let sha256 = meta.metadata.get(SHA256).cloned().unwrap_or_default();
+    Ok(Some(entry(file.name, &ends.header, post_apply, file.size, sha256)))
+}
+
+/// Header and post-apply checksum of a stored file.
+#[derive(Clone, Debug)]
+pub(crate) struct FileEnds {
+    /// The header.
+    pub(crate) header: Header,
+    /// Rolling checksum after the file; `None` if the file does not track checksums.
+    pub(crate) post_apply: Option<Checksum>,
+}
+
+/// Reads the first and the last bytes of a stored file; `None` if they are not those of an LTX
+/// file with the TXIDs of its name.
+pub(crate) async fn read_ends(
+    store: &dyn ObjectStore,
+    file: &StoredFile,
+) -> Result<Option<FileEnds>, StorageError> {
+    const TRAILER: u64 = 16;
+    let header_size = Header::SIZE as u64;
+    if file.size < header_size + TRAILER {
+        return Ok(None);
+    }
+    let head = store.get_range(&file.key, 0..header_size).await?;
+    let tail = store.get_range(&file.key, file.size - TRAILER..file.size).await?;
+    let Some(header) = head.first_chunk().and_then(|bytes| Header::from_bytes(bytes).ok()) else {
+        return Ok(None);
+    };
+    if (header.min_txid, header.max_txid) != (file.name.min, file.name.max) {
+        return Ok(None);
+    }
+    let post_apply = tail
+        .first_chunk::<8>()
+        .and_then(|bytes| Checksum::from_raw(u64::from_be_bytes(*bytes)));
+    Ok(Some(FileEnds { header, post_apply }))
+}

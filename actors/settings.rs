@@ -1,0 +1,34 @@
+//! What the tree is told to do: validated settings, no raw configuration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use walrust_engine::{CheckpointSettings, RestartSettings, RetryPolicy};
+
+/// Settings of the whole tree.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The databases, each with its own settings.
+    pub databases: Vec<DatabaseSettings>,
+    /// Pace of failed uploads.
+    pub retry: RetryPolicy,
+    /// Uploads at once, over all databases.
+    pub upload_concurrency: usize,
+    /// When children that crash are started again.
+    pub restart: RestartSettings,
+    /// Name of this host, for `manifest.json`.
+    pub host: String,
+}
+
+/// Settings of one database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseSettings {
+    /// Its name in the bucket; unique.
+    pub name: String,
+    /// Path of the database file; unique.
+    pub path: PathBuf,
+    /// The least time between two uploads of this database.
+    pub sync_interval: Duration,
+    /// When its WAL is checkpointed.
+    pub checkpoint: CheckpointSettings,
+}

@@ -1,0 +1,115 @@
+//! One attempt to bring one thing to storage.
+
+use std::fmt;
+
+use walrust_engine::{ErrorClass, object_key};
+use walrust_sqlite::{StagedFile, hex};
+use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
+
+use super::Upload;
+use crate::manifest_update;
+
+/// The metadata key under which every object carries the SHA-256 of its bytes.
+pub const SHA256: &str = "sha256";
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub(crate) enum AttemptError {
+    /// Storage did not take it.
+    Storage(StorageError),
+    /// Another writer has stored other bytes under the key.
+    Conflict(Conflict),
+}
+
+/// Two writers under one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    /// Where the object is.
+    pub(crate) object: String,
+    /// SHA-256 of the object in storage, if it says so.
+    pub(crate) theirs: Option<String>,
+    /// SHA-256 of the file that was to be stored.
+    pub(crate) ours: String,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let theirs = self.theirs.as_deref().unwrap_or("unknown");
+        write!(
+            f,
+            "{} exists with other content (SHA-256 {theirs}, ours is {}): another process \
+             replicates into this name; stop one of them or give this database another prefix",
+            self.object, self.ours
+        )
+    }
+}
+
+impl From<StorageError> for AttemptError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// Makes one attempt.
+pub(super) async fn attempt(
+    store: &dyn ObjectStore,
+    database: &str,
+    upload: &Upload,
+) -> Result<(), AttemptError> {
+    match upload {
+        Upload::File(file) => put_file(store, database, file).await,
+        Upload::Manifest(update) => Ok(manifest_update::write(store, database, update).await?),
+    }
+}
+
+async fn put_file(
+    store: &dyn ObjectStore,
+    database: &str,
+    file: &StagedFile,
+) -> Result<(), AttemptError> {
+    let key = object_key(database, file.name);
+    let metadata = Metadata::from([(SHA256.to_owned(), file.sha256.clone())]);
+    match store.put_file(&key, &file.path, &metadata, &Condition::IfAbsent).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.class() == ErrorClass::Precondition => {
+            let theirs = stored_sha256(store, &key, file.size).await?;
+            if theirs.as_deref() == Some(file.sha256.as_str()) {
+                return Ok(());
+            }
+            let object = format!("{}/{key}", store.url());
+            Err(AttemptError::Conflict(Conflict { object, theirs, ours: file.sha256.clone() }))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// SHA-256 of a stored object: from its metadata, else from its bytes if they can be ours.
+async fn stored_sha256(
+    store: &dyn ObjectStore,
+    key: &str,
+    our_size: u64,
+) -> Result<Option<String>, StorageError> {
+    use sha2::{Digest, Sha256};
+    use tokio::io::AsyncReadExt;
+
+    let meta = store.head(key).await?;
+    if let Some(sha256) = meta.metadata.get(SHA256) {
+        return Ok(Some(sha256.clone()));
+    }
+    if meta.size != our_size {
+        return Ok(None);
+    }
+    let mut object = store.get(key).await?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = match object.body.read(&mut buffer).await {
+            Ok(length) => length,
+            Err(_) => return Ok(None),
+        };
+        if length == 0 {
+            return Ok(Some(hex(&hasher.finalize())));
+        }
+        hasher.update(&buffer[..length]);
+    }
+}

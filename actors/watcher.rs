@@ -1,0 +1,111 @@
+//! WatcherActor: tells databases that their WAL may have changed.
+//!
+//! # Messages in / out
+//! In: [`WatcherMsg::Watch`], [`WatcherMsg::Unwatch`] from the root. Out: `DatabaseMsg::WalChanged`.
+//!
+//! # State
+//! The actor owns one thread, the [`sweep`]. It looks at every WAL once a second, which is the
+//! truth, and inotify on the directories wakes it early, which is a hint.
+//!
+//! # Crash
+//! The thread ends with the actor. The root starts a new one and names all databases again, whose
+//! first look counts as a change.
+//!
+//! # Back-pressure
+//! At most one `WalChanged` per database is queued: the database clears the flag when it takes the
+//! message, the sweep sends only when it is clear.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::database::DatabaseMsg;
+use crate::watcher::sweep::{Command, SweepThread};
+
+mod sweep;
+
+/// Whether a `WalChanged` is queued for a database; clones are the same flag.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notified(Arc<AtomicBool>);
+
+impl Notified {
+    /// Sets the flag; whether it was clear.
+    fn set(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+
+    /// Clears the flag, before the database looks at its WAL.
+    pub(crate) fn clear(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// A database to watch.
+#[derive(Clone, Debug)]
+pub(crate) struct WatchTarget {
+    /// Path of its WAL.
+    pub(crate) wal_path: PathBuf,
+    /// The actor to tell.
+    pub(crate) actor: ActorRef<DatabaseMsg>,
+    /// Whether it was told already.
+    pub(crate) notified: Notified,
+}
+
+impl WatchTarget {
+    fn notify(&self) {
+        // A dead actor needs no news; the root names its successor.
+        if self.notified.set() && self.actor.cast(DatabaseMsg::WalChanged).is_err() {
+            tracing::trace!(wal = %self.wal_path.display(), "the actor of a watched WAL is gone");
+        }
+    }
+}
+
+/// What the watcher is asked to do.
+#[derive(Debug)]
+pub(crate) enum WatcherMsg {
+    /// Watch a database; replaces an earlier target under this name.
+    Watch {
+        /// Name of the database.
+        name: String,
+        /// What to watch.
+        target: WatchTarget,
+    },
+    /// Forget a database.
+    Unwatch {
+        /// Name of the database.
+        name: String,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct WatcherActor;
+
+impl Actor for WatcherActor {
+    type Msg = WatcherMsg;
+    type State = SweepThread;
+    type Arguments = ();
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<WatcherMsg>,
+        (): (),
+    ) -> Result<SweepThread, ActorProcessingErr> {
+        Ok(SweepThread::start()?)
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<WatcherMsg>,
+        message: WatcherMsg,
+        thread: &mut SweepThread,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            WatcherMsg::Watch { name, target } => thread.send(Command::Watch(name, target))?,
+            WatcherMsg::Unwatch { name } => thread.send(Command::Unwatch(name))?,
+        }
+        Ok(())
+    }
+}

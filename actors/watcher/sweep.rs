@@ -1,0 +1,240 @@
+//! The thread that looks at every WAL once a second, and earlier when inotify says so.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+
+use super::WatchTarget;
+
+/// How often every WAL is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A file changed so recently may change again without a new time stamp.
+const TIMESTAMP_GRAIN: Duration = Duration::from_secs(2);
+
+/// What the thread is asked to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    Watch(String, WatchTarget),
+    Unwatch(String),
+}
+
+/// The running thread; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct SweepThread {
+    /// `None` only while it is being dropped.
+    commands: Option<Sender<Command>>,
+    wake: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SweepThread {
+    pub(super) fn start() -> io::Result<Self> {
+        let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let (commands, received) = channel();
+        let sweep = Sweep::new(received, Arc::clone(&wake));
+        let thread = std::thread::Builder::new().name("watcher".to_owned());
+        let thread = thread.spawn(move || sweep.run())?;
+        Ok(Self { commands: Some(commands), wake, thread: Some(thread) })
+    }
+
+    pub(super) fn send(&self, command: Command) -> io::Result<()> {
+        let sent = self.commands.as_ref().is_some_and(|commands| commands.send(command).is_ok());
+        if !sent {
+            return Err(io::Error::other("the thread of the watcher has ended"));
+        }
+        self.wake.write(1)?;
+        Ok(())
+    }
+}
+
+impl Drop for SweepThread {
+    fn drop(&mut self) {
+        self.commands = None;
+        if self.wake.write(1).is_ok()
+            && let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the watcher panicked");
+        }
+    }
+}
+
+struct Sweep {
+    commands: Receiver<Command>,
+    wake: Arc<EventFd>,
+    inotify: Option<Inotify>,
+    databases: HashMap<String, Watched>,
+    /// The databases of each watched directory, by the file names of their WALs.
+    directories: HashMap<WatchDescriptor, HashMap<OsString, String>>,
+}
+
+struct Watched {
+    target: WatchTarget,
+    seen: Option<Seen>,
+}
+
+/// What a WAL looked like at the last sweep.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    inode: u64,
+    size: u64,
+    modified: SystemTime,
+    /// The file was so young that another change need not have shown.
+    young: bool,
+}
+
+impl Sweep {
+    fn new(commands: Receiver<Command>, wake: Arc<EventFd>) -> Self {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
+        let inotify = inotify
+            .inspect_err(|error| tracing::warn!(%error, "no inotify: changes are seen once a second"))
+            .ok();
+        Self { commands, wake, inotify, databases: HashMap::new(), directories: HashMap::new() }
+    }
+
+    fn run(mut self) {
+        let mut next_sweep = Instant::now();
+        loop {
+            if !self.take_commands() {
+                return;
+            }
+            let now = Instant::now();
+            if now >= next_sweep {
+                self.sweep();
+                next_sweep = now + INTERVAL;
+            }
+            self.wait(next_sweep.saturating_duration_since(Instant::now()));
+            self.take_hints();
+        }
+    }
+
+    /// Carries out what was asked; `false` when the owner is gone.
+    fn take_commands(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Watch(name, target)) => {
+                    self.forget_directory_of(&name);
+                    self.watch_directory(&name, &target.wal_path);
+                    target.notify();
+                    self.databases.insert(name, Watched { target, seen: None });
+                }
+                Ok(Command::Unwatch(name)) => {
+                    self.forget_directory_of(&name);
+                    self.databases.remove(&name);
+                }
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn sweep(&mut self) {
+        for watched in self.databases.values_mut() {
+            let seen = look(&watched.target.wal_path);
+            let changed = match (&watched.seen, &seen) {
+                (Some(before), Some(now)) => before.young || before != now,
+                (None, None) => false,
+                _ => true,
+            };
+            if changed {
+                watched.target.notify();
+            }
+            watched.seen = seen;
+        }
+    }
+
+    fn wait(&self, timeout: Duration) {
+        let timeout = PollTimeout::try_from(timeout + Duration::from_millis(1))
+            .unwrap_or(PollTimeout::from(1000_u16));
+        let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
+        if let Some(inotify) = &self.inotify {
+            fds.push(PollFd::new(inotify.as_fd(), PollFlags::POLLIN));
+        }
+        if let Err(error) = poll(&mut fds, timeout)
+            && error != Errno::EINTR
+        {
+            tracing::error!(%error, "cannot wait for changes");
+            std::thread::sleep(INTERVAL);
+        }
+        // Resets the counter; nothing to read is not an error here.
+        let _ = self.wake.read();
+    }
+
+    fn take_hints(&mut self) {
+        let Some(inotify) = &self.inotify else { return };
+        let events = match inotify.read_events() {
+            Ok(events) => events,
+            Err(Errno::EAGAIN | Errno::EINTR) => return,
+            Err(error) => {
+                tracing::warn!(%error, "inotify failed: changes are seen once a second");
+                self.inotify = None;
+                return;
+            }
+        };
+        for event in events {
+            let names = self.directories.get(&event.wd);
+            let name = event.name.as_ref().and_then(|file| names?.get(file));
+            if let Some(watched) = name.and_then(|name| self.databases.get(name)) {
+                watched.target.notify();
+            }
+        }
+    }
+
+    fn watch_directory(&mut self, name: &str, wal_path: &Path) {
+        let Some(inotify) = &self.inotify else { return };
+        let (Some(directory), Some(file)) = (directory_of(wal_path), wal_path.file_name()) else {
+            return;
+        };
+        let events = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE;
+        match inotify.add_watch(&directory, events) {
+            Ok(watch) => {
+                let names = self.directories.entry(watch).or_default();
+                names.insert(file.to_owned(), name.to_owned());
+            }
+            Err(error) => {
+                let directory = directory.display();
+                tracing::warn!(%directory, %error, "no inotify here: changes are seen once a second");
+            }
+        }
+    }
+
+    fn forget_directory_of(&mut self, name: &str) {
+        let inotify = self.inotify.as_ref();
+        self.directories.retain(|watch, names| {
+            names.retain(|_, owner| owner != name);
+            if names.is_empty()
+                && let Some(inotify) = inotify
+                && let Err(error) = inotify.rm_watch(*watch)
+            {
+                tracing::trace!(%error, "the watched directory is gone");
+            }
+            !names.is_empty()
+        });
+    }
+}
+
+fn look(wal_path: &Path) -> Option<Seen> {
+    let metadata = std::fs::metadata(wal_path).ok()?;
+    let modified = metadata.modified().ok()?;
+    let age = SystemTime::now().duration_since(modified).unwrap_or_default();
+    let young = age < TIMESTAMP_GRAIN;
+    Some(Seen { inode: metadata.ino(), size: metadata.len(), modified, young })
+}
+
+fn directory_of(path: &Path) -> Option<PathBuf> {
+    let parent = path.parent()?;
+    Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
+}

@@ -1,0 +1,393 @@
+//! Rebuilds a database file from a chain of LTX files.
+//!
+//! Invariant: the output appears under its name only when every file and every link was verified,
+//! the rolling checksum of the result is that of the last file, and SQLite's check passed. Until
+//! then everything happens in a temporary file beside it, which goes on any error. A crash leaves
+//! at most that temporary file.
+//!
+//! The files are applied in order while they stream in. Memory: 8 bytes per page of the database,
+//! and buffers of fixed size.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+use tempfile::NamedTempFile;
+use walrust_ltx::{Checksum, Decoder, FileName, Header, Mode, PageSize, Pgno, Txid};
+
+use crate::RestoreError;
+use crate::database_files::sidecar;
+
+/// Which of SQLite's checks the result must pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IntegrityCheck {
+    /// `PRAGMA quick_check`: structure of all pages.
+    #[default]
+    Quick,
+    /// `PRAGMA integrity_check`: also that indexes agree with their tables.
+    Full,
+    /// None beyond our own checksums.
+    None,
+}
+
+/// A restored database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// TXID of the state.
+    pub txid: Txid,
+    /// Size of the database in pages.
+    pub page_count: u32,
+    /// Page size.
+    pub page_size: PageSize,
+    /// Rolling checksum of all pages.
+    pub checksum: Checksum,
+    /// Timestamp of the last file, milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+}
+
+/// The sidecars that SQLite would replay into, or trust beside, a restored database.
+const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// A database that is being rebuilt.
+#[derive(Debug)]
+pub struct Restore {
+    output: PathBuf,
+    force: bool,
+    temporary: NamedTempFile,
+    mode: Mode,
+    image: Option<Image>,
+}
+
+/// What the files so far add up to.
+#[derive(Debug)]
+struct Image {
+    header: Header,
+    rolling: Checksum,
+    /// For each page the checksum it has in the temporary file; `None` if no file had it yet.
+    pages: Vec<Option<Checksum>>,
+    last_file: String,
+}
+
+/// Refuses an output that exists, or beside which there are sidecars that SQLite would replay.
+///
+/// # Errors
+/// If `force` is false and something is there, or the output is a directory.
+pub fn check_output(output: &Path, force: bool) -> Result<(), RestoreError> {
+    if output.is_dir() {
+        return Err(RestoreError::OutputIsDirectory { path: output.to_owned() });
+    }
+    if force {
+        return Ok(());
+    }
+    let sidecars = SIDECARS.map(|suffix| sidecar(output, suffix));
+    for path in std::iter::once(output).chain(sidecars.iter().map(PathBuf::as_path)) {
+        // A dangling symbolic link is in the way as well.
+        if path.symlink_metadata().is_ok() {
+            return Err(RestoreError::OutputExists { path: path.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+impl Restore {
+    /// Begins a restore to `output`; the directories above it are created.
+    ///
+    /// # Errors
+    /// If the output is in the way and `force` is false, or the temporary file cannot be created.
+    pub fn begin(output: &Path, force: bool, mode: Mode) -> Result<Self, RestoreError> {
+        check_output(output, force)?;
+        let directory = directory_of(output);
+        fs::create_dir_all(directory)
+            .map_err(RestoreError::io("create the directory", directory))?;
+        let temporary = tempfile::Builder::new()
+            .prefix(".walrust-restore-")
+            .tempfile_in(directory)
+            .map_err(RestoreError::io("create a temporary file in", directory))?;
+        Ok(Self { output: output.to_owned(), force, temporary, mode, image: None })
+    }
+
+    /// Applies the next file of the chain. `file` is its key, for messages.
+    ///
+    /// # Errors
+    /// If the file is damaged, is not the one its name promises, or does not continue the chain.
+    pub fn apply(
+        &mut self,
+        file: &str,
+        name: FileName,
+        input: impl Read,
+    ) -> Result<(), RestoreError> {
+        let damaged =
+            |source| RestoreError::Damaged { file: file.to_owned(), source };
+        let mut decoder = Decoder::new(input, self.mode).map_err(damaged)?;
+        let header = decoder.header().clone();
+        if (header.min_txid, header.max_txid) != (name.min, name.max) {
+            return Err(RestoreError::WrongRange {
+                file: file.to_owned(),
+                name,
+                min: header.min_txid,
+                max: header.max_txid,
+            });
+        }
+        let mut image = match self.image.take() {
+            Some(image) => image.continued_by(file, header)?,
+            None => Image::started_by(file, header)?,
+        };
+        image.shrink(self.temporary.as_file(), self.temporary.path())?;
+        let page_size = image.header.page_size.bytes();
+        let mut out = RunWriter::new(self.temporary.as_file(), page_size);
+        let write_error = || RestoreError::io("write", self.temporary.path());
+        let mut page = vec![0; page_size];
+        while let Some(pgno) = decoder.next_page(&mut page).map_err(damaged)? {
+            out.write(pgno, &page).map_err(write_error())?;
+            image.set(pgno, Checksum::of_page(pgno, &page));
+        }
+        out.flush().map_err(write_error())?;
+        let trailer = decoder.finish().map_err(damaged)?;
+        image.check(trailer.post_apply)?;
+        self.image = Some(image);
+        Ok(())
+    }
+
+    /// Checks the result and gives it its name.
+    ///
+    /// # Errors
+    /// If SQLite finds faults, or the output cannot be written. The output is untouched then.
+    pub fn finish(self, check: IntegrityCheck) -> Result<Restored, RestoreError> {
+        let path = self.temporary.path();
+        let Some(image) = self.image else {
+            return Err(RestoreError::NoPages { file: self.output.display().to_string() });
+        };
+        if image.header.commit == 0 {
+            return Err(RestoreError::NoPages { file: image.last_file });
+        }
+        let file = self.temporary.as_file();
+        file.set_len(u64::from(image.header.commit) * u64::from(image.header.page_size.get()))
+            .map_err(RestoreError::io("resize", path))?;
+        run_integrity_check(path, check)?;
+        file.sync_all().map_err(RestoreError::io("sync", path))?;
+        check_output(&self.output, self.force)?;
+        if self.force {
+            remove_sidecars(&self.output)?;
+        }
+        set_usual_permissions(file, path)?;
+        let persisted = if self.force {
+            self.temporary.persist(&self.output)
+        } else {
+            self.temporary.persist_noclobber(&self.output)
+        };
+        persisted.map_err(|error| RestoreError::io("create", &self.output)(error.error))?;
+        let directory = directory_of(&self.output);
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(RestoreError::io("sync the directory", directory))?;
+        Ok(Restored {
+            txid: image.header.max_txid,
+            page_count: image.header.commit,
+            page_size: image.header.page_size,
+            checksum: image.rolling,
+            timestamp_ms: image.header.timestamp_ms,
+        })
+    }
+}
+
+impl Image {
+    fn started_by(file: &str, header: Header) -> Result<Self, RestoreError> {
+        if !header.is_snapshot() {
+            return Err(broken(file, "the first file is not a snapshot".to_owned()));
+        }
+        let pages = vec![None; header.commit as usize];
+        Ok(Self { header, rolling: Checksum::EMPTY, pages, last_file: file.to_owned() })
+    }
+
+    fn continued_by(mut self, file: &str, header: Header) -> Result<Self, RestoreError> {
+        let expected = self.header.max_txid.next();
+        let follows = if header.tracking {
+            header.min_txid == expected
+        } else {
+            // Litestream's merged files may repeat what was applied already.
+            header.min_txid <= expected && header.max_txid > self.header.max_txid
+        };
+        if !follows {
+            let what = format!("it begins at TXID {}, expected is {expected}", header.min_txid);
+            return Err(broken(file, what));
+        }
+        if header.page_size != self.header.page_size {
+            let what = format!(
+                "its page size is {}, that of the chain {}",
+                header.page_size.get(),
+                self.header.page_size.get()
+            );
+            return Err(broken(file, what));
+        }
+        if let Some(pre_apply) = header.pre_apply
+            && pre_apply != self.rolling
+        {
+            let what = format!(
+                "it continues a database with checksum {pre_apply}, this one has {}",
+                self.rolling
+            );
+            return Err(broken(file, what));
+        }
+        self.header = header;
+        file.clone_into(&mut self.last_file);
+        Ok(self)
+    }
+
+    /// Makes room for the pages of the new state, and forgets pages behind its end: should the
+    /// database grow again, they must come from a file.
+    fn shrink(&mut self, out: &File, path: &Path) -> Result<(), RestoreError> {
+        let commit = self.header.commit as usize;
+        if commit < self.pages.len() {
+            for checksum in self.pages[commit..].iter().flatten() {
+                self.rolling = self.rolling.toggle(*checksum);
+            }
+            let length = commit as u64 * u64::from(self.header.page_size.get());
+            let truncate = || -> io::Result<()> {
+                if out.metadata()?.len() > length { out.set_len(length) } else { Ok(()) }
+            };
+            truncate().map_err(RestoreError::io("resize", path))?;
+        }
+        self.pages.resize(commit, None);
+        Ok(())
+    }
+
+    fn set(&mut self, pgno: Pgno, checksum: Checksum) {
+        let slot = &mut self.pages[pgno as usize - 1];
+        if let Some(old) = slot.replace(checksum) {
+            self.rolling = self.rolling.toggle(old);
+        }
+        self.rolling = self.rolling.toggle(checksum);
+    }
+
+    fn check(&self, post_apply: Option<Checksum>) -> Result<(), RestoreError> {
+        let lock_page = self.header.page_size.lock_page() as usize;
+        let absent = self.pages.iter().enumerate();
+        let absent = absent.filter(|(index, page)| page.is_none() && index + 1 != lock_page);
+        let missing = u32::try_from(absent.count()).unwrap_or(u32::MAX);
+        if missing > 0 {
+            return Err(RestoreError::MissingPages {
+                file: self.last_file.clone(),
+                commit: self.header.commit,
+                missing,
+            });
+        }
+        if let Some(post_apply) = post_apply
+            && post_apply != self.rolling
+        {
+            let what = format!(
+                "after it the database should have checksum {post_apply}, it has {}",
+                self.rolling
+            );
+            return Err(broken(&self.last_file, what));
+        }
+        Ok(())
+    }
+}
+
+/// Writes pages in place, neighbours in one system call.
+struct RunWriter<'a> {
+    out: &'a File,
+    page_size: usize,
+    offset: u64,
+    run: Vec<u8>,
+}
+
+/// Bytes collected before they are written.
+const RUN: usize = 256 * 1024;
+
+impl<'a> RunWriter<'a> {
+    fn new(out: &'a File, page_size: usize) -> Self {
+        Self { out, page_size, offset: 0, run: Vec::with_capacity(RUN) }
+    }
+
+    fn write(&mut self, pgno: Pgno, page: &[u8]) -> io::Result<()> {
+        let offset = u64::from(pgno - 1) * self.page_size as u64;
+        if offset != self.offset + self.run.len() as u64 || self.run.len() + page.len() > RUN {
+            self.flush()?;
+            self.offset = offset;
+        }
+        self.run.extend_from_slice(page);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.write_all_at(&self.run, self.offset)?;
+        self.offset += self.run.len() as u64;
+        self.run.clear();
+        Ok(())
+    }
+}
+
+fn broken(file: &str, what: String) -> RestoreError {
+    RestoreError::BrokenLink { file: file.to_owned(), what }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn remove_sidecars(output: &Path) -> Result<(), RestoreError> {
+    for path in SIDECARS.map(|suffix| sidecar(output, suffix)) {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(RestoreError::io("remove", &path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Temporary files are readable by their owner only; a database is an ordinary file.
+fn set_usual_permissions(file: &File, path: &Path) -> Result<(), RestoreError> {
+    use std::os::unix::fs::PermissionsExt;
+    let set = || {
+        let mask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+        nix::sys::stat::umask(mask);
+        file.set_permissions(fs::Permissions::from_mode(0o666 & !mask.bits()))
+    };
+    set().map_err(RestoreError::io("set the permissions of", path))
+}
+
+/// Runs SQLite's check on a file that nobody else uses: without locks, WAL or journal.
+fn run_integrity_check(path: &Path, check: IntegrityCheck) -> Result<(), RestoreError> {
+    let pragma = match check {
+        IntegrityCheck::None => return Ok(()),
+        IntegrityCheck::Quick => "PRAGMA quick_check(10)",
+        IntegrityCheck::Full => "PRAGMA integrity_check(10)",
+    };
+    let report = || -> rusqlite::Result<Vec<String>> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open_with_flags(immutable_uri(path), flags)?;
+        let mut statement = connection.prepare(pragma)?;
+        statement.query_map([], |row| row.get(0))?.collect()
+    };
+    let report = match report() {
+        Ok(lines) => lines,
+        Err(error) => vec![error.to_string()],
+    };
+    if report == ["ok"] {
+        return Ok(());
+    }
+    Err(RestoreError::IntegrityCheck { report: report.join("; ") })
+}
+
+fn immutable_uri(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                uri.push(char::from(*byte));
+            }
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
+}

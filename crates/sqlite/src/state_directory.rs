@@ -1,0 +1,239 @@
+//! Local state of one database: `.<file>-walrust/` beside it.
+//!
+//! | file | content |
+//! |---|---|
+//! | `lock` | locked while a process replicates the database |
+//! | `position.json` | the last state that storage has confirmed |
+//! | `pages.crc64` | one checksum per page of that state |
+//! | `pages.redo` | the changes that lead from the last table to that of `position.json` |
+//! | `staging/` | LTX files on their way to storage |
+//!
+//! Invariant: `position.json` is replaced atomically and only after `pages.redo` is durable, and
+//! the table is changed in place only after that. A crash at any point leaves a position whose
+//! table is whole, or can be made whole by applying the redo file again; a table that still does
+//! not add up to the position's checksum is reported as lost. Everything here may be deleted at
+//! the cost of reading the database once, or of a snapshot.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use walrust_engine::{Position, WalPosition};
+use walrust_ltx::{Checksum, PageSize, Pgno, Txid};
+
+use crate::DatabaseError;
+use crate::page_checksums::PageChecksums;
+
+/// The format number of `position.json`.
+const FORMAT: u32 = 1;
+
+/// The open and locked state directory of a database.
+#[derive(Debug)]
+pub(crate) struct StateDirectory {
+    path: PathBuf,
+    /// Held, never read: closing it releases the lock.
+    _lock: File,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredPosition {
+    format: u32,
+    txid: String,
+    checksum: String,
+    page_size: u32,
+    page_count: u32,
+    timestamp_ms: i64,
+    wal: WalPosition,
+}
+
+impl StateDirectory {
+    /// Creates the directory if needed, locks it, and clears what an interrupted run left behind.
+    pub(crate) fn open(database: &Path) -> Result<Self, DatabaseError> {
+        let path = state_path(database);
+        let staging = path.join("staging");
+        fs::create_dir_all(&staging)
+            .map_err(DatabaseError::io("create the state directory", &path))?;
+        let lock_path = path.join("lock");
+        let lock =
+            File::create(&lock_path).map_err(DatabaseError::io("create the lock", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(DatabaseError::Owned { path: database.to_owned(), lock: lock_path });
+            }
+            Err(fs::TryLockError::Error(error)) => {
+                return Err(DatabaseError::io("lock the state directory", &lock_path)(error));
+            }
+        }
+        let state = Self { path, _lock: lock };
+        state.clear_staging()?;
+        Ok(state)
+    }
+
+    /// The position and its table of page checksums, if both are there and agree.
+    pub(crate) fn load(&self) -> Result<Option<Position>, DatabaseError> {
+        let path = self.path.join("position.json");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DatabaseError::io("read the position", &path)(error)),
+        };
+        let Some(position) = parse_position(&bytes) else {
+            tracing::warn!(path = %path.display(), "the local position is unreadable");
+            return Ok(None);
+        };
+        let table = self.page_checksums()?;
+        if let Some(redo) = self.read_redo(position.txid)? {
+            table.apply(&redo, position.page_count)?;
+        }
+        if table.rolling()? != position.checksum {
+            tracing::warn!(path = %path.display(), "the page checksums do not fit the position");
+            return Ok(None);
+        }
+        Ok(Some(position))
+    }
+
+    /// The table of the saved position.
+    pub(crate) fn page_checksums(&self) -> Result<PageChecksums, DatabaseError> {
+        PageChecksums::open(&self.path.join("pages.crc64"))
+    }
+
+    /// Where a whole new table is written before [`save_with_new_table`](Self::save_with_new_table).
+    pub(crate) fn new_table_path(&self) -> PathBuf {
+        self.path.join("pages.crc64.new")
+    }
+
+    /// Where a staged LTX file is written.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.path.join("staging")
+    }
+
+    /// Saves a position whose table differs from the last one in `changes`.
+    pub(crate) fn save(
+        &self,
+        position: &Position,
+        changes: &[(Pgno, Checksum)],
+    ) -> Result<(), DatabaseError> {
+        self.replace("pages.redo", &redo_bytes(position.txid, changes))?;
+        self.replace("position.json", &position_bytes(position))?;
+        self.page_checksums()?.apply(changes, position.page_count)
+    }
+
+    /// Saves a position together with the whole table at [`new_table_path`](Self::new_table_path).
+    pub(crate) fn save_with_new_table(&self, position: &Position) -> Result<(), DatabaseError> {
+        let table = self.path.join("pages.crc64");
+        // The old redo file must not be applied to the new table.
+        self.replace("pages.redo", &redo_bytes(position.txid, &[]))?;
+        fs::rename(self.new_table_path(), &table)
+            .map_err(DatabaseError::io("replace the page checksums", &table))?;
+        self.replace("position.json", &position_bytes(position))
+    }
+
+    fn clear_staging(&self) -> Result<(), DatabaseError> {
+        let staging = self.staging();
+        let clear = || {
+            for entry in fs::read_dir(&staging)? {
+                fs::remove_file(entry?.path())?;
+            }
+            Ok(())
+        };
+        clear().map_err(DatabaseError::io("clear the staging directory", &staging))
+    }
+
+    fn read_redo(&self, txid: Txid) -> Result<Option<Vec<(Pgno, Checksum)>>, DatabaseError> {
+        let path = self.path.join("pages.redo");
+        match fs::read(&path) {
+            Ok(bytes) => Ok(parse_redo(&bytes, txid)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(DatabaseError::io("read the page checksums", &path)(error)),
+        }
+    }
+
+    /// Replaces a file: temporary file, fsync, rename, fsync of the directory.
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), DatabaseError> {
+        let path = self.path.join(name);
+        let temporary = self.path.join(format!("{name}.tmp"));
+        let write = || {
+            let mut file = File::create(&temporary)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(DatabaseError::io("save local state", &path))
+    }
+}
+
+/// The state directory of a database: hidden, beside it, named after it.
+#[must_use]
+pub fn state_path(database: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(database.file_name().unwrap_or_default());
+    name.push("-walrust");
+    database.with_file_name(name)
+}
+
+fn position_bytes(position: &Position) -> Vec<u8> {
+    let stored = StoredPosition {
+        format: FORMAT,
+        txid: position.txid.to_string(),
+        checksum: position.checksum.to_string(),
+        page_size: position.page_size.get(),
+        page_count: position.page_count,
+        timestamp_ms: position.timestamp_ms,
+        wal: position.wal,
+    };
+    serde_json::to_vec_pretty(&stored).expect("strings and numbers always have a JSON form")
+}
+
+fn parse_position(bytes: &[u8]) -> Option<Position> {
+    let stored: StoredPosition = serde_json::from_slice(bytes).ok()?;
+    if stored.format != FORMAT {
+        return None;
+    }
+    Some(Position {
+        txid: stored.txid.parse().ok()?,
+        checksum: stored.checksum.parse().ok()?,
+        page_size: PageSize::try_from(stored.page_size).ok()?,
+        page_count: stored.page_count,
+        timestamp_ms: stored.timestamp_ms,
+        wal: stored.wal,
+    })
+}
+
+/// `pages.redo`: TXID, then page number and checksum of each change, all little-endian, then the
+/// checksum of everything before it (taken as if it were page 1), so that a torn file is not
+/// applied.
+fn redo_bytes(txid: Txid, changes: &[(Pgno, Checksum)]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(16 + changes.len() * 12);
+    bytes.extend_from_slice(&txid.get().to_le_bytes());
+    for (pgno, checksum) in changes {
+        bytes.extend_from_slice(&pgno.to_le_bytes());
+        bytes.extend_from_slice(&checksum.raw().to_le_bytes());
+    }
+    let proof = Checksum::of_page(1, &bytes);
+    bytes.extend_from_slice(&proof.raw().to_le_bytes());
+    bytes
+}
+
+fn parse_redo(bytes: &[u8], txid: Txid) -> Option<Vec<(Pgno, Checksum)>> {
+    let (body, proof) = bytes.split_last_chunk::<8>()?;
+    if Checksum::of_page(1, body).raw() != u64::from_le_bytes(*proof) {
+        return None;
+    }
+    let (stored_txid, entries) = body.split_first_chunk::<8>()?;
+    if u64::from_le_bytes(*stored_txid) != txid.get() {
+        return None;
+    }
+    let entry = |entry: &[u8]| {
+        let (pgno, checksum) = entry.split_first_chunk::<4>()?;
+        let checksum = u64::from_le_bytes(checksum.try_into().ok()?);
+        Some((u32::from_le_bytes(*pgno), Checksum::from_raw(checksum)?))
+    };
+    entries.chunks(12).map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! The command line: what was typed, and one file per command.
+//!
+//! Results go to standard output, logs and progress to standard error. With `--json` a result is
+//! one JSON document.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use walrust_storage::{ObjectStore, S3Options, StorageUrl};
+
+use crate::config::{self, Config};
+use crate::{Error, ExitCode, runtime};
+
+mod demo;
+mod list;
+mod logs;
+mod pragma;
+mod restore;
+mod snapshot;
+mod watch;
+
+/// Continuous replication of SQLite databases to S3-compatible storage, as LTX files.
+#[derive(Debug, Parser)]
+#[command(name = "walrust", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Arguments of every command.
+#[derive(Clone, Debug, Args)]
+struct Global {
+    /// Configuration file [default: ./walrust.toml, else /etc/walrust/walrust.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "WALRUST_CONFIG")]
+    config: Option<PathBuf>,
+    /// Form of the log lines [default: human on a terminal, else json]
+    #[arg(long, global = true, value_name = "FORMAT", env = "WALRUST_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+    /// Least severity of the log lines: error, warn, info, debug, trace
+    #[arg(long, global = true, value_name = "LEVEL", env = "WALRUST_LOG_LEVEL", default_value = "info")]
+    log_level: tracing::Level,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Replicate databases until stopped
+    Watch(watch::WatchArgs),
+    /// Store one full snapshot of a database now
+    Snapshot(snapshot::SnapshotArgs),
+    /// Bring a database back
+    Restore(restore::RestoreArgs),
+    /// Show the databases in storage, or the files and states of one
+    List(list::ListArgs),
+    /// Print the PRAGMAs recommended for replicated databases
+    Pragma(pragma::PragmaArgs),
+    /// Show the main job end to end in a temporary directory, without any server
+    Demo(demo::DemoArgs),
+}
+
+/// Where the files are.
+#[derive(Clone, Debug, Args)]
+struct StorageArgs {
+    /// Storage URL: s3://bucket/prefix, bucket/prefix or file:///directory
+    #[arg(short, long, value_name = "URL", env = "WALRUST_BUCKET")]
+    bucket: Option<String>,
+    /// Endpoint of an S3-compatible store, with http:// or https://
+    #[arg(long, value_name = "URL", env = "WALRUST_ENDPOINT")]
+    endpoint: Option<String>,
+}
+
+/// Runs the program and returns its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output, mistakes to standard error. If neither can
+            // be written there is nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::Config } else { ExitCode::Success };
+        }
+    };
+    logs::init(&cli.global);
+    match run(cli) {
+        Ok(()) => ExitCode::Success,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Error> {
+    let runtime = runtime::runtime()
+        .map_err(|source| Error::Io { what: "cannot start threads".to_owned(), source })?;
+    let config = || config::load(cli.global.config.as_deref());
+    let result = match cli.command {
+        Command::Watch(args) => runtime.block_on(watch::run(args, &config()?)),
+        Command::Snapshot(args) => runtime.block_on(snapshot::run(args, &config()?)),
+        Command::Restore(args) => runtime.block_on(restore::run(args, &config()?)),
+        Command::List(args) => runtime.block_on(list::run(args, &config()?)),
+        Command::Pragma(args) => pragma::run(&args),
+        Command::Demo(args) => runtime.block_on(demo::run(args)),
+    };
+    // A blocking job that a second signal cut off must not hold up the end of the program.
+    runtime.shutdown_background();
+    result
+}
+
+impl StorageArgs {
+    /// Opens the storage that the arguments, else the configuration, name.
+    async fn open(&self, config: &Config) -> Result<Arc<dyn ObjectStore>, Error> {
+        let url = self.bucket.as_deref().or(config.s3.bucket.as_deref()).ok_or_else(|| {
+            Error::Usage(
+                "no storage is named; give -b URL, or set bucket in [s3] of the configuration file"
+                    .to_owned(),
+            )
+        })?;
+        let url: StorageUrl = url.parse()?;
+        let options = S3Options {
+            endpoint: self.endpoint.clone().or_else(|| config.s3.endpoint.clone()),
+            region: config.s3.region.clone(),
+            path_style: config.s3.path_style,
+            ..S3Options::default()
+        };
+        Ok(walrust_storage::open(&url, &options).await?)
+    }
+}
+
+/// Writes a result to standard output. A reader that has gone away is not an error of ours.
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::Io { what: "cannot write to standard output".to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a result as one JSON document.
+fn print_json(value: &serde_json::Value) -> Result<(), Error> {
+    print(&format!("{value:#}\n"))
+}
+
+/// Whether progress may be drawn.
+fn shows_progress() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// A number of bytes for people.
+fn human_bytes(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
+
+/// A time of an LTX header for people and scripts.
+fn rfc3339(timestamp_ms: i64) -> String {
+    match jiff::Timestamp::from_millisecond(timestamp_ms) {
+        Ok(time) => format!("{time:.3}"),
+        Err(_) => timestamp_ms.to_string(),
+    }
+}

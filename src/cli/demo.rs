@@ -1,0 +1,160 @@
+//! `walrust demo`: the main job end to end, without any server.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rusqlite::Connection;
+use walrust_actors::Replicator;
+use walrust_engine::RestoreTarget;
+use walrust_storage::{ObjectStore, S3Options, StorageUrl};
+
+use super::{human_bytes, print, watch};
+use crate::Error;
+use crate::config::{Config, SyncSection};
+use crate::restore::{RestoreOptions, execute, plan};
+
+/// How long a step may take before the demonstration has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {}
+
+pub(super) async fn run(_args: DemoArgs) -> Result<(), Error> {
+    let directory = tempfile::Builder::new().prefix("walrust-demo-").tempdir().map_err(|source| {
+        Error::Io { what: "cannot create a temporary directory".to_owned(), source }
+    })?;
+    let database = directory.path().join("shop.db");
+    let bucket = directory.path().join("bucket");
+    step(1, "an application creates a database in WAL mode")?;
+    let application = open_application(&database)?;
+
+    step(2, "walrust replicates it to a directory that stands for a bucket")?;
+    let url: StorageUrl = format!("file://{}", bucket.display()).parse()?;
+    let store = walrust_storage::open(&url, &S3Options::default()).await?;
+    let settings = watch::settings(
+        std::slice::from_ref(&database),
+        &SyncSection::default(),
+        &Config::default(),
+    )?;
+    let replicator = Replicator::start(settings, Arc::clone(&store)).await?;
+    wait_until_shipped(&replicator, &database).await?;
+
+    step(3, "the application inserts, updates and deletes")?;
+    let commits = write(&application, &database)?;
+    wait_until_shipped(&replicator, &database).await?;
+    print(&format!("   {commits} commits are in storage\n"))?;
+    let not_shipped = replicator.shut_down(PATIENCE).await?;
+    if !not_shipped.is_empty() {
+        return Err(Error::NotShipped(not_shipped));
+    }
+    let listing = store.list("shop/", None).await?;
+    for entry in &listing {
+        print(&format!("   {}  {}\n", entry.key, human_bytes(entry.size)))?;
+    }
+
+    step(4, "the database is lost: all of its files are deleted")?;
+    let original = content(&application, &database)?;
+    drop(application);
+    for suffix in ["", "-wal", "-shm"] {
+        remove(&walrust_sqlite::sidecar(&database, suffix))?;
+    }
+
+    step(5, "walrust restores it from storage")?;
+    let planned = plan(store.as_ref(), "shop", RestoreTarget::Latest).await?;
+    let restored =
+        execute(store, &planned, &database, RestoreOptions::default(), |_| {}).await?;
+    print(&format!("   TXID {} from {} files\n", restored.txid, planned.plan.files.len()))?;
+
+    step(6, "the restored database is compared with the lost one")?;
+    if content(&open(&database)?, &database)? != original {
+        return Err(Error::DemoDiffers(database));
+    }
+    print("restored database is identical\n")
+}
+
+fn step(number: u32, text: &str) -> Result<(), Error> {
+    print(&format!("{number}. {text}\n"))
+}
+
+fn open(path: &Path) -> Result<Connection, Error> {
+    Connection::open(path).map_err(|error| sqlite_error(path, &error))
+}
+
+fn open_application(path: &Path) -> Result<Connection, Error> {
+    let connection = open(path)?;
+    let schema = "
+        PRAGMA journal_mode = WAL;
+        CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
+        CREATE TABLE orders (
+            id INTEGER PRIMARY KEY,
+            customer INTEGER NOT NULL REFERENCES customers (id),
+            cents INTEGER NOT NULL,
+            note BLOB
+        );
+        CREATE INDEX orders_by_customer ON orders (customer, cents);
+    ";
+    connection.execute_batch(schema).map_err(|error| sqlite_error(path, &error))?;
+    Ok(connection)
+}
+
+fn write(connection: &Connection, path: &Path) -> Result<u32, Error> {
+    let transaction = |batch: u32| {
+        connection.execute_batch("BEGIN")?;
+        for row in 0..20 {
+            let customer = batch * 20 + row;
+            connection.execute(
+                "INSERT INTO customers VALUES (?1, 'customer ' || ?1)",
+                [customer],
+            )?;
+            connection.execute(
+                "INSERT INTO orders (customer, cents, note) VALUES (?1, ?1 * 7, zeroblob(500))",
+                [customer],
+            )?;
+        }
+        connection.execute("UPDATE orders SET cents = cents + 1 WHERE id % 3 = 0", [])?;
+        connection.execute("DELETE FROM orders WHERE id % 11 = 0", [])?;
+        connection.execute_batch("COMMIT")
+    };
+    const COMMITS: u32 = 50;
+    for batch in 0..COMMITS {
+        transaction(batch).map_err(|error: rusqlite::Error| sqlite_error(path, &error))?;
+    }
+    Ok(COMMITS)
+}
+
+/// Every page as an application sees it: the serialised image of the database.
+fn content(connection: &Connection, path: &Path) -> Result<Vec<u8>, Error> {
+    let image = connection.serialize("main").map_err(|error| sqlite_error(path, &error))?;
+    Ok(image.to_vec())
+}
+
+async fn wait_until_shipped(replicator: &Replicator, path: &Path) -> Result<(), Error> {
+    // The watcher needs a moment to see the last commit.
+    let began = Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if let Ok(status) = replicator.status("shop").await
+            && status.up_to_date
+        {
+            return Ok(());
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(Error::Usage(format!("{}: not shipped in time", path.display())));
+        }
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { what: format!("{}: cannot be removed", path.display()), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn sqlite_error(path: &Path, error: &rusqlite::Error) -> Error {
+    Error::Usage(format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,60 @@
+//! Durations as users write them: `30s`, `5m`, `1h30m`, `200ms`, or a bare number of seconds.
+
+use std::time::Duration;
+
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+
+/// A duration in a configuration file or on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval(pub Duration);
+
+/// Parses a duration; usable as a parser of command line arguments.
+///
+/// # Errors
+/// If the text is neither a number of seconds nor numbers with units.
+pub fn parse_interval(text: &str) -> Result<Interval, String> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<f64>() {
+        return from_seconds(seconds);
+    }
+    let invalid = || format!("{text:?} is not a duration; write 30s, 5m, 1h or a number of seconds");
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| invalid())?;
+    Duration::try_from(duration).map(Interval).map_err(|_| invalid())
+}
+
+fn from_seconds(seconds: f64) -> Result<Interval, String> {
+    Duration::try_from_secs_f64(seconds)
+        .map(Interval)
+        .map_err(|_| format!("{seconds} is not a number of seconds that can be waited for"))
+}
+
+impl<'de> Deserialize<'de> for Interval {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct IntervalVisitor;
+        impl Visitor<'_> for IntervalVisitor {
+            type Value = Interval;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a duration such as \"30s\" or \"5m\", or a number of seconds")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Interval, E> {
+                parse_interval(text).map_err(E::custom)
+            }
+
+            fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Interval, E> {
+                Ok(Interval(Duration::from_secs(seconds)))
+            }
+
+            fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Interval, E> {
+                #[allow(clippy::cast_precision_loss, reason = "such intervals are not meant")]
+                from_seconds(seconds as f64).map_err(E::custom)
+            }
+
+            fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Interval, E> {
+                from_seconds(seconds).map_err(E::custom)
+            }
+        }
+        input.deserialize_any(IntervalVisitor)
+    }
+}

@@ -1,0 +1,182 @@
+//! Every failure a user can see, and the exit code of each.
+//!
+//! The code follows from the type, never from the words. An error names what failed, on which
+//! object or file, why, and what to do next.
+
+use std::io;
+use std::path::PathBuf;
+
+use walrust_actors::{NotShipped, ReplicatorError};
+use walrust_engine::manifest::ManifestError;
+use walrust_engine::{NameError, RestorePlanError};
+use walrust_sqlite::{DatabaseError, RestoreError};
+use walrust_storage::{StorageError, StorageUrlError};
+
+/// Exit codes of the program; scripts rely on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Done.
+    Success = 0,
+    /// Anything that has no code of its own.
+    General = 1,
+    /// Bad configuration or arguments.
+    Config = 2,
+    /// The database: missing, not SQLite, not in WAL mode, damaged WAL.
+    Database = 3,
+    /// Storage: network, credentials, bucket.
+    Storage = 4,
+    /// Damaged or forged files.
+    Integrity = 5,
+    /// No such backup or state, or the output is in the way.
+    Restore = 6,
+}
+
+/// A failure of a command.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration file is wrong.
+    #[error("{file}: {problem}")]
+    ConfigFile {
+        /// Path of the file.
+        file: String,
+        /// What is wrong with it, and where.
+        problem: String,
+    },
+    /// Arguments are missing or contradict each other.
+    #[error("{0}")]
+    Usage(String),
+    /// A storage URL is wrong.
+    #[error(transparent)]
+    StorageUrl(#[from] StorageUrlError),
+    /// Databases cannot be named.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A database cannot be replicated.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// None of several databases can be replicated.
+    #[error("none of the databases can be replicated:\n{}", list(.0))]
+    AllDatabases(Vec<DatabaseError>),
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// There is nothing under a name.
+    #[error("there is no backup named {name:?} in {url}; `walrust list -b {url}` shows the names")]
+    UnknownName {
+        /// The name.
+        name: String,
+        /// The storage.
+        url: String,
+    },
+    /// The wanted state cannot be restored.
+    #[error("{name} in {url}: {source}")]
+    Plan {
+        /// The name.
+        name: String,
+        /// The storage.
+        url: String,
+        /// Why.
+        source: RestorePlanError,
+    },
+    /// The manifest cannot be used.
+    #[error("{object}: {source}")]
+    Manifest {
+        /// Key of the manifest, with the storage.
+        object: String,
+        /// Why.
+        source: ManifestError,
+    },
+    /// The manifest's bytes are not those that were stored.
+    #[error(
+        "{object}: SHA-256 is {found}, the object was stored with {expected}; \
+         it is an index only: remove it, and the files themselves tell everything"
+    )]
+    ManifestSha256 {
+        /// Key of the manifest, with the storage.
+        object: String,
+        /// SHA-256 that was recorded, hex.
+        expected: String,
+        /// SHA-256 of the bytes received, hex.
+        found: String,
+    },
+    /// Files at the end of the history are gone.
+    #[error(
+        "{object} lists {file}, which is not there: the newest states are lost; \
+         the newest that can be restored is TXID {newest} (--txid {newest})"
+    )]
+    LostTail {
+        /// Key of the manifest, with the storage.
+        object: String,
+        /// The first file that is missing.
+        file: String,
+        /// The newest TXID that the files lead to.
+        newest: String,
+    },
+    /// A restore failed.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The supervision tree did not do what it was asked.
+    #[error(transparent)]
+    Replicator(#[from] ReplicatorError),
+    /// The daemon stopped with unshipped commits.
+    #[error("stopped before everything was in storage:\n{}", not_shipped(.0))]
+    NotShipped(Vec<NotShipped>),
+    /// The program's own files or terminal failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was attempted, on which file.
+        what: String,
+        /// The answer.
+        source: io::Error,
+    },
+    /// The demonstration did not end as it must.
+    #[error("the restored database differs from {}", .0.display())]
+    DemoDiffers(PathBuf),
+}
+
+impl Error {
+    /// The exit code of the failure.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::ConfigFile { .. } | Self::Usage(_) | Self::StorageUrl(_) | Self::Name(_) => {
+                ExitCode::Config
+            }
+            Self::Database(_) | Self::AllDatabases(_) => ExitCode::Database,
+            Self::Storage(_) => ExitCode::Storage,
+            Self::UnknownName { .. } | Self::Plan { .. } => ExitCode::Restore,
+            Self::Manifest { source: ManifestError::NewerFormat { .. }, .. } => ExitCode::General,
+            Self::Manifest { .. } | Self::ManifestSha256 { .. } | Self::LostTail { .. } => {
+                ExitCode::Integrity
+            }
+            Self::Restore(error) => restore_exit_code(error),
+            Self::Replicator(_) | Self::NotShipped(_) | Self::Io { .. } | Self::DemoDiffers(_) => {
+                ExitCode::General
+            }
+        }
+    }
+}
+
+fn restore_exit_code(error: &RestoreError) -> ExitCode {
+    match error {
+        RestoreError::OutputExists { .. }
+        | RestoreError::OutputIsDirectory { .. }
+        | RestoreError::NoPages { .. } => ExitCode::Restore,
+        // The object did not arrive whole: that is the network, not the object.
+        RestoreError::Damaged { source, .. } if source.is_io() => ExitCode::Storage,
+        RestoreError::Io { .. } => ExitCode::General,
+        _ => ExitCode::Integrity,
+    }
+}
+
+fn list(errors: &[DatabaseError]) -> String {
+    let lines: Vec<_> = errors.iter().map(|error| format!("  {error}")).collect();
+    lines.join("\n")
+}
+
+fn not_shipped(databases: &[NotShipped]) -> String {
+    let line = |database: &NotShipped| format!("  {}: {}", database.name, database.reason);
+    databases.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,52 @@
+//! The process: its runtime, its memory allocator, its descriptors.
+
+use tokio::runtime::{Builder, Runtime};
+use walrust_actors::BLOCKING_JOBS;
+
+/// Threads of the asynchronous part.
+const WORKERS: usize = 2;
+
+/// Makes the runtime that every command uses.
+///
+/// # Errors
+/// If the operating system refuses threads.
+pub fn runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        // One thread stays free for name look-ups and file streaming of the storage client.
+        .max_blocking_threads(BLOCKING_JOBS + 1)
+        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .enable_all()
+        .build()
+}
+
+/// Tunes the process before any thread starts.
+pub fn prepare_process() {
+    tune_allocator();
+    raise_descriptor_limit();
+}
+
+/// Has glibc return large buffers at once and share two arenas among all threads. By default it
+/// keeps what a burst of uploads needed.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn tune_allocator() {
+    #[allow(unsafe_code, reason = "mallopt has no safe wrapper")]
+    // SAFETY: mallopt only sets parameters of the allocator; no other thread runs yet.
+    let set = unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024) + libc::mallopt(libc::M_ARENA_MAX, 2)
+    };
+    debug_assert_eq!(set, 2, "glibc knows both parameters");
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn tune_allocator() {}
+
+/// Each database needs a few descriptors; the soft limit is often 1,024.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
