@@ -71,6 +71,17 @@ fn a_killed_writer_leaves_its_wal() {
     check_integrity(&path);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_writer_ends_with_its_value() {
+    let directory = tempfile::tempdir().unwrap();
+    let writer = WriterProcess::spawn(&directory.path().join("a.db"), &WriterOptions::default());
+    let process = Path::new("/proc").join(writer.id().to_string());
+    assert!(process.exists());
+    drop(writer);
+    assert!(!process.exists());
+}
+
 #[test]
 fn a_writer_keeps_to_its_rate() {
     let directory = tempfile::tempdir().unwrap();
