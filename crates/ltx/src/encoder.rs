@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io::Write;
 
-use lz4_flex::block::{CompressTable, compress_into_with_table};
+use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 
 use crate::checksum::Crc;
 use crate::page_order::PageOrder;
@@ -65,7 +65,7 @@ impl<W: Write> Encoder<W> {
         out.write_all(&bytes)?;
         let mut crc = Crc::new();
         crc.update(&bytes);
-        let largest = header.page_size.largest_payload() as usize;
+        let largest = get_maximum_output_size(header.page_size.bytes());
         Ok(Self {
             out,
             order: PageOrder::new(&header),
