@@ -15,13 +15,13 @@ server and every process that the command left are ended and the directory is re
 code is the command's (128 + N if signal N ended it), or 1 if the server did not start.
 """
 
+import contextlib
 import ctypes
 import http.client
 import json
 import os
 import pathlib
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -33,50 +33,45 @@ BIN = pathlib.Path(__file__).resolve().parent.parent / ".venv" / "bin"
 START_SECONDS = 60
 STOP_SECONDS = 10
 STARTS = 3
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC = ctypes.CDLL(None)
 
 
 class Stopped(Exception):
     """A signal asks this program to stop."""
 
-    def __init__(self, number, _frame=None):
-        # What is being torn down must not be torn down twice.
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)
-        self.number = number
+
+def on_signal(number, _frame):
+    # What is being torn down must not be torn down twice.
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise Stopped(number)
 
 
-def stop(number, frame):
-    raise Stopped(number, frame)
+def free_ports():
+    """Two free ports for each service; all are held at once, so that they differ."""
+    services = ("master", "volume", "filer", "s3")
+    names = [service + kind for service in services for kind in (".port", ".port.grpc")]
+    with contextlib.ExitStack() as stack:
+        holders = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
+        return {name: holder.getsockname()[1] for name, holder in zip(names, holders)}
 
 
-def free_ports(count):
-    """Ports that were free a moment ago; all are held at once, so that they differ."""
-    holders = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [holder.getsockname()[1] for holder in holders]
-    for holder in holders:
-        holder.close()
-    return ports
-
-
-def weed_arguments(folder, ports):
-    """SeaweedFS as one process that listens on loopback only and tells nobody about it."""
-    (folder / "data").mkdir()
-    names = ["master.port", "volume.port", "filer.port", "s3.port"]
-    names += [name + ".grpc" for name in names]
-    options = dict(zip(names, ports))
-    options.update({
+def weed_options(folder, ports):
+    """SeaweedFS as one process that listens on loopback only and reports to nobody."""
+    return {
+        **ports,
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
         "dir": folder / "data",
         "master.telemetry": "false",
-        # Every bucket gets volumes of its own; nothing is allocated before it is written.
+        # The only master need not wait for votes.
+        "master.peers": "none",
+        # Every bucket gets volumes of its own; they take no space before they are written.
         "master.volumeSizeLimitMB": 64,
         "volume.max": 10000,
         "volume.minFreeSpace": "64MiB",
-        # There is no cluster that must hear of the end first.
-        "volume.preStopSeconds": 0,
         "filer.localSocket": folder / "filer.sock",
         "s3": "true",
         "s3.config": folder / "s3.json",
@@ -85,74 +80,63 @@ def weed_arguments(folder, ports):
         "s3.autoCreateBucket": "false",
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
-    })
-    return [f"-{name}={value}" for name, value in options.items()]
+    }
 
 
-def start_weed(folder, keys):
-    """Starts one server; returns its process and the port of S3 without waiting for it."""
+def start_weed(folder, ports, keys):
+    """Starts the server and does not wait for it."""
     identity = {
         "name": "walrust",
         "credentials": [{"accessKey": keys[0], "secretKey": keys[1]}],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
+    (folder / "data").mkdir(parents=True)
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = free_ports(8)
-    # HOME and the working folder are searched for configuration, variables override it.
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder),
-                   "TMPDIR": str(folder), "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+    options = [f"-{name}={value}" for name, value in weed_options(folder, ports).items()]
+    # HOME and the working folder are searched for configuration, and variables override it.
+    environment = {"HOME": str(folder), "TMPDIR": str(folder),
+                   "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
     with open(folder / "log", "wb") as log:
-        weed = subprocess.Popen(
-            [BIN / "weed", "-logtostderr=true", "server", *weed_arguments(folder, ports)],
-            cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            # A group of its own: Ctrl-C must not end the server under tests that clean up. If this
-            # program is killed, the server goes with it.
+        return subprocess.Popen(
+            [BIN / "weed", "-logtostderr=true", "server", *options], cwd=folder, env=environment,
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            # Ctrl-C must not end the server under tests that still clean up, but if this program
+            # is killed the server must not survive it.
             start_new_session=True,
             preexec_fn=lambda: LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
-    return weed, ports[0], ports[3]
 
 
 def answer(port, path):
-    """The body of a GET, or nothing while the server does not answer."""
+    """The body of a GET; empty while the server does not answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-    try:
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("GET", path)
-        return connection.getresponse().read() or b" "
-    except (OSError, http.client.HTTPException):
-        return b""
-    finally:
-        connection.close()
+        return connection.getresponse().read()
+    return b""
 
 
-def is_ready(master, s3):
-    """S3 answers before the master knows a place for data, and would refuse a PUT."""
-    try:
-        topology = json.loads(answer(master, "/dir/status"))["Topology"]
-    except (ValueError, KeyError, TypeError):
-        return False
-    return topology.get("Free", 0) > 0 and bool(answer(s3, "/"))
-
-
-def wait_until_ready(weed, master, s3):
+def wait_until_ready(weed, ports):
     """True when the server takes data, False when it ended or the deadline passed."""
     deadline = time.monotonic() + START_SECONDS
     while weed.poll() is None and time.monotonic() < deadline:
-        if is_ready(master, s3):
-            return True
+        # S3 answers before the master knows a place for data, and would refuse a PUT.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            topology = json.loads(answer(ports["master.port"], "/dir/status"))["Topology"]
+            if topology["Free"] > 0 and answer(ports["s3.port"], "/"):
+                return True
         time.sleep(0.05)
     return False
 
 
-def end(process, number=signal.SIGTERM):
-    """Asks a process to end, and makes it end if it does not."""
-    if process is None or process.poll() is not None:
-        return
-    process.send_signal(number)
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def end_weed(weed, ports):
+    """Ends the server at once: its data is thrown away, and a polite end takes it 10 seconds."""
+    weed.kill()
+    weed.wait()
+    # These sockets have a fixed place that no option moves.
+    for name, port in ports.items():
+        service, _, kind = name.partition(".port.")
+        if kind:
+            pathlib.Path(f"/tmp/seaweedfs-{service}-grpc-{port}.sock").unlink(missing_ok=True)
 
 
 def end_orphans():
@@ -164,68 +148,65 @@ def end_orphans():
             os.waitpid(pid, 0)
 
 
-def run(command, folder):
-    """Server up, command, server down; returns the exit code."""
-    keys = secrets.token_hex(10).upper(), secrets.token_hex(20)
-    weed = child = None
+def run(command, environment):
+    """Runs the command to its end, or to ours."""
     try:
-        for attempt in range(STARTS):
-            # Another process may have taken one of the ports: that ends the server at once.
-            place = folder / str(attempt)
-            place.mkdir()
-            weed, master, s3 = start_weed(place, keys)
-            if wait_until_ready(weed, master, s3):
-                break
-            if weed.poll() is None or attempt == STARTS - 1:
-                tail = (place / "log").read_text(errors="replace").splitlines()[-40:]
-                print("the S3 server did not start:", *tail, sep="\n", file=sys.stderr)
-                return 1
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
-        environment.update({
-            "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "WALRUST_TEST_S3_ENDPOINT": f"http://127.0.0.1:{s3}",
-            "WALRUST_TEST_S3_ACCESS_KEY": keys[0],
-            "WALRUST_TEST_S3_SECRET_KEY": keys[1],
-            "WALRUST_TEST_LITESTREAM": str(BIN / "litestream"),
-        })
         child = subprocess.Popen(command, env=environment)
-        code = child.wait()
-        return code if code >= 0 else 128 - code
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return 127
+    try:
+        code = child.wait()
+        return code if code >= 0 else 128 - code
     except Stopped as stopped:
-        # A terminal has sent its SIGINT to the command too; two would make nextest impatient.
-        if child is not None and stopped.number == signal.SIGINT:
-            try:
-                child.wait(STOP_SECONDS / 2)
-            except subprocess.TimeoutExpired:
-                pass
-        return 128 + stopped.number
-    finally:
-        end(child)
-        end(weed)
-        end_orphans()
+        # A terminal sends SIGINT to the command too, and two signals would make nextest impatient.
+        if stopped.args[0] != signal.SIGINT:
+            child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(STOP_SECONDS)
+        raise
+
+
+def run_beside_weed(command, folder):
+    keys = secrets.token_hex(10).upper(), secrets.token_hex(20)
+    for attempt in range(STARTS):
+        place, ports = folder / str(attempt), free_ports()
+        weed = start_weed(place, ports, keys)
+        try:
+            if wait_until_ready(weed, ports):
+                environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+                environment["PATH"] = f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+                environment["WALRUST_TEST_S3_ENDPOINT"] = f"http://127.0.0.1:{ports['s3.port']}"
+                environment["WALRUST_TEST_S3_ACCESS_KEY"] = keys[0]
+                environment["WALRUST_TEST_S3_SECRET_KEY"] = keys[1]
+                environment["WALRUST_TEST_LITESTREAM"] = str(BIN / "litestream")
+                return run(command, environment)
+            # It ends at once if another process has taken one of the ports: worth another try.
+            if weed.poll() is None:
+                break
+        finally:
+            end_weed(weed, ports)
+    log = (place / "log").read_text(errors="replace").splitlines()
+    print("the S3 server did not start:", *log[-40:], sep="\n", file=sys.stderr)
+    return 1
 
 
 def main():
-    arguments = sys.argv[1:]
-    if len(arguments) < 2 or arguments[0] != "--":
+    if len(sys.argv) < 3 or sys.argv[1] != "--":
         sys.exit(__doc__)
     missing = [name for name in ("weed", "litestream") if not (BIN / name).is_file()]
     if missing:
-        sys.exit(f"{', '.join(missing)} missing in {BIN}: run `make tools`")
+        sys.exit(f"{BIN} has no {' and no '.join(missing)}: run `make tools`")
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="walrust-servers-"))
-    code = 1
-    try:
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(each, stop)
-        code = run(arguments[1:], folder)
-    except Stopped as stopped:
-        code = 128 + stopped.number
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="walrust-servers-") as folder:
+        try:
+            for each in SIGNALS:
+                signal.signal(each, on_signal)
+            code = run_beside_weed(sys.argv[2:], pathlib.Path(folder))
+        except Stopped as stopped:
+            code = 128 + stopped.args[0]
+        finally:
+            end_orphans()
     sys.exit(code)
 
 
