@@ -22,7 +22,6 @@
 //! # Back-pressure
 //! `WalChanged` is queued at most once; at most one LTX file and one manifest are offered.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -52,7 +51,7 @@ pub(crate) enum DatabaseMsg {
     /// Open the files and find the position; the first message of an incarnation.
     Open,
     /// The attempt to open ended.
-    Opened(Box<OpenOutcome>),
+    Opened(OpenOutcome),
     /// The WAL may have changed.
     WalChanged,
     /// The time has come to look whether something is due.
@@ -100,12 +99,6 @@ pub(crate) struct DatabaseArguments {
     pub(crate) host: String,
 }
 
-impl DatabaseArguments {
-    pub(crate) fn wal_path(&self) -> PathBuf {
-        walrust_sqlite::sidecar(&self.settings.path, "-wal")
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct DatabaseActor;
@@ -133,7 +126,7 @@ impl Actor for DatabaseActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             DatabaseMsg::Open => state.open(),
-            DatabaseMsg::Opened(outcome) => state.opened(*outcome),
+            DatabaseMsg::Opened(outcome) => state.opened(outcome),
             DatabaseMsg::WalChanged => state.wal_changed(),
             DatabaseMsg::Due { epoch } => state.due(epoch),
             DatabaseMsg::JobEnded(ended) => state.job_ended(*ended),

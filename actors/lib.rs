@@ -15,6 +15,7 @@
 mod blocking;
 mod database;
 mod manifest_update;
+mod remote;
 mod replicator;
 mod root;
 mod service;
@@ -24,6 +25,7 @@ mod uploader;
 mod watcher;
 
 pub use blocking::BLOCKING_JOBS;
+pub use remote::{Remote, RemoteError, look_up};
 pub use replicator::{Replicator, ReplicatorError};
 pub use root::NotShipped;
 pub use settings::{DatabaseSettings, Settings};

@@ -11,6 +11,7 @@ use walrust_ltx::{Checksum, FileName, Header};
 use walrust_sqlite::{StagedFile, hex};
 use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
 
+use crate::remote::read_ends;
 use crate::uploader::SHA256;
 
 /// What is new about a database.
@@ -156,38 +157,4 @@ async fn describe(
     let Some(post_apply) = ends.post_apply else { return Ok(None) };
     let sha256 = meta.metadata.get(SHA256).cloned().unwrap_or_default();
     Ok(Some(entry(file.name, &ends.header, post_apply, file.size, sha256)))
-}
-
-/// Header and post-apply checksum of a stored file.
-#[derive(Clone, Debug)]
-pub(crate) struct FileEnds {
-    /// The header.
-    pub(crate) header: Header,
-    /// Rolling checksum after the file; `None` if the file does not track checksums.
-    pub(crate) post_apply: Option<Checksum>,
-}
-
-/// Reads the first and the last bytes of a stored file; `None` if they are not those of an LTX
-/// file with the TXIDs of its name.
-pub(crate) async fn read_ends(
-    store: &dyn ObjectStore,
-    file: &StoredFile,
-) -> Result<Option<FileEnds>, StorageError> {
-    const TRAILER: u64 = 16;
-    let header_size = Header::SIZE as u64;
-    if file.size < header_size + TRAILER {
-        return Ok(None);
-    }
-    let head = store.get_range(&file.key, 0..header_size).await?;
-    let tail = store.get_range(&file.key, file.size - TRAILER..file.size).await?;
-    let Some(header) = head.first_chunk().and_then(|bytes| Header::from_bytes(bytes).ok()) else {
-        return Ok(None);
-    };
-    if (header.min_txid, header.max_txid) != (file.name.min, file.name.max) {
-        return Ok(None);
-    }
-    let post_apply = tail
-        .first_chunk::<8>()
-        .and_then(|bytes| Checksum::from_raw(u64::from_be_bytes(*bytes)));
-    Ok(Some(FileEnds { header, post_apply }))
 }

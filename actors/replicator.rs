@@ -81,10 +81,9 @@ impl Replicator {
     /// If the database cannot be replicated, or there is no such database.
     pub async fn snapshot(&self, name: &str) -> Result<Txid, ReplicatorError> {
         let message = |reply| RootMsg::Snapshot { name: name.to_owned(), reply };
-        self.ask(name, message, None).await?.map_err(|reason| ReplicatorError::Refused {
-            name: name.to_owned(),
-            reason,
-        })
+        self.ask(name, message, None)
+            .await?
+            .map_err(|reason| ReplicatorError::Refused { name: name.to_owned(), reason })
     }
 
     /// Ships everything and ends the tree, within `timeout`.

@@ -36,7 +36,9 @@ use crate::manifest_update::ManifestUpdate;
 
 mod attempt;
 
-use attempt::{AttemptError, attempt};
+pub use attempt::SHA256;
+use attempt::attempt;
+pub(crate) use attempt::{AttemptError, Conflict};
 
 /// What to bring to storage.
 #[derive(Clone, Debug)]

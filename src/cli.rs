@@ -41,7 +41,13 @@ struct Global {
     #[arg(long, global = true, value_name = "FORMAT", env = "WALRUST_LOG_FORMAT")]
     log_format: Option<LogFormat>,
     /// Least severity of the log lines: error, warn, info, debug, trace
-    #[arg(long, global = true, value_name = "LEVEL", env = "WALRUST_LOG_LEVEL", default_value = "info")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "WALRUST_LOG_LEVEL",
+        default_value = "info"
+    )]
     log_level: tracing::Level,
 }
 

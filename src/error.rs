@@ -6,7 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use walrust_actors::{NotShipped, ReplicatorError};
+use walrust_actors::{NotShipped, RemoteError, ReplicatorError};
 use walrust_engine::manifest::ManifestError;
 use walrust_engine::{NameError, RestorePlanError};
 use walrust_sqlite::{DatabaseError, RestoreError};
@@ -117,6 +117,15 @@ pub enum Error {
     /// A restore failed.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// What the bucket holds cannot be continued.
+    #[error(transparent)]
+    Remote(RemoteError),
+    /// A database that changes all the time has no moment in which a snapshot is its head.
+    #[error(
+        "{}: a daemon replicates it, and it changes faster than a snapshot can be made beside the \
+         daemon; try again when it is less busy", .0.display()
+    )]
+    Busy(PathBuf),
     /// The supervision tree did not do what it was asked.
     #[error(transparent)]
     Replicator(#[from] ReplicatorError),
@@ -152,9 +161,21 @@ impl Error {
                 ExitCode::Integrity
             }
             Self::Restore(error) => restore_exit_code(error),
-            Self::Replicator(_) | Self::NotShipped(_) | Self::Io { .. } | Self::DemoDiffers(_) => {
-                ExitCode::General
-            }
+            Self::Remote(_)
+            | Self::Busy(_)
+            | Self::Replicator(_)
+            | Self::NotShipped(_)
+            | Self::Io { .. }
+            | Self::DemoDiffers(_) => ExitCode::General,
+        }
+    }
+}
+
+impl From<RemoteError> for Error {
+    fn from(error: RemoteError) -> Self {
+        match error {
+            RemoteError::Storage(error) => Self::Storage(error),
+            error => Self::Remote(error),
         }
     }
 }

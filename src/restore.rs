@@ -101,9 +101,7 @@ pub async fn plan(
     let tree = read_tree(store, name).await?;
     let manifest = read_manifest(store, name, &tree).await?;
     let plan = plan_restore(&tree, target).map_err(|source| match source {
-        RestorePlanError::Empty => {
-            Error::UnknownName { name: name.to_owned(), url: store.url() }
-        }
+        RestorePlanError::Empty => Error::UnknownName { name: name.to_owned(), url: store.url() },
         source => Error::Plan { name: name.to_owned(), url: store.url(), source },
     })?;
     if let (Some(manifest), RestoreTarget::Latest) = (&manifest, target) {

@@ -98,7 +98,7 @@ impl DatabaseState {
         self.phase = DatabasePhase::Opening;
         let (arguments, myself) = (self.arguments.clone(), self.myself.clone());
         tokio::spawn(async move {
-            let outcome = Box::new(open(arguments).await);
+            let outcome = open(arguments).await;
             // If the actor is gone, the capture is dropped with the message and the gate opens.
             let _ = myself.cast(DatabaseMsg::Opened(outcome));
         });
@@ -106,7 +106,7 @@ impl DatabaseState {
 
     pub(super) fn opened(&mut self, outcome: OpenOutcome) {
         let Opened { held, reconciliation, wal, last_snapshot } = match outcome {
-            OpenOutcome::Opened(opened) => opened,
+            OpenOutcome::Opened(opened) => *opened,
             OpenOutcome::Failed(error) => return self.degrade(&error.to_string()),
         };
         self.txid = held.capture.position().map(|position| position.txid);

@@ -100,7 +100,9 @@ impl Sweep {
     fn new(commands: Receiver<Command>, wake: Arc<EventFd>) -> Self {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
         let inotify = inotify
-            .inspect_err(|error| tracing::warn!(%error, "no inotify: changes are seen once a second"))
+            .inspect_err(
+                |error| tracing::warn!(%error, "no inotify: changes are seen once a second"),
+            )
             .ok();
         Self { commands, wake, inotify, databases: HashMap::new(), directories: HashMap::new() }
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use rusqlite::Connection;
 use walrust_actors::Replicator;
 use walrust_engine::RestoreTarget;
-use walrust_storage::{ObjectStore, S3Options, StorageUrl};
+use walrust_storage::{S3Options, StorageUrl};
 
 use super::{human_bytes, print, watch};
 use crate::Error;
@@ -22,13 +22,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct DemoArgs {}
 
 pub(super) async fn run(_args: DemoArgs) -> Result<(), Error> {
-    let directory = tempfile::Builder::new().prefix("walrust-demo-").tempdir().map_err(|source| {
-        Error::Io { what: "cannot create a temporary directory".to_owned(), source }
-    })?;
+    let directory =
+        tempfile::Builder::new().prefix("walrust-demo-").tempdir().map_err(|source| Error::Io {
+            what: "cannot create a temporary directory".to_owned(),
+            source,
+        })?;
     let database = directory.path().join("shop.db");
     let bucket = directory.path().join("bucket");
     step(1, "an application creates a database in WAL mode")?;
-    let application = open_application(&database)?;
+    let mut application = open_application(&database)?;
 
     step(2, "walrust replicates it to a directory that stands for a bucket")?;
     let url: StorageUrl = format!("file://{}", bucket.display()).parse()?;
@@ -55,7 +57,7 @@ pub(super) async fn run(_args: DemoArgs) -> Result<(), Error> {
     }
 
     step(4, "the database is lost: all of its files are deleted")?;
-    let original = content(&application, &database)?;
+    let original = content(&mut application, &database)?;
     drop(application);
     for suffix in ["", "-wal", "-shm"] {
         remove(&walrust_sqlite::sidecar(&database, suffix))?;
@@ -63,12 +65,11 @@ pub(super) async fn run(_args: DemoArgs) -> Result<(), Error> {
 
     step(5, "walrust restores it from storage")?;
     let planned = plan(store.as_ref(), "shop", RestoreTarget::Latest).await?;
-    let restored =
-        execute(store, &planned, &database, RestoreOptions::default(), |_| {}).await?;
+    let restored = execute(store, &planned, &database, RestoreOptions::default(), |_| {}).await?;
     print(&format!("   TXID {} from {} files\n", restored.txid, planned.plan.files.len()))?;
 
     step(6, "the restored database is compared with the lost one")?;
-    if content(&open(&database)?, &database)? != original {
+    if content(&mut open(&database)?, &database)? != original {
         return Err(Error::DemoDiffers(database));
     }
     print("restored database is identical\n")
@@ -104,10 +105,8 @@ fn write(connection: &Connection, path: &Path) -> Result<u32, Error> {
         connection.execute_batch("BEGIN")?;
         for row in 0..20 {
             let customer = batch * 20 + row;
-            connection.execute(
-                "INSERT INTO customers VALUES (?1, 'customer ' || ?1)",
-                [customer],
-            )?;
+            connection
+                .execute("INSERT INTO customers VALUES (?1, 'customer ' || ?1)", [customer])?;
             connection.execute(
                 "INSERT INTO orders (customer, cents, note) VALUES (?1, ?1 * 7, zeroblob(500))",
                 [customer],
@@ -125,7 +124,7 @@ fn write(connection: &Connection, path: &Path) -> Result<u32, Error> {
 }
 
 /// Every page as an application sees it: the serialised image of the database.
-fn content(connection: &Connection, path: &Path) -> Result<Vec<u8>, Error> {
+fn content(connection: &mut Connection, path: &Path) -> Result<Vec<u8>, Error> {
     let image = connection.serialize("main").map_err(|error| sqlite_error(path, &error))?;
     Ok(image.to_vec())
 }

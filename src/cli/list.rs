@@ -67,7 +67,8 @@ async fn list_one(store: &dyn ObjectStore, name: &str, as_json: bool) -> Result<
     let manifest = read_manifest(store, name, &tree).await?;
     let created = |key: &str| {
         let entries = manifest.iter().flat_map(|manifest| &manifest.files);
-        let mut entries = entries.filter(|entry| key.ends_with(&format!("{}-{}.ltx", entry.min, entry.max)));
+        let mut entries =
+            entries.filter(|entry| key.ends_with(&format!("{}-{}.ltx", entry.min, entry.max)));
         entries.next().map(|entry| entry.created.clone())
     };
     if as_json {
@@ -140,7 +141,7 @@ fn size(tree: &Tree) -> u64 {
 
 fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header);
+    table.load_style(presets::NOTHING).set_header(header);
     table
 }
 

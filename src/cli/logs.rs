@@ -21,7 +21,8 @@ pub(super) fn init(global: &Global) {
         // Its spans live as long as an actor and would swallow every other.
         .with_target("ractor", tracing::Level::WARN);
     let terminal = std::io::stderr().is_terminal();
-    let format = global.log_format.unwrap_or(if terminal { LogFormat::Human } else { LogFormat::Json });
+    let format =
+        global.log_format.unwrap_or(if terminal { LogFormat::Human } else { LogFormat::Json });
     let layer = fmt::layer().with_writer(std::io::stderr);
     let layer = match format {
         LogFormat::Human => layer.with_ansi(terminal).with_target(false).boxed(),

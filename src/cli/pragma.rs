@@ -48,9 +48,8 @@ const RECOMMENDED: [(&str, &str, &str); 5] = [
 
 pub(super) fn run(args: &PragmaArgs) -> Result<(), Error> {
     if args.json {
-        let pragmas = RECOMMENDED.map(|(pragma, value, why)| {
-            json!({ "pragma": pragma, "value": value, "why": why })
-        });
+        let pragmas = RECOMMENDED
+            .map(|(pragma, value, why)| json!({ "pragma": pragma, "value": value, "why": why }));
         return print_json(&json!({ "pragmas": pragmas }));
     }
     let text = text(args.comments);

@@ -82,11 +82,8 @@ pub(super) async fn run(args: RestoreArgs, config: &Config) -> Result<(), Error>
 
 /// Accepts what we print: 16 hex digits; and what people count: a decimal number.
 fn parse_txid(text: &str) -> Result<Txid, String> {
-    let txid = if text.len() == 16 {
-        text.parse().ok()
-    } else {
-        text.parse().ok().and_then(Txid::new)
-    };
+    let txid =
+        if text.len() == 16 { text.parse().ok() } else { text.parse().ok().and_then(Txid::new) };
     txid.ok_or_else(|| "a TXID is a number from 1 on, or 16 hex digits".to_owned())
 }
 

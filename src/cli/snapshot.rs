@@ -1,12 +1,16 @@
 //! `walrust snapshot`: one full snapshot now.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
-use walrust_actors::Replicator;
-use walrust_sqlite::check_database;
+use walrust_actors::{Replicator, SHA256, Settings, look_up};
+use walrust_engine::object_key;
+use walrust_ltx::Txid;
+use walrust_sqlite::{check_database, is_replicated, stage_head_snapshot};
+use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use super::{StorageArgs, print, print_json, watch};
 use crate::Error;
@@ -14,6 +18,9 @@ use crate::config::{Config, SyncSection};
 
 /// How long the manifest and the rest may take after the snapshot.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a daemon may take to ship the newest commit, and how often that is looked at.
+const PATIENCE: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Args)]
 pub(super) struct SnapshotArgs {
@@ -31,24 +38,71 @@ pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error
     check_database(&args.database)?;
     let mut settings =
         watch::settings(std::slice::from_ref(&args.database), &SyncSection::default(), config)?;
-    let path = args.database.canonicalize().map_err(|source| Error::Io {
-        what: args.database.display().to_string(),
-        source,
-    })?;
+    let path = args
+        .database
+        .canonicalize()
+        .map_err(|source| Error::Io { what: args.database.display().to_string(), source })?;
     settings.databases.retain(|database| database.path == path);
     let name = settings.databases[0].name.clone();
     let store = args.storage.open(config).await?;
     // Credentials and bucket are checked before anything is read.
     store.list(&format!("{name}/"), None).await?;
     let url = store.url();
-    let replicator = Replicator::start(settings, store).await?;
-    let txid = replicator.snapshot(&name).await?;
-    let not_shipped = replicator.shut_down(SHUTDOWN_TIMEOUT).await?;
-    if !not_shipped.is_empty() {
-        return Err(Error::NotShipped(not_shipped));
-    }
+    let txid = if is_replicated(&path)? {
+        snapshot_beside_daemon(store.as_ref(), &path, &name).await?
+    } else {
+        snapshot_alone(settings, store, &name).await?
+    };
     if args.json {
         return print_json(&json!({ "name": name, "url": url, "txid": txid.to_string() }));
     }
     print(&format!("snapshot of {name} at TXID {txid} is in {url}\n"))
+}
+
+/// Replicates the database for as long as it takes to store a snapshot.
+async fn snapshot_alone(
+    settings: Settings,
+    store: Arc<dyn ObjectStore>,
+    name: &str,
+) -> Result<Txid, Error> {
+    let replicator = Replicator::start(settings, store).await?;
+    let txid = replicator.snapshot(name).await?;
+    let not_shipped = replicator.shut_down(SHUTDOWN_TIMEOUT).await?;
+    if not_shipped.is_empty() { Ok(txid) } else { Err(Error::NotShipped(not_shipped)) }
+}
+
+/// Stores a snapshot of the state that the daemon has shipped, once the database is in it.
+async fn snapshot_beside_daemon(
+    store: &dyn ObjectStore,
+    path: &Path,
+    name: &str,
+) -> Result<Txid, Error> {
+    let staging = tempfile::tempdir().map_err(|source| Error::Io {
+        what: "cannot create a temporary directory".to_owned(),
+        source,
+    })?;
+    let began = Instant::now();
+    loop {
+        let remote = look_up(store, name).await?;
+        if let Some(head) = remote.head {
+            if remote.last_snapshot == Some(head.txid) {
+                return Ok(head.txid);
+            }
+            let (path, directory) = (path.to_owned(), staging.path().to_owned());
+            let stage = move || stage_head_snapshot(&path, &directory, &head);
+            let staged = tokio::task::spawn_blocking(stage).await;
+            let staged =
+                staged.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+            if let Some(file) = staged {
+                let key = object_key(name, file.name);
+                let metadata = Metadata::from([(SHA256.to_owned(), file.sha256.clone())]);
+                store.put_file(&key, &file.path, &metadata, &Condition::IfAbsent).await?;
+                return Ok(head.txid);
+            }
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(Error::Busy(path.to_owned()));
+        }
+        tokio::time::sleep(RETRY).await;
+    }
 }

@@ -6,16 +6,12 @@ use std::time::Duration;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use walrust_actors::{DatabaseSettings, NotShipped, Replicator, Settings};
-use walrust_engine::{
-    CheckpointSettings, NameRequest, RestartSettings, RetryPolicy, assign_names,
-};
+use walrust_engine::{CheckpointSettings, NameRequest, RestartSettings, RetryPolicy, assign_names};
 use walrust_sqlite::check_database;
 
 use super::StorageArgs;
-use crate::config::{
-    Config, DatabaseSection, Interval, SyncDefaults, SyncSection, parse_interval,
-};
 use crate::Error;
+use crate::config::{Config, DatabaseSection, Interval, SyncDefaults, SyncSection, parse_interval};
 
 /// How long shipping may take after the first signal.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,7 +58,8 @@ pub(super) async fn run(args: WatchArgs, config: &Config) -> Result<(), Error> {
     let mut settings = settings(&args.databases, &args.sync.section(), config)?;
     settings.retry.max_retries = args.max_retries.unwrap_or(settings.retry.max_retries);
     if settings.databases.is_empty() {
-        let problem = "no database is named; give paths, or [[databases]] in the configuration file";
+        let problem =
+            "no database is named; give paths, or [[databases]] in the configuration file";
         return Err(Error::Usage(problem.to_owned()));
     }
     refuse_hopeless(&settings)?;
@@ -130,10 +127,7 @@ pub(super) fn settings(
         databases: databases.collect(),
         retry: RetryPolicy {
             max_retries: config.retry.max_retries.unwrap_or(retry.max_retries),
-            base_delay: config
-                .retry
-                .base_delay_ms
-                .map_or(retry.base_delay, Duration::from_millis),
+            base_delay: config.retry.base_delay_ms.map_or(retry.base_delay, Duration::from_millis),
             max_delay: config.retry.max_delay_ms.map_or(retry.max_delay, Duration::from_millis),
         },
         upload_concurrency: config
@@ -152,9 +146,7 @@ fn database_settings(name: String, path: PathBuf, sync: &SyncSection) -> Databas
         path,
         sync_interval: interval(sync.wal_sync_interval, SyncDefaults::WAL_SYNC_INTERVAL),
         checkpoint: CheckpointSettings {
-            min_pages: sync
-                .min_checkpoint_page_count
-                .unwrap_or(SyncDefaults::MIN_CHECKPOINT_PAGES),
+            min_pages: sync.min_checkpoint_page_count.unwrap_or(SyncDefaults::MIN_CHECKPOINT_PAGES),
             interval: interval(sync.checkpoint_interval, SyncDefaults::CHECKPOINT_INTERVAL),
         },
     }

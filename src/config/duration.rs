@@ -17,7 +17,8 @@ pub fn parse_interval(text: &str) -> Result<Interval, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         return from_seconds(seconds);
     }
-    let invalid = || format!("{text:?} is not a duration; write 30s, 5m, 1h or a number of seconds");
+    let invalid =
+        || format!("{text:?} is not a duration; write 30s, 5m, 1h or a number of seconds");
     let duration: jiff::SignedDuration = text.parse().map_err(|_| invalid())?;
     Duration::try_from(duration).map(Interval).map_err(|_| invalid())
 }

@@ -21,25 +21,19 @@ use walrust_ltx::{Checksum, PageSize, Pgno, Txid};
 use walrust_wal::WalIndex;
 
 use crate::DatabaseError;
-use crate::connection_pin::ConnectionPin;
-use crate::database_files::{DatabaseFiles, open_database, read_header};
+use crate::database_files::check_database;
+use crate::database_reader::{ATTEMPTS, DatabaseReader};
 use crate::staging::StagedFile;
 use crate::state_directory::StateDirectory;
 use crate::wal_source::stored_checksum;
 
 mod stage;
 
-/// How often a job starts over when the WAL restarts under it. Under a pin that happens at most
-/// once; the rest is for writers that replace the files.
-const ATTEMPTS: usize = 4;
-
 /// One database that is being replicated by this process.
 #[derive(Debug)]
 pub struct Capture {
-    pin: ConnectionPin,
-    files: DatabaseFiles,
+    reader: DatabaseReader,
     state: StateDirectory,
-    page_size: PageSize,
     history: History,
     pending: Option<Pending>,
 }
@@ -143,19 +137,15 @@ impl Capture {
     /// If the file is not a database in WAL mode, cannot be read, or is replicated by another
     /// process of this host.
     pub fn open(path: &Path) -> Result<Self, DatabaseError> {
-        let database = open_database(path)?;
-        let header = read_header(path, &database)?;
-        let page_size = PageSize::try_from(header.page_size).map_err(|error| {
-            DatabaseError::Unsupported { path: path.to_owned(), what: error.to_string() }
-        })?;
+        // Before the lock, which leaves a directory beside the database.
+        check_database(path)?;
         let state = StateDirectory::open(path)?;
-        let pin = ConnectionPin::open(path)?;
-        let files = DatabaseFiles::new(path, database)?;
+        let reader = DatabaseReader::open(path)?;
         let history = match state.load()? {
             Some(position) => History::Continue(position),
             None => History::Begin { txid: Txid::FIRST, timestamp_ms: i64::MIN },
         };
-        Ok(Self { pin, files, state, page_size, history, pending: None })
+        Ok(Self { reader, state, history, pending: None })
     }
 
     /// The last state that storage has confirmed, if any.
@@ -177,7 +167,7 @@ impl Capture {
         if let (History::Continue(position), Some(head)) = (&self.history, head)
             && position.txid == head.txid
             && head.checksum == Some(position.checksum)
-            && position.page_size == self.page_size
+            && position.page_size == self.reader.page_size
         {
             return Ok(Reconciliation::Agrees);
         }
@@ -204,12 +194,12 @@ impl Capture {
     pub fn sync(&mut self, now_ms: i64) -> Result<SyncOutcome, DatabaseError> {
         self.discard()?;
         for _ in 0..ATTEMPTS {
-            let index = self.files.wal_index()?;
+            let index = self.reader.files.wal_index()?;
             if let Some(outcome) = self.stage_next(&index, now_ms)? {
                 return Ok(outcome);
             }
         }
-        Err(DatabaseError::Unstable { path: self.files.wal_path().to_owned() })
+        Err(self.reader.unstable())
     }
 
     /// Stages a snapshot of the newest state, and before it what was not shipped yet.
@@ -220,12 +210,12 @@ impl Capture {
     pub fn snapshot(&mut self, now_ms: i64) -> Result<StagedSnapshot, DatabaseError> {
         self.discard()?;
         for _ in 0..ATTEMPTS {
-            let index = self.files.wal_index()?;
+            let index = self.reader.files.wal_index()?;
             if let Some(staged) = self.stage_snapshot(&index, now_ms)? {
                 return Ok(staged);
             }
         }
-        Err(DatabaseError::Unstable { path: self.files.wal_path().to_owned() })
+        Err(self.reader.unstable())
     }
 
     /// Storage has the staged file: moves the position and the pin.
@@ -242,7 +232,7 @@ impl Capture {
         let salts = pending.next.wal.salts;
         self.history = History::Continue(pending.next);
         pending.file.remove()?;
-        self.pin.advance(&self.files, salts)
+        self.reader.pin.advance(&self.reader.files, salts)
     }
 
     /// Gives up a staged file that was not confirmed; its frames are staged again by the next sync.
@@ -261,7 +251,7 @@ impl Capture {
     /// # Errors
     /// If the wal-index cannot be read.
     pub fn wal_status(&self) -> Result<WalStatus, DatabaseError> {
-        let index = self.files.wal_index()?;
+        let index = self.reader.files.wal_index()?;
         let shipped = match &self.history {
             History::Continue(position) if position.wal.salts == index.header.salts => {
                 position.wal.frames
@@ -279,10 +269,10 @@ impl Capture {
     /// If SQLite fails for another reason than a lock.
     pub fn checkpoint(&mut self) -> Result<bool, DatabaseError> {
         let History::Continue(position) = &self.history else { return Ok(false) };
-        let complete = self.pin.checkpoint_passive(self.files.path())?;
+        let complete = self.reader.pin.checkpoint_passive(self.reader.files.path())?;
         // Behind a complete checkpoint the new read transaction takes read lock 0, under which the
         // next writer restarts the WAL.
-        self.pin.advance(&self.files, position.wal.salts)?;
+        self.reader.pin.advance(&self.reader.files, position.wal.salts)?;
         Ok(complete)
     }
 
@@ -300,7 +290,7 @@ impl Capture {
         };
         let now_ms = now_ms.max(position.timestamp_ms);
         let view = self.wal_view(index, &position.wal)?;
-        let pin: PinRecord = self.pin.record(&self.files)?;
+        let pin: PinRecord = self.reader.pin.record(&self.reader.files)?;
         match plan_sync(Some(&position.wal), &view, &pin) {
             SyncPlan::Nothing => Ok(Some(SyncOutcome::UpToDate)),
             SyncPlan::Append { from, checksum } => {
@@ -311,13 +301,9 @@ impl Capture {
         }
     }
 
-    fn wal_view(
-        &self,
-        index: &WalIndex,
-        position: &WalPosition,
-    ) -> Result<WalView, DatabaseError> {
+    fn wal_view(&self, index: &WalIndex, position: &WalPosition) -> Result<WalView, DatabaseError> {
         let anchor = if index.header.salts == position.salts {
-            stored_checksum(&self.files, self.page_size.get(), position.frames)?
+            stored_checksum(&self.reader.files, self.reader.page_size.get(), position.frames)?
         } else {
             None
         };
@@ -329,7 +315,8 @@ impl Capture {
     }
 
     fn later(&self, txid: Txid, commits: u64) -> Result<Txid, DatabaseError> {
-        let exhausted = || DatabaseError::TxidsExhausted { path: self.files.path().to_owned(), txid };
+        let exhausted =
+            || DatabaseError::TxidsExhausted { path: self.reader.files.path().to_owned(), txid };
         txid.get().checked_add(commits).and_then(Txid::new).ok_or_else(exhausted)
     }
 }

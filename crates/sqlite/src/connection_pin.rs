@@ -12,9 +12,9 @@ use rusqlite::Connection;
 use walrust_engine::PinRecord;
 use walrust_wal::{Salts, WalIndex};
 
+use crate::DatabaseError;
 use crate::connection;
 use crate::database_files::DatabaseFiles;
-use crate::DatabaseError;
 
 /// Two connections of which one always holds a read transaction.
 #[derive(Debug)]

@@ -218,7 +218,9 @@ pub enum RestoreError {
         found: String,
     },
     /// After all files, pages of the database were never seen.
-    #[error("{file}: after it the database has {commit} pages, but {missing} of them are in no file")]
+    #[error(
+        "{file}: after it the database has {commit} pages, but {missing} of them are in no file"
+    )]
     MissingPages {
         /// Key of the object.
         file: String,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 
-use walrust_ltx::{Pgno, PageSize};
+use walrust_ltx::{PageSize, Pgno};
 use walrust_wal::{FrameHeader, frame_offset};
 
 use crate::DatabaseError;

@@ -118,8 +118,7 @@ impl Restore {
         name: FileName,
         input: impl Read,
     ) -> Result<(), RestoreError> {
-        let damaged =
-            |source| RestoreError::Damaged { file: file.to_owned(), source };
+        let damaged = |source| RestoreError::Damaged { file: file.to_owned(), source };
         let mut decoder = Decoder::new(input, self.mode).map_err(damaged)?;
         let header = decoder.header().clone();
         if (header.min_txid, header.max_txid) != (name.min, name.max) {

@@ -72,6 +72,23 @@ impl StateDirectory {
         Ok(state)
     }
 
+    /// Whether another process has the directory of a database locked.
+    pub(crate) fn is_locked(database: &Path) -> Result<bool, DatabaseError> {
+        let path = state_path(database).join("lock");
+        let lock = match File::open(&path) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(DatabaseError::io("open the lock", &path)(error)),
+        };
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(fs::TryLockError::WouldBlock) => Ok(true),
+            Err(fs::TryLockError::Error(error)) => {
+                Err(DatabaseError::io("look at the lock", &path)(error))
+            }
+        }
+    }
+
     /// The position and its table of page checksums, if both are there and agree.
     pub(crate) fn load(&self) -> Result<Option<Position>, DatabaseError> {
         let path = self.path.join("position.json");

@@ -73,9 +73,7 @@ pub(crate) fn read_frames(
             return stopped_early(files, salts, to, done);
         }
         for frame in chunk[..whole].chunks_exact(frame_size) {
-            let (head, page) = frame
-                .split_first_chunk()
-                .expect("a frame begins with its header");
+            let (head, page) = frame.split_first_chunk().expect("a frame begins with its header");
             if scan.push(head, page).is_err() {
                 return stopped_early(files, salts, to, scan.reader().frames());
             }

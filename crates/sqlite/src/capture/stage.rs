@@ -4,26 +4,17 @@
 //! Each function reads one state, that of the wal-index it is given, and yields `None` if the WAL
 //! restarted meanwhile: then the caller looks again.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-
 use walrust_engine::{HealReason, Position, WalPosition};
 use walrust_ltx::{Checksum, Header, Pgno, Txid};
-use walrust_wal::{Committed, WalChecksum, WalIndex, frame_offset};
+use walrust_wal::{WalChecksum, WalIndex, frame_offset};
 
 use super::{Capture, Changes, Head, History, Pending, StagedSnapshot, SyncOutcome};
 use crate::DatabaseError;
+use crate::database_reader::{ATTEMPTS, wal_position};
 use crate::page_checksums::NewPageChecksums;
 use crate::page_view::PageView;
 use crate::staging::{StagedFile, StagedWriter};
 use crate::wal_source::{WalRead, read_frames};
-
-/// The whole WAL up to one commit: what it holds, and the size of the database there.
-struct Generation {
-    wal: Option<File>,
-    frames: Committed,
-    page_count: u32,
-}
 
 impl Capture {
     /// Stages the commits behind a position. `resume` is the number of frames to skip and the
@@ -35,9 +26,9 @@ impl Capture {
         resume: Option<(u32, WalChecksum)>,
         now_ms: i64,
     ) -> Result<Option<SyncOutcome>, DatabaseError> {
-        let Some(wal) = self.files.open_wal()? else { return Ok(None) };
+        let Some(wal) = self.reader.files.open_wal()? else { return Ok(None) };
         let salts = index.header.salts;
-        let read = read_frames(&self.files, &wal, salts, resume, index.header.mx_frame)?;
+        let read = read_frames(&self.reader.files, &wal, salts, resume, index.header.mx_frame)?;
         let WalRead::Complete(mut frames) = read else { return Ok(None) };
         let Some(page_count) = frames.page_count else { return Ok(Some(SyncOutcome::UpToDate)) };
         let written: Vec<Pgno> = frames.pages.keys().copied().collect();
@@ -45,28 +36,28 @@ impl Capture {
         // Pages that came into being without being written must be in the file all the same, and so
         // must pages that a smaller size in between cut off.
         let kept = position.page_count.min(frames.smallest_page_count.unwrap_or(page_count));
-        let lock_page = self.page_size.lock_page();
+        let lock_page = self.reader.page_size.lock_page();
         let unwritten: Vec<Pgno> = (kept + 1..=page_count)
             .filter(|pgno| *pgno != lock_page && !frames.pages.contains_key(pgno))
             .collect();
         if !unwritten.is_empty() && resume.is_some() {
             // Their newest version may be in a frame that was shipped before.
-            let read = read_frames(&self.files, &wal, salts, None, index.header.mx_frame)?;
+            let read = read_frames(&self.reader.files, &wal, salts, None, index.header.mx_frame)?;
             let WalRead::Complete(all) = read else { return Ok(None) };
             frames.pages = all.pages;
         }
         let view = PageView {
-            files: &self.files,
+            files: &self.reader.files,
             wal: Some(&wal),
             pages: &frames.pages,
-            page_size: self.page_size,
+            page_size: self.reader.page_size,
             page_count,
         };
 
         let max_txid = self.later(position.txid, frames.commits)?;
         let from = resume.map_or(0, |(from, _)| from);
-        let wal_offset = frame_offset(self.page_size.get(), from);
-        let wal_end = frame_offset(self.page_size.get(), frames.frames);
+        let wal_offset = frame_offset(self.reader.page_size.get(), from);
+        let wal_end = frame_offset(self.reader.page_size.get(), frames.frames);
         let header = Header {
             wal_offset: signed(wal_offset),
             wal_size: signed(wal_end - wal_offset),
@@ -79,7 +70,7 @@ impl Capture {
         let mut writer = StagedWriter::create(&self.state.staging(), header)?;
         let mut rolling = position.checksum;
         let mut changes = Vec::with_capacity(written.len() + unwritten.len());
-        let mut page = vec![0; self.page_size.bytes()];
+        let mut page = vec![0; self.reader.page_size.bytes()];
         for pgno in merge(&written, &unwritten) {
             view.read(pgno, &mut page)?;
             let checksum = writer.page(pgno, &page)?;
@@ -89,7 +80,7 @@ impl Capture {
         for pgno in page_count + 1..=position.page_count {
             rolling = replace(rolling, table.get(pgno)?, None);
         }
-        if self.files.wal_index()?.header.salts != salts {
+        if !self.reader.is_current_index(index)? {
             writer.discard()?;
             return Ok(None);
         }
@@ -105,14 +96,20 @@ impl Capture {
         txid: Txid,
         now_ms: i64,
     ) -> Result<Option<SyncOutcome>, DatabaseError> {
-        let Some(generation) = self.read_generation(index)? else { return Ok(None) };
+        let Some(generation) = self.reader.read_generation(index)? else { return Ok(None) };
         let header = self.header(generation.page_count, Txid::FIRST, txid, now_ms);
         let mut table = NewPageChecksums::create(&self.state.new_table_path())?;
-        let Some(file) = self.stage_all_pages(index, &generation, header, Some(&mut table))? else {
+        let Some(file) = self.reader.stage_all_pages(
+            &self.state.staging(),
+            &generation,
+            header,
+            Some(&mut table),
+        )?
+        else {
             return Ok(None);
         };
         table.finish(generation.page_count)?;
-        let next = self.next_position(&file, wal_position(index, &generation.frames));
+        let next = self.next_position(&file, generation.wal_position());
         Ok(Some(self.stage(file, next, Changes::NewTable, None)))
     }
 
@@ -124,8 +121,8 @@ impl Capture {
         reason: HealReason,
         now_ms: i64,
     ) -> Result<Option<SyncOutcome>, DatabaseError> {
-        let Some(generation) = self.read_generation(index)? else { return Ok(None) };
-        let view = self.page_view(&generation);
+        let Some(generation) = self.reader.read_generation(index)? else { return Ok(None) };
+        let view = self.reader.view(&generation);
         let txid = self.after(position.txid)?;
         let header = Header {
             pre_apply: Some(position.checksum),
@@ -135,12 +132,12 @@ impl Capture {
         let mut shipped = self.state.page_checksums()?.sweep()?;
         let mut rolling = position.checksum;
         let mut changes = Vec::new();
-        let mut page = vec![0; self.page_size.bytes()];
+        let mut page = vec![0; self.reader.page_size.bytes()];
         for pgno in 1..=generation.page_count.max(position.page_count) {
             let old = shipped.next_entry()?.flatten();
             if pgno > generation.page_count {
                 rolling = replace(rolling, old, None);
-            } else if pgno != self.page_size.lock_page() {
+            } else if pgno != self.reader.page_size.lock_page() {
                 view.read(pgno, &mut page)?;
                 if old != Some(Checksum::of_page(pgno, &page)) {
                     let checksum = writer.page(pgno, &page)?;
@@ -149,16 +146,16 @@ impl Capture {
                 }
             }
         }
-        if self.files.wal_index()?.header.salts != index.header.salts {
+        if !self.reader.is_current(&generation)? {
             writer.discard()?;
             return Ok(None);
         }
-        let wal = wal_position(index, &generation.frames);
+        let wal = generation.wal_position();
         if changes.is_empty() && generation.page_count == position.page_count {
             writer.discard()?;
             let position = Position { wal, ..position };
             self.state.save(&position, &[])?;
-            self.pin.advance(&self.files, wal.salts)?;
+            self.reader.pin.advance(&self.reader.files, wal.salts)?;
             self.history = History::Continue(position);
             return Ok(Some(SyncOutcome::UpToDate));
         }
@@ -186,14 +183,16 @@ impl Capture {
             (None, History::Continue(position)) => position.clone(),
             (None, History::Begin { .. }) => return Ok(None),
         };
-        let Some(generation) = self.read_generation(index)? else {
+        let Some(generation) = self.reader.read_generation(index)? else {
             self.discard()?;
             return Ok(None);
         };
         // The time is that of the state, so a snapshot of one state is always the same file.
         let (commit, timestamp_ms) = (generation.page_count, next.timestamp_ms);
         let header = self.header(commit, Txid::FIRST, next.txid, timestamp_ms);
-        let Some(snapshot) = self.stage_all_pages(index, &generation, header, None)? else {
+        let Some(snapshot) =
+            self.reader.stage_all_pages(&self.state.staging(), &generation, header, None)?
+        else {
             self.discard()?;
             return Ok(None);
         };
@@ -202,33 +201,36 @@ impl Capture {
             self.discard()?;
             let txid = self.after(next.txid)?;
             self.history = History::Begin { txid, timestamp_ms: next.timestamp_ms };
-            return Err(DatabaseError::Diverged { path: self.files.path().to_owned(), txid: next.txid });
+            return Err(DatabaseError::Diverged {
+                path: self.reader.files.path().to_owned(),
+                txid: next.txid,
+            });
         }
         Ok(Some(StagedSnapshot { incremental, snapshot: Some(snapshot) }))
     }
 
     /// Whether the database is in the state of the head; if so, that becomes the position.
     pub(super) fn adopt(&mut self, head: &Head) -> Result<bool, DatabaseError> {
-        if head.page_size != self.page_size {
+        if head.page_size != self.reader.page_size {
             return Ok(false);
         }
-        for _ in 0..super::ATTEMPTS {
-            let index = self.files.wal_index()?;
-            let Some(generation) = self.read_generation(&index)? else { continue };
+        for _ in 0..ATTEMPTS {
+            let index = self.reader.files.wal_index()?;
+            let Some(generation) = self.reader.read_generation(&index)? else { continue };
             if generation.page_count != head.page_count {
                 return Ok(false);
             }
-            let view = self.page_view(&generation);
+            let view = self.reader.view(&generation);
             let mut table = NewPageChecksums::create(&self.state.new_table_path())?;
             let mut rolling = Checksum::EMPTY;
-            let mut page = vec![0; self.page_size.bytes()];
+            let mut page = vec![0; self.reader.page_size.bytes()];
             for pgno in view.pgnos() {
                 view.read(pgno, &mut page)?;
                 let checksum = Checksum::of_page(pgno, &page);
                 table.push(pgno, checksum)?;
                 rolling = rolling.toggle(checksum);
             }
-            if self.files.wal_index()?.header.salts != index.header.salts {
+            if !self.reader.is_current(&generation)? {
                 continue;
             }
             if head.checksum != Some(rolling) {
@@ -238,92 +240,23 @@ impl Capture {
             let position = Position {
                 txid: head.txid,
                 checksum: rolling,
-                page_size: self.page_size,
+                page_size: self.reader.page_size,
                 page_count: generation.page_count,
                 timestamp_ms: head.timestamp_ms,
-                wal: wal_position(&index, &generation.frames),
+                wal: generation.wal_position(),
             };
             self.state.save_with_new_table(&position)?;
-            self.pin.advance(&self.files, position.wal.salts)?;
+            self.reader.pin.advance(&self.reader.files, position.wal.salts)?;
             self.history = History::Continue(position);
             return Ok(true);
         }
-        Err(DatabaseError::Unstable { path: self.files.wal_path().to_owned() })
-    }
-
-    /// Writes all pages of a state into one file.
-    fn stage_all_pages(
-        &self,
-        index: &WalIndex,
-        generation: &Generation,
-        header: Header,
-        mut table: Option<&mut NewPageChecksums>,
-    ) -> Result<Option<StagedFile>, DatabaseError> {
-        let view = self.page_view(generation);
-        let mut writer = StagedWriter::create(&self.state.staging(), header)?;
-        let mut rolling = Checksum::EMPTY;
-        let mut page = vec![0; self.page_size.bytes()];
-        for pgno in view.pgnos() {
-            view.read(pgno, &mut page)?;
-            let checksum = writer.page(pgno, &page)?;
-            rolling = rolling.toggle(checksum);
-            if let Some(table) = table.as_deref_mut() {
-                table.push(pgno, checksum)?;
-            }
-        }
-        if self.files.wal_index()?.header.salts != index.header.salts {
-            writer.discard()?;
-            return Ok(None);
-        }
-        writer.finish(rolling).map(Some)
-    }
-
-    /// Reads the WAL from its start to the last commit of `index`.
-    fn read_generation(&self, index: &WalIndex) -> Result<Option<Generation>, DatabaseError> {
-        let wal = self.files.open_wal()?;
-        let frames = match &wal {
-            Some(wal) if index.header.mx_frame > 0 => {
-                let salts = index.header.salts;
-                match read_frames(&self.files, wal, salts, None, index.header.mx_frame)? {
-                    WalRead::Complete(frames) => frames,
-                    WalRead::Restarted => return Ok(None),
-                }
-            }
-            None if index.header.mx_frame > 0 => return Ok(None),
-            _ => empty_wal(),
-        };
-        let page_count = match frames.page_count {
-            Some(page_count) => page_count,
-            None => self.pages_in_file()?,
-        };
-        if page_count == 0 {
-            return Err(DatabaseError::Empty { path: self.files.path().to_owned() });
-        }
-        Ok(Some(Generation { wal, frames, page_count }))
-    }
-
-    fn pages_in_file(&self) -> Result<u32, DatabaseError> {
-        let pages = self.files.database_size()?.div_ceil(u64::from(self.page_size.get()));
-        u32::try_from(pages).map_err(|_| DatabaseError::Unsupported {
-            path: self.files.path().to_owned(),
-            what: format!("{pages} pages are more than SQLite can have"),
-        })
-    }
-
-    fn page_view<'a>(&'a self, generation: &'a Generation) -> PageView<'a> {
-        PageView {
-            files: &self.files,
-            wal: generation.wal.as_ref(),
-            pages: &generation.frames.pages,
-            page_size: self.page_size,
-            page_count: generation.page_count,
-        }
+        Err(self.reader.unstable())
     }
 
     fn header(&self, commit: u32, min_txid: Txid, max_txid: Txid, timestamp_ms: i64) -> Header {
         Header {
             tracking: true,
-            page_size: self.page_size,
+            page_size: self.reader.page_size,
             commit,
             min_txid,
             max_txid,
@@ -341,7 +274,7 @@ impl Capture {
         Position {
             txid: file.name.max,
             checksum: file.post_apply,
-            page_size: self.page_size,
+            page_size: self.reader.page_size,
             page_count: file.header.commit,
             timestamp_ms: file.header.timestamp_ms,
             wal,
@@ -358,21 +291,6 @@ impl Capture {
         self.pending = Some(Pending { file: file.clone(), next, changes });
         SyncOutcome::Staged { file, healed }
     }
-}
-
-fn empty_wal() -> Committed {
-    Committed {
-        frames: 0,
-        checksum: WalChecksum::default(),
-        commits: 0,
-        page_count: None,
-        smallest_page_count: None,
-        pages: BTreeMap::new(),
-    }
-}
-
-fn wal_position(index: &WalIndex, frames: &Committed) -> WalPosition {
-    WalPosition { salts: index.header.salts, frames: frames.frames, checksum: frames.checksum }
 }
 
 /// Takes one version of a page out of a rolling checksum and puts another in.

@@ -13,11 +13,7 @@ fn position(txid: u64, pages: &[Checksum]) -> Position {
         page_size: PageSize::try_from(512).unwrap(),
         page_count: u32::try_from(pages.len()).unwrap(),
         timestamp_ms: 1_700_000_000_000,
-        wal: WalPosition {
-            salts: Salts(1, 2),
-            frames: 3,
-            checksum: WalChecksum { s1: 4, s2: 5 },
-        },
+        wal: WalPosition { salts: Salts(1, 2), frames: 3, checksum: WalChecksum { s1: 4, s2: 5 } },
     }
 }
 

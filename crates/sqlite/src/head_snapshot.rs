@@ -1,0 +1,67 @@
+//! A snapshot of a database that another process replicates.
+//!
+//! Invariant: the snapshot is made only of a state that storage already has as its head, which the
+//! checksum proves. Local state belongs to the other process and is not touched.
+
+use std::path::Path;
+
+use walrust_ltx::{Header, Txid};
+
+use crate::DatabaseError;
+use crate::capture::Head;
+use crate::database_files::check_database;
+use crate::database_reader::{ATTEMPTS, DatabaseReader};
+use crate::staging::StagedFile;
+use crate::state_directory::StateDirectory;
+
+/// Whether another process of this host replicates the database.
+///
+/// # Errors
+/// If local state cannot be looked at.
+pub fn is_replicated(path: &Path) -> Result<bool, DatabaseError> {
+    StateDirectory::is_locked(path)
+}
+
+/// Stages a snapshot of the newest state in `staging`, if that is the state of `head`; `None` if
+/// the database has moved on.
+///
+/// # Errors
+/// If the database cannot be read, or the file cannot be written.
+pub fn stage_head_snapshot(
+    path: &Path,
+    staging: &Path,
+    head: &Head,
+) -> Result<Option<StagedFile>, DatabaseError> {
+    check_database(path)?;
+    let reader = DatabaseReader::open(path)?;
+    for _ in 0..ATTEMPTS {
+        let index = reader.files.wal_index()?;
+        let Some(generation) = reader.read_generation(&index)? else { continue };
+        if (generation.page_count, reader.page_size) != (head.page_count, head.page_size) {
+            return Ok(None);
+        }
+        let header = Header {
+            tracking: true,
+            page_size: head.page_size,
+            commit: head.page_count,
+            min_txid: Txid::FIRST,
+            max_txid: head.txid,
+            timestamp_ms: head.timestamp_ms,
+            pre_apply: None,
+            wal_offset: 0,
+            wal_size: 0,
+            wal_salt1: 0,
+            wal_salt2: 0,
+            node_id: 0,
+        };
+        let Some(file) = reader.stage_all_pages(staging, &generation, header, None)? else {
+            continue;
+        };
+        if Some(file.post_apply) == head.checksum {
+            return Ok(Some(file));
+        }
+        file.remove()?;
+        return Ok(None);
+    }
+    Err(reader.unstable())
+}
