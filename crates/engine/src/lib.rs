@@ -30,7 +30,5 @@ pub use restore_planner::{
 };
 pub use retry_policy::{RetryDecision, RetryPolicy};
 pub use sync_planner::{HealReason, PinRecord, SyncPlan, WalView, plan_sync};
-pub use tree::{
-    Layout, MANIFEST, StoredFile, Tree, database_names, manifest_key, object_key,
-};
+pub use tree::{Layout, MANIFEST, StoredFile, Tree, database_names, manifest_key, object_key};
 pub use upload_queue::UploadQueue;

@@ -100,9 +100,10 @@ fn shortest_distinct(path: &Path, all: &[&NameRequest]) -> Result<String, NameEr
     let own = segments(path)?;
     for depth in 1..=own.len() {
         let tail = &own[own.len() - depth..];
-        let shared = all.iter().filter(|other| other.path != path).any(|other| {
-            segments(&other.path).is_ok_and(|other| other.ends_with(tail))
-        });
+        let shared = all
+            .iter()
+            .filter(|other| other.path != path)
+            .any(|other| segments(&other.path).is_ok_and(|other| other.ends_with(tail)));
         if !shared {
             return Ok(tail.join("/"));
         }

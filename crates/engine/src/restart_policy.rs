@@ -91,10 +91,7 @@ mod tests {
         let expected = [100, 200, 400, 800, 1600]
             .map(|ms| RestartDecision::Restart(Duration::from_millis(ms)));
         assert_eq!(delays, expected);
-        assert_eq!(
-            policy.crashed(now, 1.0),
-            RestartDecision::Quarantine(Duration::from_secs(900))
-        );
+        assert_eq!(policy.crashed(now, 1.0), RestartDecision::Quarantine(Duration::from_secs(900)));
         // After a quarantine the child starts with a clean record.
         let first = RestartDecision::Restart(Duration::from_millis(100));
         assert_eq!(policy.crashed(now, 1.0), first);

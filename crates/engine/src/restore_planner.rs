@@ -105,10 +105,7 @@ fn describe_neighbours(before: Option<Txid>, after: Option<Txid>) -> String {
 /// # Errors
 /// If there is nothing to start from, a file in the middle is missing, or the target is not a
 /// state that can be reached exactly.
-pub fn plan_restore(
-    tree: &Tree,
-    target: RestoreTarget,
-) -> Result<RestorePlan, RestorePlanError> {
+pub fn plan_restore(tree: &Tree, target: RestoreTarget) -> Result<RestorePlan, RestorePlanError> {
     let newest = tree.files.iter().map(|file| file.name.max).max();
     let newest = newest.ok_or(RestorePlanError::Empty)?;
     let head = match target {

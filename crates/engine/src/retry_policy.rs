@@ -73,14 +73,11 @@ mod tests {
     #[test]
     fn delays_double_up_to_the_maximum_and_jitter_fills_the_whole_range() {
         let policy = RetryPolicy::default();
-        let delay = |attempt, random| match policy.after_failure(
-            ErrorClass::Transient,
-            attempt,
-            random,
-        ) {
-            RetryDecision::After { delay, .. } => delay,
-            RetryDecision::Stop => panic!("a transient failure is retried"),
-        };
+        let delay =
+            |attempt, random| match policy.after_failure(ErrorClass::Transient, attempt, random) {
+                RetryDecision::After { delay, .. } => delay,
+                RetryDecision::Stop => panic!("a transient failure is retried"),
+            };
         assert_eq!(delay(1, 0.0), Duration::ZERO);
         assert_eq!(delay(1, 1.0), Duration::from_millis(100));
         assert_eq!(delay(3, 1.0), Duration::from_millis(400));

@@ -58,8 +58,7 @@ fn an_older_snapshot_serves_when_the_newer_one_leads_nowhere() {
 #[test]
 fn a_missing_file_in_the_middle_is_a_gap_and_names_the_file_behind_it() {
     let tree = ours(&[(1, 1), (2, 2), (4, 4), (5, 5)]);
-    let expected =
-        RestorePlanError::Gap { after: txid(2), next: tree.files[2].key.clone() };
+    let expected = RestorePlanError::Gap { after: txid(2), next: tree.files[2].key.clone() };
     assert_eq!(plan_restore(&tree, RestoreTarget::Latest), Err(expected.clone()));
     assert_eq!(plan_restore(&tree, RestoreTarget::Txid(txid(5))), Err(expected));
 }
