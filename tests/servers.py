@@ -43,8 +43,7 @@ class Stopped(Exception):
 
 
 def on_signal(number, _frame):
-    # What is being torn down must not be torn down twice.
-    for each in SIGNALS:
+    for each in SIGNALS:  # what is being torn down must not be torn down twice
         signal.signal(each, signal.SIG_IGN)
     raise Stopped(number)
 
@@ -58,48 +57,31 @@ def free_ports():
         return {name: holder.getsockname()[1] for name, holder in zip(names, holders)}
 
 
-def weed_options(folder, ports):
-    """SeaweedFS as one process that listens on loopback only and reports to nobody."""
-    return {
-        **ports,
-        "ip": "127.0.0.1",
-        "ip.bind": "127.0.0.1",
-        "dir": folder / "data",
-        "master.telemetry": "false",
-        # The only master need not wait for votes.
-        "master.peers": "none",
-        # Every bucket gets volumes of its own; they take no space before they are written.
-        "master.volumeSizeLimitMB": 64,
-        "volume.max": 10000,
-        "volume.minFreeSpace": "64MiB",
-        "filer.localSocket": folder / "filer.sock",
-        "s3": "true",
-        "s3.config": folder / "s3.json",
-        "s3.localSocket": folder / "s3.sock",
-        # As on AWS, a missing bucket is an error.
-        "s3.autoCreateBucket": "false",
-        "s3.port.iceberg": 0,
-        "s3.port.lance": 0,
-    }
-
-
-def start_weed(folder, ports, keys):
-    """Starts the server and does not wait for it."""
-    identity = {
-        "name": "walrust",
-        "credentials": [{"accessKey": keys[0], "secretKey": keys[1]}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
+def start_weed(folder, ports, access_key, secret_key):
+    """Starts SeaweedFS, on loopback only and reporting to nobody, and does not wait for it."""
     (folder / "data").mkdir(parents=True)
+    identity = {"name": "walrust", "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+                "credentials": [{"accessKey": access_key, "secretKey": secret_key}]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    options = [f"-{name}={value}" for name, value in weed_options(folder, ports).items()]
+    options = {
+        **ports,
+        "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "dir": folder / "data",
+        # The only master need not wait for votes.
+        "master.peers": "none", "master.telemetry": "false",
+        # Every bucket gets volumes of its own; they take no space before they are written.
+        "master.volumeSizeLimitMB": 64, "volume.max": 10000, "volume.minFreeSpace": "64MiB",
+        "filer.localSocket": folder / "filer.sock", "s3.localSocket": folder / "s3.sock",
+        # As on AWS, a missing bucket is an error.
+        "s3": "true", "s3.config": folder / "s3.json", "s3.autoCreateBucket": "false",
+        "s3.port.iceberg": 0, "s3.port.lance": 0,
+    }
+    arguments = [f"-{name}={value}" for name, value in options.items()]
     # HOME and the working folder are searched for configuration, and variables override it.
-    environment = {"HOME": str(folder), "TMPDIR": str(folder),
-                   "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+    environment = {"HOME": folder, "TMPDIR": folder, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
     with open(folder / "log", "wb") as log:
         return subprocess.Popen(
-            [BIN / "weed", "-logtostderr=true", "server", *options], cwd=folder, env=environment,
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [BIN / "weed", "-logtostderr=true", "server", *arguments], cwd=folder,
+            env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             # Ctrl-C must not end the server under tests that still clean up, but if this program
             # is killed the server must not survive it.
             start_new_session=True,
@@ -108,10 +90,10 @@ def start_weed(folder, ports, keys):
 
 def answer(port, path):
     """The body of a GET; empty while the server does not answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-        connection.request("GET", path)
-        return connection.getresponse().read()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=2)) as server:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            server.request("GET", path)
+            return server.getresponse().read()
     return b""
 
 
@@ -168,19 +150,21 @@ def run(command, environment):
 
 
 def run_beside_weed(command, folder):
-    keys = secrets.token_hex(10).upper(), secrets.token_hex(20)
+    access_key, secret_key = secrets.token_hex(10).upper(), secrets.token_hex(20)
     for attempt in range(STARTS):
         place, ports = folder / str(attempt), free_ports()
-        weed = start_weed(place, ports, keys)
+        weed = start_weed(place, ports, access_key, secret_key)
         try:
             if wait_until_ready(weed, ports):
-                environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
-                environment["PATH"] = f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-                environment["WALRUST_TEST_S3_ENDPOINT"] = f"http://127.0.0.1:{ports['s3.port']}"
-                environment["WALRUST_TEST_S3_ACCESS_KEY"] = keys[0]
-                environment["WALRUST_TEST_S3_SECRET_KEY"] = keys[1]
-                environment["WALRUST_TEST_LITESTREAM"] = str(BIN / "litestream")
-                return run(command, environment)
+                shown = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+                return run(command, {
+                    **shown,
+                    "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+                    "WALRUST_TEST_S3_ENDPOINT": f"http://127.0.0.1:{ports['s3.port']}",
+                    "WALRUST_TEST_S3_ACCESS_KEY": access_key,
+                    "WALRUST_TEST_S3_SECRET_KEY": secret_key,
+                    "WALRUST_TEST_LITESTREAM": str(BIN / "litestream"),
+                })
             # It ends at once if another process has taken one of the ports: worth another try.
             if weed.poll() is None:
                 break
@@ -192,7 +176,7 @@ def run_beside_weed(command, folder):
 
 
 def main():
-    if len(sys.argv) < 3 or sys.argv[1] != "--":
+    if sys.argv[1:2] != ["--"] or len(sys.argv) < 3:
         sys.exit(__doc__)
     missing = [name for name in ("weed", "litestream") if not (BIN / name).is_file()]
     if missing:
