@@ -40,15 +40,10 @@ struct Global {
     /// Form of the log lines [default: human on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT", env = "WALRUST_LOG_FORMAT")]
     log_format: Option<LogFormat>,
-    /// Least severity of the log lines: error, warn, info, debug, trace
-    #[arg(
-        long,
-        global = true,
-        value_name = "LEVEL",
-        env = "WALRUST_LOG_LEVEL",
-        default_value = "info"
-    )]
-    log_level: tracing::Level,
+    /// Least severity of the log lines: error, warn, info, debug, trace [default: info for
+    /// watch, else warn]
+    #[arg(long, global = true, value_name = "LEVEL", env = "WALRUST_LOG_LEVEL")]
+    log_level: Option<tracing::Level>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -96,7 +91,9 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::Config } else { ExitCode::Success };
         }
     };
-    logs::init(&cli.global);
+    let daemon = matches!(cli.command, Command::Watch(_));
+    let level = if daemon { tracing::Level::INFO } else { tracing::Level::WARN };
+    logs::init(&cli.global, cli.global.log_level.unwrap_or(level));
     match run(cli) {
         Ok(()) => ExitCode::Success,
         Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -10,16 +11,16 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::{Global, LogFormat};
 
 /// Sets up logging for the whole process. A second call changes nothing.
-pub(super) fn init(global: &Global) {
+pub(super) fn init(global: &Global, level: Level) {
     let filter = Targets::new()
-        .with_default(tracing::Level::WARN)
-        .with_target("walrust", global.log_level)
-        .with_target("walrust_actors", global.log_level)
-        .with_target("walrust_engine", global.log_level)
-        .with_target("walrust_sqlite", global.log_level)
-        .with_target("walrust_storage", global.log_level)
+        .with_default(Level::WARN)
+        .with_target("walrust", level)
+        .with_target("walrust_actors", level)
+        .with_target("walrust_engine", level)
+        .with_target("walrust_sqlite", level)
+        .with_target("walrust_storage", level)
         // Its spans live as long as an actor and would swallow every other.
-        .with_target("ractor", tracing::Level::WARN);
+        .with_target("ractor", Level::WARN);
     let terminal = std::io::stderr().is_terminal();
     let format =
         global.log_format.unwrap_or(if terminal { LogFormat::Human } else { LogFormat::Json });

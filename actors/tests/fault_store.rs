@@ -1,0 +1,136 @@
+//! A store in memory that fails as it is told to, and counts what it is asked.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use walrust_engine::ErrorClass;
+use walrust_storage::{
+    Condition, DeleteFailure, ListEntry, MemoryStore, Metadata, Object, ObjectMeta, ObjectStore,
+    PutReceipt, StorageError,
+};
+
+/// What happens to one upload of an LTX file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// Nothing is stored.
+    Refused(ErrorClass),
+    /// The file is stored, but the answer is lost.
+    LostReply,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct FaultStore {
+    inner: MemoryStore,
+    /// Faults of the next uploads, one each.
+    faults: Mutex<VecDeque<Fault>>,
+    away: AtomicBool,
+    requests: AtomicUsize,
+    /// When each LTX file was uploaded.
+    uploads: Mutex<Vec<(String, Instant)>>,
+}
+
+impl FaultStore {
+    pub(crate) fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.faults.lock().unwrap().extend(faults);
+    }
+
+    /// While the store is away every request fails.
+    pub(crate) fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    /// The uploads of one database.
+    pub(crate) fn uploads(&self, name: &str) -> Vec<Instant> {
+        let prefix = format!("{name}/");
+        let uploads = self.uploads.lock().unwrap();
+        uploads.iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(_, at)| *at).collect()
+    }
+
+    fn admit(&self, operation: &'static str, key: &str) -> Result<(), StorageError> {
+        self.requests.fetch_add(1, Ordering::SeqCst);
+        if self.away.load(Ordering::SeqCst) {
+            return Err(self.error(operation, key, ErrorClass::Transient));
+        }
+        Ok(())
+    }
+
+    fn error(&self, operation: &'static str, key: &str, class: ErrorClass) -> StorageError {
+        StorageError::new(operation, self.url(), key, class, "injected fault")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FaultStore {
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+
+    async fn put(
+        &self,
+        key: &str,
+        body: bytes::Bytes,
+        metadata: &Metadata,
+        condition: &Condition,
+    ) -> Result<PutReceipt, StorageError> {
+        self.admit("put", key)?;
+        self.inner.put(key, body, metadata, condition).await
+    }
+
+    async fn put_file(
+        &self,
+        key: &str,
+        path: &Path,
+        metadata: &Metadata,
+        condition: &Condition,
+    ) -> Result<PutReceipt, StorageError> {
+        self.admit("put", key)?;
+        let fault = self.faults.lock().unwrap().pop_front();
+        if let Some(Fault::Refused(class)) = fault {
+            return Err(self.error("put", key, class));
+        }
+        let receipt = self.inner.put_file(key, path, metadata, condition).await?;
+        self.uploads.lock().unwrap().push((key.to_owned(), Instant::now()));
+        match fault {
+            Some(Fault::LostReply) => Err(self.error("put", key, ErrorClass::Transient)),
+            _ => Ok(receipt),
+        }
+    }
+
+    async fn get(&self, key: &str) -> Result<Object, StorageError> {
+        self.admit("get", key)?;
+        self.inner.get(key).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<bytes::Bytes, StorageError> {
+        self.admit("get", key)?;
+        self.inner.get_range(key, range).await
+    }
+
+    async fn head(&self, key: &str) -> Result<ObjectMeta, StorageError> {
+        self.admit("head", key)?;
+        self.inner.head(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
+        self.admit("list", prefix)?;
+        self.inner.list(prefix, after).await
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<Vec<DeleteFailure>, StorageError> {
+        self.admit("delete", "")?;
+        self.inner.delete(keys).await
+    }
+}

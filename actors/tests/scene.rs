@@ -1,0 +1,150 @@
+//! Databases, a store and a tree between them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use walrust_actors::{
+    DatabasePhase, DatabaseSettings, DatabaseStatus, NotShipped, Replicator, Settings,
+};
+use walrust_engine::{CheckpointSettings, RestartSettings, RestoreTarget, RetryPolicy, Tree};
+use walrust_ltx::Mode;
+use walrust_sqlite::{IntegrityCheck, Restore};
+use walrust_storage::ObjectStore;
+use walrust_testkit::{TestDatabase, Workload, assert_same_database};
+
+use crate::fault_store::FaultStore;
+
+/// How long anything may take before a test has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Scene {
+    pub(crate) store: Arc<FaultStore>,
+    pub(crate) databases: Vec<(String, TestDatabase, Workload)>,
+    pub(crate) sync_interval: Duration,
+    pub(crate) checkpoint: CheckpointSettings,
+}
+
+impl Scene {
+    /// A scene with databases named `a`, `b`, ...
+    pub(crate) fn new(databases: u8) -> Self {
+        let databases = (0..databases).map(|index| {
+            let name = char::from(b'a' + index).to_string();
+            let database = TestDatabase::with_history(4096, u64::from(index), 20);
+            database.run("CREATE TABLE extra (x)");
+            (name, database, Workload::new(100 + u64::from(index)))
+        });
+        Self {
+            store: Arc::new(FaultStore::default()),
+            databases: databases.collect(),
+            sync_interval: Duration::from_millis(10),
+            checkpoint: CheckpointSettings::default(),
+        }
+    }
+
+    pub(crate) async fn start(&self) -> Replicator {
+        let databases = self.databases.iter().map(|(name, database, _)| DatabaseSettings {
+            name: name.clone(),
+            path: database.path().to_owned(),
+            sync_interval: self.sync_interval,
+            checkpoint: self.checkpoint,
+        });
+        let settings = Settings {
+            databases: databases.collect(),
+            retry: RetryPolicy {
+                base_delay: Duration::from_millis(5),
+                max_delay: Duration::from_millis(50),
+                ..RetryPolicy::default()
+            },
+            upload_concurrency: 4,
+            restart: RestartSettings::default(),
+            host: "test".to_owned(),
+        };
+        let store: Arc<dyn ObjectStore> = self.store.clone();
+        Replicator::start(settings, store).await.unwrap()
+    }
+
+    /// Some commits in every database.
+    pub(crate) fn write(&mut self, steps: u32) {
+        for (_, database, workload) in &mut self.databases {
+            for _ in 0..steps {
+                database.step(workload);
+            }
+        }
+    }
+
+    /// Exactly one commit in one database.
+    pub(crate) fn commit(&self, index: usize) {
+        self.databases[index].1.run("INSERT INTO extra VALUES (randomblob(100))");
+    }
+
+    /// Restores every database and compares it with its source.
+    pub(crate) async fn assert_restorable(&self) {
+        for (name, database, _) in &self.databases {
+            let directory = tempfile::tempdir().unwrap();
+            let output = directory.path().join("restored.db");
+            self.restore(name, &output).await;
+            assert_same_database(database.path(), &output);
+        }
+    }
+
+    async fn restore(&self, name: &str, output: &std::path::Path) {
+        let tree = self.tree(name).await;
+        let plan = walrust_engine::plan_restore(&tree, RestoreTarget::Latest).unwrap();
+        let mut restore = Restore::begin(output, false, Mode::Strict).unwrap();
+        for (file, _) in &plan.files {
+            let bytes = self.store.get(&file.key).await.unwrap().bytes().await.unwrap();
+            restore.apply(&file.key, file.name, bytes.as_ref()).unwrap();
+        }
+        restore.finish(IntegrityCheck::Full).unwrap();
+    }
+
+    pub(crate) async fn tree(&self, name: &str) -> Tree {
+        let listing = self.store.list(&format!("{name}/"), None).await.unwrap();
+        Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size)))
+    }
+
+    /// The `manifest.json` of a database.
+    pub(crate) async fn manifest(&self, name: &str) -> walrust_engine::manifest::Manifest {
+        let object = self.store.get(&format!("{name}/manifest.json")).await.unwrap();
+        let bytes = object.bytes().await.unwrap();
+        walrust_engine::manifest::Manifest::parse(&bytes).unwrap()
+    }
+
+    pub(crate) fn path(&self, index: usize) -> PathBuf {
+        self.databases[index].1.path().to_owned()
+    }
+}
+
+/// Waits until a database is in a phase.
+pub(crate) async fn wait_for_phase(
+    replicator: &Replicator,
+    name: &str,
+    phase: DatabasePhase,
+) -> DatabaseStatus {
+    wait_for_status(replicator, name, |status| status.phase == phase).await
+}
+
+pub(crate) async fn wait_for_status(
+    replicator: &Replicator,
+    name: &str,
+    wanted: impl Fn(&DatabaseStatus) -> bool,
+) -> DatabaseStatus {
+    let began = Instant::now();
+    loop {
+        let status = replicator.status(name).await;
+        if let Ok(status) = &status
+            && wanted(status)
+        {
+            return status.clone();
+        }
+        assert!(began.elapsed() < PATIENCE, "{name} did not get there: {status:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Ends a tree and expects that everything was shipped.
+pub(crate) async fn shut_down(replicator: Replicator) {
+    let not_shipped: Vec<NotShipped> = replicator.shut_down(PATIENCE).await.unwrap();
+    assert_eq!(not_shipped, []);
+}

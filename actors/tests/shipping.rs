@@ -1,0 +1,157 @@
+//! The path of a commit when nothing fails.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use walrust_actors::DatabasePhase;
+use walrust_engine::CheckpointSettings;
+
+use crate::scene::{PATIENCE, Scene, shut_down, wait_for_phase, wait_for_status};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_databases_are_shipped_and_come_back_equal() {
+    let mut scene = Scene::new(5);
+    let replicator = scene.start().await;
+    for _ in 0..10 {
+        scene.write(5);
+    }
+    shut_down(replicator).await;
+    scene.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_start_goes_on_where_the_first_one_stopped() {
+    let mut scene = Scene::new(2);
+    shut_down(scene.start().await).await;
+    scene.write(10);
+    let replicator = scene.start().await;
+    scene.write(10);
+    shut_down(replicator).await;
+    scene.assert_restorable().await;
+    for name in ["a", "b"] {
+        let tree = scene.tree(name).await;
+        let snapshots = tree.files.iter().filter(|file| file.name.is_snapshot()).count();
+        assert_eq!(snapshots, 1, "the second start needs no snapshot");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_after_a_quiet_spell_goes_at_once_and_the_next_waits_for_the_interval() {
+    let mut scene = Scene::new(1);
+    shut_down(scene.start().await).await;
+    scene.sync_interval = Duration::from_secs(3600);
+    let replicator = scene.start().await;
+    wait_for_phase(&replicator, "a", DatabasePhase::Replicating).await;
+    scene.commit(0);
+    let first =
+        wait_for_status(&replicator, "a", |status| status.txid.is_some_and(|txid| txid.get() > 1))
+            .await;
+    let shipped = scene.store.uploads("a").len();
+    scene.commit(0);
+    scene.commit(0);
+    // The commits are seen, and wait.
+    wait_for_status(&replicator, "a", |status| !status.up_to_date).await;
+    assert_eq!(scene.store.uploads("a").len(), shipped);
+    assert_eq!(replicator.status("a").await.unwrap().txid, first.txid);
+    shut_down(replicator).await;
+    assert_eq!(scene.store.uploads("a").len(), shipped + 1, "both went together at the end");
+    scene.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steady_writes_make_at_most_one_upload_per_interval() {
+    let mut scene = Scene::new(1);
+    scene.sync_interval = Duration::from_millis(300);
+    let replicator = scene.start().await;
+    wait_for_status(&replicator, "a", |status| status.txid.is_some()).await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        scene.commit(0);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let uploads = scene.store.uploads("a");
+    assert!(uploads.len() > 3, "it keeps shipping: {} uploads", uploads.len());
+    let gaps = uploads.windows(2).map(|pair| pair[1] - pair[0]);
+    let least = gaps.min().unwrap();
+    assert!(least > Duration::from_millis(200), "two uploads within {least:?}");
+    shut_down(replicator).await;
+    scene.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_databases_cost_no_requests() {
+    let scene = Scene::new(3);
+    let replicator = scene.start().await;
+    for name in ["a", "b", "c"] {
+        wait_for_status(&replicator, name, |status| status.up_to_date).await;
+    }
+    // The manifests of the first snapshots are the last thing to be written.
+    let began = Instant::now();
+    let mut requests = scene.store.requests();
+    let mut quiet_since = Instant::now();
+    while quiet_since.elapsed() < Duration::from_secs(2) {
+        assert!(began.elapsed() < PATIENCE, "requests do not stop");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if scene.store.requests() != requests {
+            requests = scene.store.requests();
+            quiet_since = Instant::now();
+        }
+    }
+    shut_down(replicator).await;
+    assert_eq!(scene.store.requests(), requests, "nor does the end of an idle database");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wal_is_checkpointed_once_it_is_shipped_and_restarts() {
+    let mut scene = Scene::new(1);
+    scene.checkpoint = CheckpointSettings { min_pages: 20, interval: Duration::ZERO };
+    scene.databases[0].1.run("PRAGMA wal_autocheckpoint = 0");
+    let replicator = scene.start().await;
+    wait_for_status(&replicator, "a", |status| status.txid.is_some()).await;
+    let wal = walrust_sqlite::sidecar(&scene.path(0), "-wal");
+    for _ in 0..40 {
+        scene.commit(0);
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    let written = scene.databases[0].1.image().len();
+    shut_down(replicator).await;
+    let size = std::fs::metadata(&wal).unwrap().len();
+    assert!(size < 100 * 4120, "the WAL has {size} bytes, the database {written}");
+    scene.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_taken_beside_the_history_and_once_per_state() {
+    let mut scene = Scene::new(1);
+    let replicator = scene.start().await;
+    scene.write(10);
+    let txid = replicator.snapshot("a").await.unwrap();
+    assert_eq!(replicator.snapshot("a").await.unwrap(), txid);
+    shut_down(replicator).await;
+    let tree = scene.tree("a").await;
+    let snapshots: Vec<_> = tree
+        .files
+        .iter()
+        .filter(|file| file.name.is_snapshot())
+        .map(|file| file.name.max)
+        .collect();
+    assert_eq!(snapshots.last(), Some(&txid));
+    assert!(snapshots.len() <= 2, "{snapshots:?}");
+    scene.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manifest_lists_every_file_after_a_clean_stop() {
+    let mut scene = Scene::new(1);
+    for _ in 0..3 {
+        let replicator = scene.start().await;
+        scene.write(10);
+        shut_down(replicator).await;
+    }
+    let (tree, manifest) = (scene.tree("a").await, scene.manifest("a").await);
+    let stored: BTreeSet<_> = tree.files.iter().map(|file| file.name).collect();
+    let listed: BTreeSet<_> = manifest.files.iter().filter_map(|entry| entry.file_name()).collect();
+    assert_eq!(stored, listed);
+    assert_eq!(manifest.page_size, 4096);
+    assert_eq!(manifest.writer.epoch, 3, "each start is a writer of its own");
+}
