@@ -39,18 +39,22 @@ pub(crate) async fn write(
     use sha2::{Digest, Sha256};
 
     let key = manifest_key(database);
-    let (mut manifest, condition) = match read(store, &key).await? {
-        Some((manifest, etag)) => (manifest, Condition::IfMatch(etag)),
-        None => (new_manifest(database, update), Condition::IfAbsent),
+    let (mut manifest, condition, mut first) = match read(store, &key).await? {
+        Some((manifest, etag)) => (manifest, Condition::IfMatch(etag), false),
+        None => (new_manifest(database, update), Condition::IfAbsent, true),
     };
     if manifest.writer.id != update.writer_id {
         let epoch = manifest.writer.epoch + 1;
         let id = update.writer_id.clone();
         manifest.writer = Writer { id, host: update.host.clone(), epoch };
+        first = true;
     }
     manifest.page_size = update.page_size;
     manifest.add(update.entries.iter().cloned());
-    manifest.add(describe_unknown(store, database, &manifest).await?);
+    if first {
+        // A writer before us may have been stopped between an upload and its manifest.
+        manifest.add(describe_unknown(store, database, &manifest).await?);
+    }
     let bytes = manifest.to_bytes();
     let sha256 = hex(&Sha256::digest(&bytes));
     let metadata = Metadata::from([(SHA256.to_owned(), sha256)]);

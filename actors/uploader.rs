@@ -140,7 +140,7 @@ impl Actor for UploaderActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             UploaderMsg::Offer(job) => state.queue.offer(job.database.clone(), job),
-            UploaderMsg::Forget { database } => state.queue.remove(&database),
+            UploaderMsg::Forget { database } => state.queue.forget(&database),
             UploaderMsg::Ended { database, attempt, outcome } => {
                 state.ended(&database, attempt, outcome);
             }
@@ -177,7 +177,7 @@ impl UploaderState {
             Err(AttemptError::Conflict(conflict)) => {
                 tracing::error!(db = database, %conflict, "another writer owns this name");
                 self.queue.finish(&database.to_owned());
-                self.queue.remove(&database.to_owned());
+                self.queue.forget(&database.to_owned());
                 tell(&job, DatabaseMsg::UploadConflict(conflict));
             }
             Err(AttemptError::Storage(error)) => self.failed(database, attempt, &job, error),

@@ -1,5 +1,7 @@
 //! Tests of the supervision tree through its public interface, over a store that can fail.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod fault_store;
 mod faults;
 mod scene;

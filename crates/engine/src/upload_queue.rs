@@ -25,6 +25,8 @@ struct Lane<J> {
     state: LaneState,
     /// Failed attempts of the first job.
     failures: u32,
+    /// The first job is under way and nobody wants it any more.
+    forgotten: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,7 @@ impl<K: Clone + Eq + Hash, J: Clone> UploadQueue<K, J> {
             jobs: VecDeque::new(),
             state: LaneState::Idle,
             failures: 0,
+            forgotten: false,
         });
         lane.jobs.push_back(job);
         if lane.state == LaneState::Idle {
@@ -64,7 +67,7 @@ impl<K: Clone + Eq + Hash, J: Clone> UploadQueue<K, J> {
             return None;
         }
         while let Some(key) = self.ready.pop_front() {
-            // A removed database may still have a place in line.
+            // A forgotten database may still have a place in line.
             let Some(lane) = self.lanes.get_mut(&key) else { continue };
             if lane.state != LaneState::Ready {
                 continue;
@@ -82,6 +85,7 @@ impl<K: Clone + Eq + Hash, J: Clone> UploadQueue<K, J> {
         let Some(lane) = self.take_under_way(key) else { return };
         lane.jobs.pop_front();
         lane.failures = 0;
+        lane.forgotten = false;
         if lane.jobs.is_empty() {
             self.lanes.remove(key);
         } else {
@@ -90,19 +94,23 @@ impl<K: Clone + Eq + Hash, J: Clone> UploadQueue<K, J> {
         }
     }
 
-    /// The upload under way of `key` failed and is to be tried again at `at`.
+    /// The upload under way of `key` failed and is to be tried again at `at`, unless it was
+    /// [forgotten](Self::forget) meanwhile.
     pub fn retry(&mut self, key: &K, at: Instant) {
+        if self.lanes.get(key).is_some_and(|lane| lane.forgotten) {
+            return self.finish(key);
+        }
         let Some(lane) = self.take_under_way(key) else { return };
         lane.failures = lane.failures.saturating_add(1);
         lane.state = LaneState::WaitingUntil(at);
     }
 
-    /// Forgets all jobs of `key` that are not under way. The result of one that is under way is
-    /// taken by [`finish`](Self::finish) or [`retry`](Self::retry) as usual.
-    pub fn remove(&mut self, key: &K) {
+    /// Forgets all jobs of `key`. One that is under way is not stopped, but not tried again either.
+    pub fn forget(&mut self, key: &K) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
         if lane.state == LaneState::UnderWay {
             lane.jobs.truncate(1);
+            lane.forgotten = true;
         } else {
             self.lanes.remove(key);
         }

@@ -219,14 +219,14 @@ pub enum RestoreError {
     },
     /// After all files, pages of the database were never seen.
     #[error(
-        "{file}: after it the database has {commit} pages, but {missing} of them are in no file"
+        "{file}: after it the database has {commit} pages, but up to {missing} of them are in no file"
     )]
     MissingPages {
         /// Key of the object.
         file: String,
         /// Size of the database in pages.
         commit: u32,
-        /// How many are missing.
+        /// How many at its end are missing, as far as is known.
         missing: u32,
     },
     /// The restored state is a deleted database.

@@ -65,8 +65,9 @@ pub struct Restore {
 struct Image {
     header: Header,
     rolling: Checksum,
-    /// For each page the checksum it has in the temporary file; `None` if no file had it yet.
-    pages: Vec<Option<Checksum>>,
+    /// For each page the raw checksum it has in the temporary file; 0 for the lock page. Grows
+    /// with the pages that arrive, never with what a header claims.
+    pages: Vec<u64>,
     last_file: String,
 }
 
@@ -139,6 +140,7 @@ impl Restore {
         let write_error = || RestoreError::io("write", self.temporary.path());
         let mut page = vec![0; page_size];
         while let Some(pgno) = decoder.next_page(&mut page).map_err(damaged)? {
+            image.reach(pgno)?;
             out.write(pgno, &page).map_err(write_error())?;
             image.set(pgno, Checksum::of_page(pgno, &page));
         }
@@ -196,8 +198,8 @@ impl Image {
         if !header.is_snapshot() {
             return Err(broken(file, "the first file is not a snapshot".to_owned()));
         }
-        let pages = vec![None; header.commit as usize];
-        Ok(Self { header, rolling: Checksum::EMPTY, pages, last_file: file.to_owned() })
+        let (rolling, pages) = (Checksum::EMPTY, Vec::new());
+        Ok(Self { header, rolling, pages, last_file: file.to_owned() })
     }
 
     fn continued_by(mut self, file: &str, header: Header) -> Result<Self, RestoreError> {
@@ -234,43 +236,54 @@ impl Image {
         Ok(self)
     }
 
-    /// Makes room for the pages of the new state, and forgets pages behind its end: should the
-    /// database grow again, they must come from a file.
+    /// Forgets pages behind the end of the new state: should the database grow again, they must
+    /// come from a file.
     fn shrink(&mut self, out: &File, path: &Path) -> Result<(), RestoreError> {
         let commit = self.header.commit as usize;
-        if commit < self.pages.len() {
-            for checksum in self.pages[commit..].iter().flatten() {
-                self.rolling = self.rolling.toggle(*checksum);
-            }
-            let length = commit as u64 * u64::from(self.header.page_size.get());
-            let truncate = || -> io::Result<()> {
-                if out.metadata()?.len() > length { out.set_len(length) } else { Ok(()) }
-            };
-            truncate().map_err(RestoreError::io("resize", path))?;
+        if commit >= self.pages.len() {
+            return Ok(());
         }
-        self.pages.resize(commit, None);
-        Ok(())
+        for checksum in self.pages.drain(commit..).filter_map(Checksum::from_raw) {
+            self.rolling = self.rolling.toggle(checksum);
+        }
+        let length = commit as u64 * u64::from(self.header.page_size.get());
+        let truncate = || -> io::Result<()> {
+            if out.metadata()?.len() > length { out.set_len(length) } else { Ok(()) }
+        };
+        truncate().map_err(RestoreError::io("resize", path))
+    }
+
+    /// Makes room for a page, which must be one that exists or the next one.
+    fn reach(&mut self, pgno: Pgno) -> Result<(), RestoreError> {
+        if self.pages.len() + 1 == self.header.page_size.lock_page() as usize {
+            self.pages.push(0);
+        }
+        match pgno as usize {
+            index if index <= self.pages.len() => Ok(()),
+            index if index == self.pages.len() + 1 => {
+                self.pages.push(0);
+                Ok(())
+            }
+            _ => Err(self.missing_pages()),
+        }
     }
 
     fn set(&mut self, pgno: Pgno, checksum: Checksum) {
         let slot = &mut self.pages[pgno as usize - 1];
-        if let Some(old) = slot.replace(checksum) {
+        if let Some(old) = Checksum::from_raw(std::mem::replace(slot, checksum.raw())) {
             self.rolling = self.rolling.toggle(old);
         }
         self.rolling = self.rolling.toggle(checksum);
     }
 
-    fn check(&self, post_apply: Option<Checksum>) -> Result<(), RestoreError> {
+    fn check(&mut self, post_apply: Option<Checksum>) -> Result<(), RestoreError> {
+        let commit = self.header.commit as usize;
         let lock_page = self.header.page_size.lock_page() as usize;
-        let absent = self.pages.iter().enumerate();
-        let absent = absent.filter(|(index, page)| page.is_none() && index + 1 != lock_page);
-        let missing = u32::try_from(absent.count()).unwrap_or(u32::MAX);
-        if missing > 0 {
-            return Err(RestoreError::MissingPages {
-                file: self.last_file.clone(),
-                commit: self.header.commit,
-                missing,
-            });
+        if commit == lock_page && self.pages.len() + 1 == commit {
+            self.pages.push(0);
+        }
+        if self.pages.len() != commit {
+            return Err(self.missing_pages());
         }
         if let Some(post_apply) = post_apply
             && post_apply != self.rolling
@@ -282,6 +295,15 @@ impl Image {
             return Err(broken(&self.last_file, what));
         }
         Ok(())
+    }
+
+    fn missing_pages(&self) -> RestoreError {
+        let known = u32::try_from(self.pages.len()).unwrap_or(u32::MAX);
+        RestoreError::MissingPages {
+            file: self.last_file.clone(),
+            commit: self.header.commit,
+            missing: self.header.commit.saturating_sub(known),
+        }
     }
 }
 

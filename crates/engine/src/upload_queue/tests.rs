@@ -58,16 +58,30 @@ fn a_database_that_waits_for_a_retry_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn a_removed_database_keeps_only_what_is_under_way() {
+fn a_forgotten_job_under_way_is_not_tried_again_and_holds_up_nothing() {
     let now = instant();
     let mut queue = UploadQueue::new(8);
     queue.offer("a", 1);
     queue.offer("a", 2);
     assert_eq!(queue.start_next(now), Some(("a", 1, 1)));
-    queue.remove(&"a");
+    queue.forget(&"a");
+    queue.offer("a", 3);
+    queue.retry(&"a", now + Duration::from_secs(5));
+    assert_eq!(queue.start_next(now), Some(("a", 3, 1)));
     queue.finish(&"a");
-    assert_eq!(queue.start_next(now), None);
     assert!(queue.is_empty());
+}
+
+#[test]
+fn a_forgotten_database_that_waits_for_a_retry_is_gone() {
+    let now = instant();
+    let mut queue = UploadQueue::new(8);
+    queue.offer("a", 1);
+    assert_eq!(queue.start_next(now), Some(("a", 1, 1)));
+    queue.retry(&"a", now + Duration::from_secs(5));
+    queue.forget(&"a");
+    assert!(queue.is_empty());
+    assert_eq!(queue.start_next(now + Duration::from_secs(9)), None);
 }
 
 proptest! {
