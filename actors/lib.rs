@@ -25,9 +25,8 @@ mod uploader;
 mod watcher;
 
 pub use blocking::BLOCKING_JOBS;
-pub use remote::{Remote, RemoteError, look_up};
+pub use remote::{Remote, RemoteError, SHA256, look_up};
 pub use replicator::{Replicator, ReplicatorError};
 pub use root::NotShipped;
 pub use settings::{DatabaseSettings, Settings};
 pub use status::{DatabasePhase, DatabaseStatus};
-pub use uploader::SHA256;

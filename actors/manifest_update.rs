@@ -11,8 +11,7 @@ use walrust_ltx::{Checksum, FileName, Header};
 use walrust_sqlite::{StagedFile, hex};
 use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
 
-use crate::remote::read_ends;
-use crate::uploader::SHA256;
+use crate::remote::{SHA256, read_ends};
 
 /// What is new about a database.
 #[derive(Clone, Debug)]

@@ -5,6 +5,9 @@ use walrust_ltx::{Checksum, Header, PageSize, Txid};
 use walrust_sqlite::Head;
 use walrust_storage::{ObjectStore, StorageError};
 
+/// The metadata key under which every object carries the SHA-256 of its bytes.
+pub const SHA256: &str = "sha256";
+
 /// The newest files of a database in the bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct Remote {

@@ -36,7 +36,6 @@ use crate::manifest_update::ManifestUpdate;
 
 mod attempt;
 
-pub use attempt::SHA256;
 use attempt::attempt;
 pub(crate) use attempt::{AttemptError, Conflict};
 

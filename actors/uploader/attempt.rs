@@ -8,9 +8,7 @@ use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
 
 use super::Upload;
 use crate::manifest_update;
-
-/// The metadata key under which every object carries the SHA-256 of its bytes.
-pub const SHA256: &str = "sha256";
+use crate::remote::SHA256;
 
 /// Why an attempt failed.
 #[derive(Debug)]
