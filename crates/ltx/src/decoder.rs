@@ -2,39 +2,66 @@
 //!
 //! Invariant: after a successful [`Decoder::finish`] every byte of the input was checked, by the
 //! file checksum or by a rule of the format. Pages handed out before that are not proven yet: a
-//! caller must not publish anything made from them earlier.
+//! caller must not publish anything made from them earlier. One freedom remains, which no reader
+//! can take away: the file checksum covers decompressed pages, so a change of compressed bytes
+//! that decompress to the same page is no change.
 //!
-//! Memory against hostile input: a read buffer of 64 KiB, one compressed page, for files of old
-//! Litestream versions one LZ4 frame decoder with blocks of 64 KiB, and a few dozen bytes. Sizes
-//! are checked before anything is allocated or read for them.
+//! Memory against hostile input: a read buffer of 16 KiB, one compressed page, and a few hundred
+//! bytes. Sizes are checked before anything is allocated or read for them.
 
 use std::io::Read;
 
 use crate::checksum::Crc;
-use crate::encoder::{BLOCK, write_index_entry};
+use crate::encoder::{BLOCK, END_OF_PAGES};
+use crate::index_digest::{INDEX_END, IndexDigest};
 use crate::input::Input;
 use crate::page_order::PageOrder;
-use crate::payload::{decompress_block, decompress_frame};
+use crate::payload::{FRAME_MAGIC, Payload};
 use crate::trailer::{check_post_apply, post_apply_field};
-use crate::{Checksum, Error, Header, Pgno, Trailer};
+use crate::{Checksum, Error, Header, IndexEntry, Pgno, Trailer, varint};
 
 /// How much is forgiven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Every rule of the format holds.
     Strict,
-    /// As `litestream restore` reads: the page index is covered by the file checksum but not
-    /// compared with the pages, and a file without tracking may carry a post-apply checksum,
-    /// which is ignored.
+    /// Files in a tree of Litestream, as `litestream restore` reads them. Two rules are off:
+    ///
+    /// * the page index is a sequence of entries and an end mark that the file checksum covers,
+    ///   but neither its entries nor its length field are compared with the frames, so an empty
+    ///   one passes;
+    /// * the post-apply checksum of a file without tracking may be anything; it is ignored and
+    ///   reported as none.
+    ///
+    /// Everything else is checked as in [`Mode::Strict`], even where Litestream is more lenient:
+    /// the order of pages, their number, and their length after decompression.
     Lenient,
 }
 
-/// Flags that version 2 files show where version 3 has page flags: the start of an LZ4 frame.
-const VERSION_2: u16 = 0x0422;
-/// Likewise for version 1, whose pages are raw: page 1 begins with "SQLite".
-const VERSION_1: u16 = 0x5351;
+/// What stands where version 3 has the page flags when page 1 is stored raw, as version 1 does:
+/// the first letters of "SQLite format 3".
+const START_OF_DATABASE: [u8; 2] = *b"SQ";
 
 /// Reads one file, page by page.
+///
+/// ```
+/// use walrust_ltx::{Checksum, Decoder, Encoder, Header, Mode, PageSize, Txid};
+///
+/// # fn main() -> Result<(), walrust_ltx::Error> {
+/// let header = Header::new(PageSize::try_from(512)?, 1, Txid::FIRST, Txid::FIRST);
+/// let mut encoder = Encoder::new(Vec::new(), header)?;
+/// encoder.page(1, &[7; 512])?;
+/// let (file, summary) = encoder.finish(None)?;
+///
+/// let mut decoder = Decoder::new(file.as_slice(), Mode::Strict)?;
+/// let mut page = [0; 512];
+/// while let Some(pgno) = decoder.next_page(&mut page)? {
+///     assert_eq!((pgno, page), (1, [7; 512]));
+/// }
+/// assert_eq!(decoder.finish()?, summary.trailer);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Decoder<R> {
     input: Input<R>,
@@ -44,28 +71,27 @@ pub struct Decoder<R> {
     order: PageOrder,
     /// Rolling checksum of a snapshot's pages.
     rolling: Checksum,
-    index: ExpectedIndex,
-    payload: Vec<u8>,
-    ended: bool,
+    /// The index that the frames read so far call for.
+    index: IndexDigest,
+    payload: Payload,
+    progress: Progress,
 }
 
-/// What the page index must be, without keeping it: its length and its checksum.
-#[derive(Debug)]
-struct ExpectedIndex {
-    crc: Crc,
-    length: u64,
-    entry: Vec<u8>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    InPages,
+    AfterPages,
+    Failed,
 }
 
 impl<R: Read> Decoder<R> {
-    /// Reads the header.
+    /// Reads the header. The input needs no buffer of its own.
     ///
     /// # Errors
     /// If reading fails, or the header is not that of a valid file.
     pub fn new(input: R, mode: Mode) -> Result<Self, Error> {
         let mut input = Input::new(input);
-        let mut bytes = [0; Header::SIZE];
-        input.fill(&mut bytes, "the header")?;
+        let bytes = input.array("the header")?;
         let header = Header::from_bytes(&bytes)?;
         let mut crc = Crc::new();
         crc.update(&bytes);
@@ -75,9 +101,9 @@ impl<R: Read> Decoder<R> {
             crc,
             order: PageOrder::new(&header),
             rolling: Checksum::EMPTY,
-            index: ExpectedIndex { crc: Crc::new(), length: 0, entry: Vec::new() },
-            payload: Vec::new(),
-            ended: false,
+            index: IndexDigest::new(),
+            payload: Payload::new(header.page_size),
+            progress: Progress::InPages,
             header,
         })
     }
@@ -90,181 +116,159 @@ impl<R: Read> Decoder<R> {
 
     /// Reads the next page into `page`, which has the page size; `None` after the last.
     ///
-    /// # Errors
-    /// If reading fails, or the file breaks a rule.
+    /// After an error the contents of `page` are undefined, and the decoder gives nothing more.
     ///
-    /// # Panics
-    /// If `page` does not have the page size.
+    /// # Errors
+    /// If reading fails, the file breaks a rule, `page` has another length, or there was an error
+    /// before.
     pub fn next_page(&mut self, page: &mut [u8]) -> Result<Option<Pgno>, Error> {
-        assert_eq!(page.len(), self.header.page_size.bytes(), "the buffer must hold one page");
-        if self.ended {
+        let expected = self.header.page_size.bytes();
+        if page.len() != expected {
+            return Err(Error::WrongPageLength { found: page.len(), expected });
+        }
+        match self.progress {
+            Progress::InPages => {}
+            Progress::AfterPages => return Ok(None),
+            Progress::Failed => return Err(Error::Unfinished),
+        }
+        self.progress = Progress::Failed;
+        let pgno = self.read_frame(page)?;
+        self.progress = if pgno.is_some() { Progress::InPages } else { Progress::AfterPages };
+        Ok(pgno)
+    }
+
+    /// Reads what follows the pages and verifies the file.
+    ///
+    /// # Errors
+    /// If reading fails, the index or a checksum is wrong, something follows the trailer, or
+    /// [`next_page`](Self::next_page) has not returned `None` yet.
+    pub fn finish(mut self) -> Result<Trailer, Error> {
+        if self.progress != Progress::AfterPages {
+            return Err(Error::Unfinished);
+        }
+        let stored_index = self.read_index()?;
+        let length: [u8; 8] = self.input.array("the length of the page index")?;
+        let post_apply: [u8; 8] = self.input.array("the trailer")?;
+        let file_checksum: [u8; 8] = self.input.array("the trailer")?;
+        if !self.input.is_at_end()? {
+            return Err(Error::TrailingBytes);
+        }
+        self.crc.update(&length);
+        self.crc.update(&post_apply);
+        let (stored, computed) = (u64::from_be_bytes(file_checksum), self.crc.checksum());
+        if stored != computed.raw() {
+            return Err(Error::FileChecksum { stored, computed });
+        }
+        if self.mode == Mode::Strict {
+            self.check_index(&stored_index, u64::from_be_bytes(length))?;
+        }
+        let post_apply = self.check_post_apply(u64::from_be_bytes(post_apply))?;
+        Ok(Trailer { post_apply, file_checksum: computed })
+    }
+
+    fn read_frame(&mut self, page: &mut [u8]) -> Result<Option<Pgno>, Error> {
+        let offset = self.input.offset();
+        let head: [u8; 6] = self.input.array("a page header")?;
+        self.crc.update(&head);
+        if head == END_OF_PAGES {
+            self.order.end()?;
+            self.index.push_bytes(&[INDEX_END]);
             return Ok(None);
         }
-        let offset = self.input.offset();
-        let mut head = [0; 6];
-        self.input.fill(&mut head, "a page header")?;
         let [p0, p1, p2, p3, f0, f1] = head;
         let (pgno, flags) = (u32::from_be_bytes([p0, p1, p2, p3]), u16::from_be_bytes([f0, f1]));
-        self.crc.update(&head);
-        if head == [0; 6] {
-            self.order.end()?;
-            self.index.end();
-            self.ended = true;
-            return Ok(None);
-        }
         self.check_flags(pgno, flags, offset)?;
         self.order.next(pgno)?;
-        if flags == BLOCK {
-            self.read_block(pgno, page)?;
+        let payload = if flags == BLOCK {
+            let size: [u8; 4] = self.input.array("a page header")?;
+            self.crc.update(&size);
+            self.payload.read_block(pgno, u32::from_be_bytes(size), &mut self.input, page)
         } else {
-            decompress_frame(pgno, &mut self.input, page).map_err(|error| match error {
-                Error::Io(error) => self.input.explain(error, "a compressed page"),
-                error => error,
-            })?;
-        }
+            self.payload.read_frame(pgno, &mut self.input, page)
+        };
+        payload.map_err(|error| match error {
+            Error::Io(error) => self.input.explain(error, "a compressed page"),
+            error => error,
+        })?;
         self.crc.update(page);
-        self.index.push(pgno, offset, self.input.offset() - offset);
+        self.index.push(IndexEntry { pgno, offset, size: self.input.offset() - offset });
         if self.header.tracking && self.header.is_snapshot() {
             self.rolling = self.rolling.toggle(Checksum::of_page(pgno, page));
         }
         Ok(Some(pgno))
     }
 
-    /// Reads what follows the pages and verifies the file.
-    ///
-    /// # Errors
-    /// If reading fails, the index or a checksum is wrong, or something follows the trailer.
-    ///
-    /// # Panics
-    /// If [`next_page`](Self::next_page) has not returned `None` yet.
-    pub fn finish(mut self) -> Result<Trailer, Error> {
-        assert!(self.ended, "all pages are read before the end of the file");
-        let (found, tail) = self.read_tail()?;
-        let [length, post_apply, stored] = tail;
-        let computed = self.crc.checksum();
-        if stored != computed.raw() {
-            return Err(Error::FileChecksum { stored, computed });
-        }
-        if self.mode == Mode::Strict {
-            self.index.compare(&found, length)?;
-        }
-        let post_apply = match self.mode {
-            Mode::Lenient if !self.header.tracking => None,
-            _ => post_apply_field(post_apply)?,
-        };
-        if self.mode == Mode::Strict || self.header.tracking {
-            check_post_apply(&self.header, post_apply)?;
-        }
-        match post_apply {
-            Some(stored) if self.header.is_snapshot() && stored != self.rolling => {
-                Err(Error::PostApply { stored, computed: self.rolling })
-            }
-            _ => Ok(Trailer { post_apply, file_checksum: computed }),
-        }
-    }
-
     fn check_flags(&self, pgno: Pgno, flags: u16, offset: u64) -> Result<(), Error> {
-        let first = offset == Header::SIZE as u64;
-        match flags {
-            0 | BLOCK if pgno != 0 => Ok(()),
-            VERSION_2 if first => {
+        let is_first = offset == Header::SIZE as u64;
+        match flags.to_be_bytes() {
+            _ if pgno != 0 && flags & !BLOCK == 0 => Ok(()),
+            start if is_first && FRAME_MAGIC.starts_with(&start) => {
                 let writers = "a test release of Litestream 0.5";
                 Err(Error::OldVersion { version: 2, writers })
             }
-            VERSION_1 if first && pgno == 1 => {
+            START_OF_DATABASE if is_first && pgno == 1 => {
                 Err(Error::OldVersion { version: 1, writers: "LiteFS" })
             }
             _ => Err(Error::BadPageHeader { pgno, flags, offset }),
         }
     }
 
-    fn read_block(&mut self, pgno: Pgno, page: &mut [u8]) -> Result<(), Error> {
-        let mut field = [0; 4];
-        self.input.fill(&mut field, "a page header")?;
-        let size = u32::from_be_bytes(field);
-        if size > self.header.page_size.largest_payload() {
-            return Err(Error::PayloadTooLarge { pgno, size });
-        }
-        self.crc.update(&field);
-        self.payload.resize(size as usize, 0);
-        self.input.fill(&mut self.payload, "a compressed page")?;
-        decompress_block(pgno, &self.payload, page)
-    }
-
-    /// Reads the index, whose length is only known at its end, and the three numbers behind it:
-    /// the last 24 bytes are held back while the rest goes by.
-    fn read_tail(&mut self) -> Result<(ExpectedIndex, [u64; 3]), Error> {
-        const HELD: usize = 24;
-        // No index of these pages is longer: three numbers of at most ten bytes each, and the end.
-        let longest = u64::from(self.index.pages_bound()) * 30 + 1;
-        let mut found = ExpectedIndex { crc: Crc::new(), length: 0, entry: Vec::new() };
-        let mut buffer = [0; 4096];
-        let mut held = 0;
+    /// Reads the entries of the index and its end mark, whatever they say.
+    fn read_index(&mut self) -> Result<IndexDigest, Error> {
+        let mut digest = IndexDigest::new();
+        let mut entry = Vec::new();
         loop {
-            let length = match self.input.read(&mut buffer[held..]) {
-                Ok(length) => length,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.input.explain(error, "the page index")),
-            };
-            if length == 0 {
-                break;
+            entry.clear();
+            let is_end = self.read_number(&mut entry)? == 0;
+            if !is_end {
+                self.read_number(&mut entry)?;
+                self.read_number(&mut entry)?;
             }
-            held += length;
-            if held > HELD {
-                let gone = held - HELD;
-                found.take(&buffer[..gone]);
-                self.crc.update(&buffer[..gone]);
-                buffer.copy_within(gone..held, 0);
-                held = HELD;
-            }
-            if found.length > longest {
-                return Err(Error::TrailingBytes);
+            self.crc.update(&entry);
+            digest.push_bytes(&entry);
+            if is_end {
+                return Ok(digest);
             }
         }
-        let part = if held < 16 { "the trailer" } else { "the page index" };
-        let truncated = Error::Truncated { offset: self.input.offset(), part };
-        let Some(tail) = buffer[..held].first_chunk::<HELD>() else { return Err(truncated) };
-        self.crc.update(&tail[..16]);
-        let numbers = [0, 8, 16].map(|at| {
-            let bytes = tail[at..].first_chunk().expect("three numbers of eight bytes");
-            u64::from_be_bytes(*bytes)
-        });
-        Ok((found, numbers))
-    }
-}
-
-impl ExpectedIndex {
-    fn push(&mut self, pgno: Pgno, offset: u64, size: u64) {
-        self.entry.clear();
-        write_index_entry(pgno, offset, size, &mut self.entry);
-        self.crc.update(&self.entry);
-        self.length += self.entry.len() as u64;
     }
 
-    fn end(&mut self) {
-        self.take(&[0]);
+    /// Reads a number of the index and appends its bytes to `entry`.
+    fn read_number(&mut self, entry: &mut Vec<u8>) -> Result<u64, Error> {
+        let start = entry.len();
+        loop {
+            let [byte] = self.input.array("the page index")?;
+            entry.push(byte);
+            if byte < 0x80 || entry.len() - start == varint::LONGEST {
+                let number = varint::read(&mut &entry[start..]);
+                return number.ok_or(Error::BadIndex { what: "a number has more than 64 bits" });
+            }
+        }
     }
 
-    fn take(&mut self, bytes: &[u8]) {
-        self.crc.update(bytes);
-        self.length += bytes.len() as u64;
-    }
-
-    /// At least as many as there are pages: an entry has three bytes or more.
-    fn pages_bound(&self) -> u32 {
-        u32::try_from(self.length / 3).unwrap_or(u32::MAX)
-    }
-
-    fn compare(&self, found: &Self, length_field: u64) -> Result<(), Error> {
-        let what = if found.length != self.length {
+    fn check_index(&self, stored: &IndexDigest, length: u64) -> Result<(), Error> {
+        let what = if stored.length() != self.index.length() {
             "it does not have the length that the pages need"
-        } else if length_field != self.length {
+        } else if length != self.index.length() {
             "its length field does not tell its length"
-        } else if found.crc.checksum() != self.crc.checksum() {
+        } else if !stored.matches(&self.index) {
             "it does not tell where the pages are"
         } else {
             return Ok(());
         };
         Err(Error::BadIndex { what })
+    }
+
+    fn check_post_apply(&self, raw: u64) -> Result<Option<Checksum>, Error> {
+        if self.mode == Mode::Lenient && !self.header.tracking {
+            return Ok(None);
+        }
+        let post_apply = post_apply_field(raw)?;
+        check_post_apply(&self.header, post_apply)?;
+        match post_apply {
+            Some(stored) if self.header.is_snapshot() && stored != self.rolling => {
+                Err(Error::PostApply { stored, computed: self.rolling })
+            }
+            _ => Ok(post_apply),
+        }
     }
 }

@@ -10,10 +10,13 @@ use std::io::Write;
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 
 use crate::checksum::Crc;
+use crate::index_digest::INDEX_END;
 use crate::page_order::PageOrder;
 use crate::trailer::check_post_apply;
-use crate::{Checksum, Error, Header, Pgno, Trailer, varint};
+use crate::{Checksum, Error, Header, IndexEntry, Pgno, Trailer};
 
+/// What stands after the last frame: a page header without page.
+pub(crate) const END_OF_PAGES: [u8; 6] = [0; 6];
 /// Bytes of a page header with its size field.
 pub(crate) const PAGE_HEADER: usize = 10;
 /// Page flag: a size field follows, and the payload is one LZ4 block.
@@ -34,6 +37,8 @@ pub struct Encoder<W> {
     frame: Vec<u8>,
     table: CompressTable,
     pages: u32,
+    /// A frame was begun and not written to its end.
+    is_torn: bool,
 }
 
 impl<W> fmt::Debug for Encoder<W> {
@@ -77,19 +82,27 @@ impl<W: Write> Encoder<W> {
             frame: vec![0; PAGE_HEADER + largest],
             table: CompressTable::default(),
             pages: 0,
+            is_torn: false,
         })
     }
 
     /// Adds a page and returns its checksum. Pages come in ascending order.
     ///
+    /// A page that is refused leaves the file as it was. After writing has failed the file cannot
+    /// be continued: how much of the frame got out is not known.
+    ///
     /// # Errors
-    /// If the page is out of place or has the wrong length, or writing fails.
+    /// If the page is out of place or has the wrong length, or writing fails or has failed.
     pub fn page(&mut self, pgno: Pgno, page: &[u8]) -> Result<Checksum, Error> {
         let expected = self.header.page_size.bytes();
         if page.len() != expected {
-            return Err(Error::WrongPageLength { pgno, found: page.len(), expected });
+            return Err(Error::WrongPageLength { found: page.len(), expected });
+        }
+        if self.is_torn {
+            return Err(Error::Unfinished);
         }
         self.order.next(pgno)?;
+        self.is_torn = true;
         let (head, payload) = self.frame.split_at_mut(PAGE_HEADER);
         let length = compress_into_with_table(page, payload, &mut self.table)
             .map_err(|error| Error::BadPayload { pgno, why: error.to_string() })?;
@@ -101,9 +114,11 @@ impl<W: Write> Encoder<W> {
         self.crc.update(page);
         let frame = &self.frame[..PAGE_HEADER + length];
         self.out.write_all(frame)?;
-        write_index_entry(pgno, self.offset, frame.len() as u64, &mut self.index);
-        self.offset += frame.len() as u64;
+        let size = frame.len() as u64;
+        IndexEntry { pgno, offset: self.offset, size }.write(&mut self.index);
+        self.offset += size;
         self.pages += 1;
+        self.is_torn = false;
         let checksum = Checksum::of_page(pgno, page);
         self.rolling = self.rolling.toggle(checksum);
         Ok(checksum)
@@ -117,6 +132,9 @@ impl<W: Write> Encoder<W> {
     /// If pages of a snapshot are missing, the checksum is missing, out of place, or not that of
     /// a snapshot's pages, or writing fails.
     pub fn finish(mut self, post_apply: Option<Checksum>) -> Result<(W, Summary), Error> {
+        if self.is_torn {
+            return Err(Error::Unfinished);
+        }
         self.order.end()?;
         check_post_apply(&self.header, post_apply)?;
         if let Some(stored) = post_apply
@@ -125,8 +143,8 @@ impl<W: Write> Encoder<W> {
         {
             return Err(Error::PostApply { stored, computed: self.rolling });
         }
-        self.index.push(0);
-        let mut tail = vec![0; 6];
+        self.index.push(INDEX_END);
+        let mut tail = END_OF_PAGES.to_vec();
         tail.extend_from_slice(&self.index);
         tail.extend_from_slice(&(self.index.len() as u64).to_be_bytes());
         tail.extend_from_slice(&post_apply.map_or(0, Checksum::raw).to_be_bytes());
@@ -141,11 +159,4 @@ impl<W: Write> Encoder<W> {
         };
         Ok((self.out, summary))
     }
-}
-
-/// Appends the index entry of one page.
-pub(crate) fn write_index_entry(pgno: Pgno, offset: u64, size: u64, index: &mut Vec<u8>) {
-    varint::write(u64::from(pgno), index);
-    varint::write(offset, index);
-    varint::write(size, index);
 }

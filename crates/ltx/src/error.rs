@@ -85,7 +85,7 @@ pub enum Error {
         /// Where its frame begins.
         offset: u64,
     },
-    /// A page is out of place: not ascending, behind the end, the lock page, or missing.
+    /// A page is out of place: not ascending, beyond the end, the lock page, or missing.
     #[error("page {pgno} after page {previous}: {why}")]
     PageOutOfPlace {
         /// The page number; one more than the last page if pages are missing at the end.
@@ -111,16 +111,18 @@ pub enum Error {
         /// What the decompressor says.
         why: String,
     },
-    /// A page given to the encoder does not have the page size.
-    #[error("page {pgno} has {found} bytes, the page size is {expected}")]
+    /// A page given to the encoder, or the buffer given for one, does not have the page size.
+    #[error("{found} bytes were given for a page, the page size is {expected}")]
     WrongPageLength {
-        /// The page number.
-        pgno: Pgno,
-        /// Its length.
+        /// Bytes given.
         found: usize,
         /// The page size.
         expected: usize,
     },
+    /// A file was to be finished, or continued, that was not read or written to the end of its
+    /// pages without error.
+    #[error("the pages of the file were not all read or written")]
+    Unfinished,
     /// The page index does not describe the pages before it.
     #[error("the page index is wrong: {what}")]
     BadIndex {
@@ -156,6 +158,26 @@ pub enum Error {
         /// Last TXID of the file.
         max: Txid,
     },
+    /// A file to be merged does not begin with the state that the one before it leaves.
+    #[error(
+        "the file with TXIDs {min}-{max} is for a database with checksum {expected}, not {found}"
+    )]
+    BrokenChain {
+        /// First TXID of the file.
+        min: Txid,
+        /// Last TXID of the file.
+        max: Txid,
+        /// Pre-apply checksum of the file.
+        expected: Checksum,
+        /// Post-apply checksum of the file before.
+        found: Checksum,
+    },
+    /// The database grew between files to be merged, and none of them has all the pages.
+    #[error("page {pgno} came into the database with files that do not have it")]
+    MissingGrowth {
+        /// The first page that is missing.
+        pgno: Pgno,
+    },
     /// Files to be merged have different page sizes.
     #[error("files with page sizes {first} and {other} cannot be merged")]
     MixedPageSizes {
@@ -179,6 +201,23 @@ impl Error {
     #[must_use]
     pub fn is_io(&self) -> bool {
         matches!(self, Self::Io(_))
+    }
+
+    /// Whether a file, or a set of files to be merged, breaks a rule of the format.
+    ///
+    /// Reading the same bytes again fails again. Neither this nor [`is_io`](Self::is_io) are calls
+    /// in the wrong order, buffers of the wrong length, and texts that do not parse.
+    #[must_use]
+    pub fn is_corruption(&self) -> bool {
+        !matches!(
+            self,
+            Self::Io(_)
+                | Self::OldVersion { .. }
+                | Self::WrongPageLength { .. }
+                | Self::Unfinished
+                | Self::NothingToMerge
+                | Self::Parse { .. }
+        )
     }
 }
 

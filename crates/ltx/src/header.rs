@@ -3,7 +3,7 @@
 //! Invariant: a [`Header`] that was read, or that an encoder accepted, obeys every rule of the
 //! format; [`Header::validate`] lists them.
 
-use crate::{Checksum, Error, PageSize, Txid};
+use crate::{Checksum, Error, FileName, PageSize, Txid};
 
 const MAGIC: &[u8; 4] = b"LTX1";
 /// Header flag: the file carries no rolling checksums.
@@ -43,6 +43,31 @@ pub struct Header {
 impl Header {
     /// Size of a header in bytes.
     pub const SIZE: usize = 100;
+
+    /// The header of a file without rolling checksums, WAL fields, node and time.
+    #[must_use]
+    pub fn new(page_size: PageSize, commit: u32, min_txid: Txid, max_txid: Txid) -> Self {
+        Self {
+            tracking: false,
+            page_size,
+            commit,
+            min_txid,
+            max_txid,
+            timestamp_ms: 0,
+            pre_apply: None,
+            wal_offset: 0,
+            wal_size: 0,
+            wal_salt1: 0,
+            wal_salt2: 0,
+            node_id: 0,
+        }
+    }
+
+    /// The name that the file must have.
+    #[must_use]
+    pub fn file_name(&self) -> FileName {
+        FileName { min: self.min_txid, max: self.max_txid }
+    }
 
     /// Whether the file holds a whole database: it begins with TXID 1.
     #[must_use]

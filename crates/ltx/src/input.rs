@@ -4,6 +4,9 @@ use std::io::{self, BufReader, Read};
 
 use crate::Error;
 
+/// Bytes read ahead. Merging holds one such buffer for each of its inputs.
+const BUFFER: usize = 16 * 1024;
+
 /// Buffered input with a position.
 #[derive(Debug)]
 pub(crate) struct Input<R> {
@@ -13,7 +16,7 @@ pub(crate) struct Input<R> {
 
 impl<R: Read> Input<R> {
     pub(crate) fn new(input: R) -> Self {
-        Self { input: BufReader::with_capacity(64 * 1024, input), offset: 0 }
+        Self { input: BufReader::with_capacity(BUFFER, input), offset: 0 }
     }
 
     /// Bytes read so far.
@@ -21,9 +24,22 @@ impl<R: Read> Input<R> {
         self.offset
     }
 
-    /// Fills the buffer; an input that ends before is truncated inside `part`.
-    pub(crate) fn fill(&mut self, buffer: &mut [u8], part: &'static str) -> Result<(), Error> {
-        self.read_exact(buffer).map_err(|error| self.explain(error, part))
+    /// Reads an array; an input that ends before is truncated inside `part`.
+    pub(crate) fn array<const N: usize>(&mut self, part: &'static str) -> Result<[u8; N], Error> {
+        let mut bytes = [0; N];
+        self.read_exact(&mut bytes).map_err(|error| self.explain(error, part))?;
+        Ok(bytes)
+    }
+
+    /// Whether nothing is left.
+    pub(crate) fn is_at_end(&mut self) -> Result<bool, Error> {
+        loop {
+            match self.read(&mut [0]) {
+                Ok(length) => return Ok(length == 0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::Io(error)),
+            }
+        }
     }
 
     /// An end of the input inside `part` is a fault of the file, any other failure one of reading.

@@ -2,10 +2,13 @@
 //!
 //! Invariant: applying the merged file gives the same database as applying its inputs in order.
 //! All inputs are read to their end and verified before the merge succeeds; on an error the output
-//! is worthless and must be thrown away.
+//! has no trailer and must be thrown away.
 //!
-//! Memory: one page, one decoder and the output's index per input, whatever the size of the files.
+//! Memory: per input one page and one decoder, which is a read buffer of 16 KiB and a compressed
+//! page; for the output about ten bytes per page. The size of the files does not matter.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io::{Read, Write};
 
 use crate::{Checksum, Decoder, Encoder, Error, Header, Pgno, Summary, Trailer};
@@ -18,16 +21,10 @@ pub struct MergeOptions {
     pub without_checksums: bool,
 }
 
-/// One input and the page it has read ahead.
-struct Source<R> {
-    decoder: Decoder<R>,
-    page: Vec<u8>,
-    pgno: Option<Pgno>,
-}
-
-/// Merges files, oldest first. Ranges may overlap but not leave a gap.
+/// Merges files, oldest first. Their ranges of TXIDs may overlap but not leave a gap.
 ///
 /// Returns the writer, which is not flushed, the header of the merged file, and its summary.
+/// The merged file has the time of its last input and no WAL fields.
 ///
 /// # Errors
 /// If there is no input, inputs do not follow each other or have different page sizes, an input
@@ -38,39 +35,159 @@ pub fn merge<R: Read, W: Write>(
     options: MergeOptions,
 ) -> Result<(W, Header, Summary), Error> {
     let header = merged_header(&inputs, options)?;
-    let page_size = header.page_size.bytes();
+    let mut growth = Growth::new(&inputs, &header);
     let mut encoder = Encoder::new(out, header.clone())?;
-    let mut sources = Vec::with_capacity(inputs.len());
-    for decoder in inputs {
-        let mut source = Source { decoder, page: vec![0; page_size], pgno: None };
-        source.advance()?;
-        sources.push(source);
-    }
-    while let Some(pgno) = sources.iter().filter_map(|source| source.pgno).min() {
-        // The newest version wins.
-        let newest = sources.iter().rposition(|source| source.pgno == Some(pgno));
-        let newest = newest.expect("some input has the least page number");
+    let mut sources = Sources::new(inputs)?;
+    while let Some((pgno, newest)) = sources.next() {
         if pgno <= header.commit {
-            encoder.page(pgno, &sources[newest].page)?;
+            growth.check(pgno, newest)?;
+            encoder.page(pgno, &sources.sources[newest].page)?;
         }
-        for source in sources.iter_mut().filter(|source| source.pgno == Some(pgno)) {
-            source.advance()?;
-        }
+        sources.advance_past(pgno)?;
     }
-    let mut last: Option<Trailer> = None;
-    for source in sources {
-        last = Some(source.decoder.finish()?);
-    }
-    let post_apply: Option<Checksum> =
-        last.and_then(|trailer| trailer.post_apply).filter(|_| header.tracking);
+    growth.check_end()?;
+    let last = sources.finish()?;
+    let post_apply = last.and_then(|trailer| trailer.post_apply).filter(|_| header.tracking);
     let (out, summary) = encoder.finish(post_apply)?;
     Ok((out, header, summary))
 }
 
-impl<R: Read> Source<R> {
-    fn advance(&mut self) -> Result<(), Error> {
-        self.pgno = self.decoder.next_page(&mut self.page)?;
+/// One input and the page it has read ahead.
+struct Source<R> {
+    decoder: Decoder<R>,
+    page: Vec<u8>,
+}
+
+/// All inputs, oldest first, and which page each of them stands at.
+struct Sources<R> {
+    sources: Vec<Source<R>>,
+    /// The least page number on top; of several inputs that stand at it, the newest.
+    heads: BinaryHeap<(Reverse<Pgno>, usize)>,
+}
+
+impl<R: Read> Sources<R> {
+    fn new(inputs: Vec<Decoder<R>>) -> Result<Self, Error> {
+        let mut sources = Self { sources: Vec::new(), heads: BinaryHeap::new() };
+        for (index, decoder) in inputs.into_iter().enumerate() {
+            let page = vec![0; decoder.header().page_size.bytes()];
+            sources.sources.push(Source { decoder, page });
+            sources.advance(index)?;
+        }
+        Ok(sources)
+    }
+
+    /// The least page number at which an input stands, and the newest such input.
+    fn next(&self) -> Option<(Pgno, usize)> {
+        self.heads.peek().map(|&(Reverse(pgno), index)| (pgno, index))
+    }
+
+    /// Moves every input that stands at `pgno` on to its next page.
+    fn advance_past(&mut self, pgno: Pgno) -> Result<(), Error> {
+        while let Some((_, index)) = self.next().filter(|&(head, _)| head == pgno) {
+            self.heads.pop();
+            self.advance(index)?;
+        }
         Ok(())
+    }
+
+    fn advance(&mut self, index: usize) -> Result<(), Error> {
+        let Source { decoder, page } = &mut self.sources[index];
+        if let Some(pgno) = decoder.next_page(page)? {
+            self.heads.push((Reverse(pgno), index));
+        }
+        Ok(())
+    }
+
+    /// Verifies all inputs and returns the trailer of the last.
+    fn finish(self) -> Result<Option<Trailer>, Error> {
+        let mut before: Option<(Header, Trailer)> = None;
+        for Source { decoder, .. } in self.sources {
+            let header = decoder.header().clone();
+            let trailer = decoder.finish()?;
+            if let Some((before, trailer)) = &before {
+                check_chain(before, trailer, &header)?;
+            }
+            before = Some((header, trailer));
+        }
+        Ok(before.map(|(_, trailer)| trailer))
+    }
+}
+
+/// A file that begins where the one before it ends begins with the state that the other leaves.
+/// Where ranges overlap, or one of the files has no checksums, there is nothing to compare.
+fn check_chain(before: &Header, trailer: &Trailer, next: &Header) -> Result<(), Error> {
+    let (Some(found), Some(expected)) = (trailer.post_apply, next.pre_apply) else {
+        return Ok(());
+    };
+    if next.min_txid != before.max_txid.next() || found == expected {
+        return Ok(());
+    }
+    Err(Error::BrokenChain { min: next.min_txid, max: next.max_txid, expected, found })
+}
+
+/// Follows the pages by which the database grew between the inputs.
+///
+/// A file that makes the database larger has all new pages, though nothing in the file itself
+/// tells how large it was before. If one is missing, an older file may still have a page of that
+/// number, from before the database shrank: with it the merged file would restore a database that
+/// never was.
+struct Growth {
+    /// For each input the least size that the database had after a later one, in pages.
+    least_after: Vec<Pgno>,
+    /// The pages after this one, up to the end, all came in with one of the inputs.
+    known: Pgno,
+    commit: Pgno,
+    lock_page: Pgno,
+}
+
+impl Growth {
+    fn new<R: Read>(inputs: &[Decoder<R>], merged: &Header) -> Self {
+        let commits = inputs.iter().map(|decoder| decoder.header().commit);
+        let mut least = Pgno::MAX;
+        let mut least_after: Vec<Pgno> = commits
+            .rev()
+            .map(|commit| {
+                let after = least;
+                least = least.min(commit);
+                after
+            })
+            .collect();
+        least_after.reverse();
+        Self {
+            least_after,
+            known: least,
+            commit: merged.commit,
+            lock_page: merged.page_size.lock_page(),
+        }
+    }
+
+    /// The merged file gets `pgno` next, from the input at `index`.
+    fn check(&mut self, pgno: Pgno, index: usize) -> Result<(), Error> {
+        match self.missing() {
+            Some(missing) if pgno > missing => Err(Error::MissingGrowth { pgno: missing }),
+            _ if pgno > self.least_after[index] => Err(Error::MissingGrowth { pgno }),
+            _ => {
+                self.known = self.known.max(pgno);
+                Ok(())
+            }
+        }
+    }
+
+    /// The merged file gets no more pages.
+    fn check_end(&self) -> Result<(), Error> {
+        match self.missing() {
+            Some(pgno) => Err(Error::MissingGrowth { pgno }),
+            None => Ok(()),
+        }
+    }
+
+    /// The first page that has yet to come.
+    fn missing(&self) -> Option<Pgno> {
+        let mut next = self.known.checked_add(1)?;
+        if next == self.lock_page {
+            next += 1;
+        }
+        (next <= self.commit).then_some(next)
     }
 }
 
@@ -91,18 +208,11 @@ fn merged_header<R: Read>(inputs: &[Decoder<R>], options: MergeOptions) -> Resul
         }
     }
     let tracking = !options.without_checksums && headers.iter().all(|header| header.tracking);
+    let pre_apply: Option<Checksum> = first.pre_apply.filter(|_| tracking);
     Ok(Header {
         tracking,
-        page_size: first.page_size,
-        commit: last.commit,
-        min_txid: first.min_txid,
-        max_txid: last.max_txid,
         timestamp_ms: last.timestamp_ms,
-        pre_apply: first.pre_apply.filter(|_| tracking),
-        wal_offset: 0,
-        wal_size: 0,
-        wal_salt1: 0,
-        wal_salt2: 0,
-        node_id: 0,
+        pre_apply,
+        ..Header::new(first.page_size, last.commit, first.min_txid, last.max_txid)
     })
 }

@@ -4,26 +4,15 @@
 //! overlap. What a frame holds is checked when it is decoded; nothing here proves that the file
 //! as a whole is the one that was written.
 
-use crate::encoder::{BLOCK, PAGE_HEADER};
-use crate::payload::{decompress_block, decompress_frame};
+use crate::encoder::{BLOCK, END_OF_PAGES, PAGE_HEADER};
+use crate::payload::{Payload, decompress_block};
 use crate::trailer::post_apply_field;
-use crate::{Checksum, Error, Header, PageSize, Pgno, Trailer, varint};
+use crate::{Checksum, Error, Header, IndexEntry, PageSize, Pgno, Trailer, varint};
 
 /// The index length, the post-apply checksum and the file checksum.
 const FIXED_TAIL: u64 = 24;
-/// The end-of-pages mark.
-const END_OF_PAGES: u64 = 6;
-
-/// Where one page is in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IndexEntry {
-    /// The page.
-    pub pgno: Pgno,
-    /// Where its frame begins, in bytes from the start of the file.
-    pub offset: u64,
-    /// Size of its frame in bytes.
-    pub size: u64,
-}
+/// A file without pages up to its index: header and end-of-pages mark.
+const BEFORE_INDEX: u64 = (Header::SIZE + END_OF_PAGES.len()) as u64;
 
 /// The pages of a file and where they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,16 +31,20 @@ pub enum IndexTail {
 }
 
 impl PageIndex {
-    /// Reads the index from the last bytes of a file of `file_size` bytes. At least 24 are needed;
-    /// 32 KiB hold the index of most files.
+    /// Reads the index from the last bytes of a file of `file_size` bytes.
+    ///
+    /// How many bytes that takes is only known from the last 24. 32 KiB hold the index of most
+    /// files; if they do not, [`IndexTail::NeedBytes`] tells how many to fetch instead.
     ///
     /// # Errors
     /// If the index contradicts itself or the size of the file.
     pub fn from_tail(tail: &[u8], file_size: u64) -> Result<IndexTail, Error> {
         let available = tail.len() as u64;
-        let least = Header::SIZE as u64 + END_OF_PAGES + 1 + FIXED_TAIL;
-        if file_size < least || available > file_size {
+        let Some(longest) = file_size.checked_sub(BEFORE_INDEX + FIXED_TAIL) else {
             return Err(Error::BadIndex { what: "the file is too small for one" });
+        };
+        if available > file_size {
+            return Err(Error::BadIndex { what: "there are more bytes than the file has" });
         }
         let Some((rest, fixed)) = tail.split_last_chunk::<24>() else {
             return Ok(IndexTail::NeedBytes(FIXED_TAIL));
@@ -61,7 +54,7 @@ impl PageIndex {
             u64::from_be_bytes(*bytes)
         };
         let length = number(0);
-        if length == 0 || length > file_size - (least - 1) {
+        if length == 0 || length > longest {
             return Err(Error::BadIndex { what: "it is longer than the file" });
         }
         if length + FIXED_TAIL > available {
@@ -75,7 +68,7 @@ impl PageIndex {
         })?;
         let trailer = Trailer { post_apply: post_apply_field(number(8))?, file_checksum };
         let start = rest.len() - usize::try_from(length).expect("it is at most the bytes given");
-        let end_of_frames = file_size - FIXED_TAIL - length - END_OF_PAGES;
+        let end_of_frames = Header::SIZE as u64 + (longest - length);
         let entries = parse_entries(&rest[start..], end_of_frames)?;
         Ok(IndexTail::Complete(Self { entries, trailer }))
     }
@@ -138,37 +131,41 @@ fn parse_entries(mut index: &[u8], end_of_frames: u64) -> Result<Vec<IndexEntry>
 
 /// Decodes one page frame, as the index names it, into `page`.
 ///
-/// # Errors
-/// If the frame is not that of page `pgno`, or does not decompress to exactly one page.
+/// Only the frame is proven to be well-formed; the page is what was written if its checksum is
+/// one that the caller knows from elsewhere.
 ///
-/// # Panics
-/// If `page` does not have the page size.
+/// # Errors
+/// If the frame is not that of page `pgno`, does not decompress to exactly one page or does not
+/// end where its page does, or if `page` does not have the page size.
 pub fn decode_page_frame(
     frame: &[u8],
     page_size: PageSize,
     pgno: Pgno,
     page: &mut [u8],
 ) -> Result<(), Error> {
-    assert_eq!(page.len(), page_size.bytes(), "the buffer must hold one page");
-    let truncated = Error::Truncated { offset: frame.len() as u64, part: "a page frame" };
-    let Some((head, body)) = frame.split_first_chunk::<6>() else { return Err(truncated) };
+    if page.len() != page_size.bytes() {
+        return Err(Error::WrongPageLength { found: page.len(), expected: page_size.bytes() });
+    }
+    let truncated = || Error::Truncated { offset: frame.len() as u64, part: "a page frame" };
+    let (head, body) = frame.split_first_chunk::<6>().ok_or_else(truncated)?;
     let [p0, p1, p2, p3, f0, f1] = *head;
     let (found, flags) = (u32::from_be_bytes([p0, p1, p2, p3]), u16::from_be_bytes([f0, f1]));
     if found != pgno || flags & !BLOCK != 0 {
         return Err(Error::BadPageHeader { pgno: found, flags, offset: 0 });
     }
+    let wrong_size = Error::BadIndex { what: "a frame does not have the size it tells" };
     if flags == BLOCK {
-        let Some((field, payload)) = body.split_first_chunk::<4>() else { return Err(truncated) };
-        let size = u32::from_be_bytes(*field);
-        if size as usize != frame.len() - PAGE_HEADER {
-            return Err(Error::BadIndex { what: "a frame does not have the size it tells" });
+        let (field, payload) = body.split_first_chunk::<4>().ok_or_else(truncated)?;
+        if u32::from_be_bytes(*field) as usize != frame.len() - PAGE_HEADER {
+            return Err(wrong_size);
         }
         return decompress_block(pgno, payload, page);
     }
     let mut rest = body;
-    decompress_frame(pgno, &mut rest, page)?;
-    if rest.is_empty() {
-        return Ok(());
-    }
-    Err(Error::BadIndex { what: "a frame does not have the size it tells" })
+    Payload::new(page_size).read_frame(pgno, &mut rest, page).map_err(|error| match error {
+        // Reading from a slice fails only at its end.
+        Error::Io(_) => truncated(),
+        error => error,
+    })?;
+    if rest.is_empty() { Ok(()) } else { Err(wrong_size) }
 }

@@ -1,6 +1,6 @@
 //! The rules for the sequence of pages in a file, the same for writing and reading.
 //!
-//! Invariant: page numbers ascend, none is behind the end of the database, none is the lock page;
+//! Invariant: page numbers ascend, none is beyond the end of the database, none is the lock page;
 //! a snapshot misses none.
 
 use crate::{Error, Header, Pgno};
@@ -32,7 +32,7 @@ impl PageOrder {
             return misplaced("page numbers must ascend");
         }
         if pgno > self.commit {
-            return misplaced("it is behind the end of the database");
+            return misplaced("it is beyond the end of the database");
         }
         if pgno == self.lock_page {
             return misplaced("the lock page is never stored");

@@ -1,22 +1,107 @@
-//! The compressed pages of both variants: LZ4 blocks with a size field, and the LZ4 frames of
+//! The compressed pages of both kinds: LZ4 blocks with a size field, and the LZ4 frames of
 //! Litestream before 0.5.16.
+//!
+//! Invariant: a payload decodes to exactly one page or not at all. Hostile input: a size is
+//! compared with the most that a compressor makes of a page before anything is allocated or read
+//! for it, and the decompressor writes into the page it is given and nowhere else.
 
 use std::io::{self, Read};
 
 use lz4_flex::block::decompress_into;
-use lz4_flex::frame::FrameDecoder;
+use twox_hash::XxHash32;
 
-use crate::{Error, Pgno};
+use crate::{Error, PageSize, Pgno};
 
-/// What every LZ4 frame begins with, little-endian 0x184d2204.
+/// How every LZ4 frame in an LTX file begins: the magic; version 1, independent blocks and a
+/// checksum of the content; blocks of at most 64 KiB; the checksum of the last two.
+const FRAME_HEADER: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x64, 0x40, 0xa7];
+/// The first bytes of [`FRAME_HEADER`], which tell an LZ4 frame from anything else.
 pub(crate) const FRAME_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
-/// Magic, flags, block descriptor, header checksum.
-const FRAME_HEADER: usize = 7;
-/// Bits of the flags that add optional fields (content size, dictionary); no writer of LTX files
-/// sets them.
-const REFUSED_FLAGS: u8 = 0b0000_1001;
+/// Bit of a block's size field: the block is not compressed.
+const STORED: u32 = 1 << 31;
 
-/// Decompresses one LZ4 block into exactly one page.
+/// A buffer for compressed pages. It never grows beyond the most that one page takes.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    page_size: PageSize,
+    buffer: Vec<u8>,
+}
+
+impl Payload {
+    pub(crate) fn new(page_size: PageSize) -> Self {
+        Self { page_size, buffer: Vec::new() }
+    }
+
+    /// Reads an LZ4 block of `size` bytes, decompressed into `page`.
+    ///
+    /// Like [`read_frame`](Self::read_frame), fails with the plain error of `read_exact` if the
+    /// input ends: only the caller knows what that means.
+    pub(crate) fn read_block(
+        &mut self,
+        pgno: Pgno,
+        size: u32,
+        input: &mut impl Read,
+        page: &mut [u8],
+    ) -> Result<(), Error> {
+        self.read(pgno, size, input)?;
+        decompress_block(pgno, &self.buffer, page)
+    }
+
+    /// Reads one LZ4 frame and nothing beyond it, decompressed into `page`.
+    pub(crate) fn read_frame(
+        &mut self,
+        pgno: Pgno,
+        input: &mut impl Read,
+        page: &mut [u8],
+    ) -> Result<(), Error> {
+        let bad = |why: &str| Err(Error::BadPayload { pgno, why: why.to_owned() });
+        if read_array(input)? != FRAME_HEADER {
+            return bad("it is no LZ4 frame, or of a kind that no writer makes");
+        }
+        let mut filled = 0;
+        loop {
+            let field = u32::from_le_bytes(read_array(input)?);
+            if field == 0 {
+                break;
+            }
+            let rest = &mut page[filled..];
+            if field & STORED == 0 {
+                self.read(pgno, field, input)?;
+                filled += decompress_into(&self.buffer, rest)
+                    .map_err(|error| Error::BadPayload { pgno, why: error.to_string() })?;
+            } else {
+                let size = (field & !STORED) as usize;
+                let Some(stored) = rest.get_mut(..size) else {
+                    return bad("it is longer than a page");
+                };
+                input.read_exact(stored)?;
+                filled += size;
+            }
+        }
+        if filled != page.len() {
+            return bad("it is shorter than a page");
+        }
+        if u32::from_le_bytes(read_array(input)?) != XxHash32::oneshot(0, page) {
+            return bad("the checksum of the LZ4 frame is wrong");
+        }
+        Ok(())
+    }
+
+    /// Fills the buffer with `size` bytes.
+    fn read(&mut self, pgno: Pgno, size: u32, input: &mut impl Read) -> Result<(), Error> {
+        if size > self.page_size.largest_payload() {
+            return Err(Error::PayloadTooLarge { pgno, size });
+        }
+        if self.buffer.capacity() == 0 {
+            // At once what any page may take: growing by need would overshoot.
+            self.buffer.reserve_exact(self.page_size.largest_payload() as usize);
+        }
+        self.buffer.resize(size as usize, 0);
+        Ok(input.read_exact(&mut self.buffer)?)
+    }
+}
+
+/// Decompresses an LZ4 block into exactly one page.
 pub(crate) fn decompress_block(pgno: Pgno, payload: &[u8], page: &mut [u8]) -> Result<(), Error> {
     let bad = |why| Error::BadPayload { pgno, why };
     let length = decompress_into(payload, page).map_err(|error| bad(error.to_string()))?;
@@ -26,36 +111,8 @@ pub(crate) fn decompress_block(pgno: Pgno, payload: &[u8], page: &mut [u8]) -> R
     Ok(())
 }
 
-/// Decompresses one LZ4 frame into exactly one page, reading the frame and nothing behind it.
-///
-/// The block descriptor is checked first: only blocks of 64 KiB, which hold any page, are
-/// accepted, so the decoder's buffers are bounded by that and not by what a hostile frame claims.
-pub(crate) fn decompress_frame(
-    pgno: Pgno,
-    input: &mut impl Read,
-    page: &mut [u8],
-) -> Result<(), Error> {
-    let bad = |why: String| Error::BadPayload { pgno, why };
-    let mut header = [0; FRAME_HEADER];
-    input.read_exact(&mut header)?;
-    let [m0, m1, m2, m3, flags, descriptor, _] = header;
-    if [m0, m1, m2, m3] != FRAME_MAGIC {
-        return Err(bad("it is no LZ4 frame".to_owned()));
-    }
-    if flags & REFUSED_FLAGS != 0 || descriptor != 0x40 {
-        return Err(bad("its LZ4 frame is of a kind that no writer uses".to_owned()));
-    }
-    let mut frame = FrameDecoder::new(header.as_slice().chain(input));
-    let lz4 = |error: io::Error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Error::Io(error),
-        _ if error.get_ref().is_some() => bad(error.to_string()),
-        _ => Error::Io(error),
-    };
-    frame.read_exact(page).map_err(lz4)?;
-    // Reads the end mark and the content checksum, and proves that nothing else is in the frame.
-    let mut more = [0];
-    if frame.read(&mut more).map_err(lz4)? != 0 {
-        return Err(bad("its LZ4 frame holds more than a page".to_owned()));
-    }
-    Ok(())
+fn read_array<const N: usize>(input: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    input.read_exact(&mut bytes)?;
+    Ok(bytes)
 }

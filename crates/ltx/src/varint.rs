@@ -1,7 +1,7 @@
 //! Unsigned LEB128 numbers, as the page index has them: 7 bits per byte, low bits first.
 
 /// The most bytes of a number of 64 bits.
-const LONGEST: usize = 10;
+pub(crate) const LONGEST: usize = 10;
 
 /// Appends a number.
 pub(crate) fn write(mut number: u64, out: &mut Vec<u8>) {

@@ -1,0 +1,85 @@
+//! What must hold for any bytes, whoever made them. The fuzz target runs the same function.
+
+use allocation_counter::{AllocationInfo, measure};
+use walrust_ltx::{
+    Decoder, Encoder, Error, Header, IndexTail, Mode, PageIndex, Pgno, Trailer, decode_page_frame,
+};
+
+/// Read buffer, texts of errors and the entry of an index.
+const FIXED: u64 = 17 * 1024;
+
+type Pages = Vec<(Pgno, Vec<u8>)>;
+
+/// Reads any bytes in every way there is: no panic, and no more memory than declared.
+pub(crate) fn read_anything(bytes: &[u8]) {
+    let strict = read_stream(bytes, Mode::Strict);
+    let lenient = read_stream(bytes, Mode::Lenient);
+    read_index(bytes);
+    let Ok((header, pages, trailer)) = strict else { return };
+    assert_eq!(lenient.expect("lenient reading forgives more, not less").2, trailer);
+    check_index(bytes, &header, &pages);
+    check_encoding(header, &pages, trailer);
+}
+
+fn read_stream(bytes: &[u8], mode: Mode) -> Result<(Header, Pages, Trailer), Error> {
+    let mut opened = None;
+    let opening = measure(|| opened = Some(Decoder::new(bytes, mode)));
+    assert_bounded(&opening, FIXED);
+    let mut decoder = opened.expect("the closure has run")?;
+    let header = decoder.header().clone();
+    let payload = u64::from(header.page_size.get()) * 256 / 255 + 16;
+    let mut page = vec![0; header.page_size.bytes()];
+    let mut pages = Vec::new();
+    loop {
+        let mut pgno = None;
+        let reading = measure(|| pgno = Some(decoder.next_page(&mut page)));
+        assert_bounded(&reading, FIXED + payload);
+        match pgno.expect("the closure has run")? {
+            Some(pgno) => pages.push((pgno, page.clone())),
+            None => break,
+        }
+    }
+    let mut trailer = None;
+    let finishing = measure(|| trailer = Some(decoder.finish()));
+    assert_bounded(&finishing, FIXED);
+    Ok((header, pages, trailer.expect("the closure has run")?))
+}
+
+fn assert_bounded(info: &AllocationInfo, bound: u64) {
+    assert!(info.bytes_max <= bound, "{} bytes allocated, {bound} declared", info.bytes_max);
+}
+
+fn read_index(bytes: &[u8]) {
+    let mut result = None;
+    let parsing = measure(|| result = Some(PageIndex::from_tail(bytes, bytes.len() as u64)));
+    // An entry takes three bytes or more in the file, 24 in memory, and a vector that grows has
+    // room for twice as many, while the old one is still there.
+    assert_bounded(&parsing, 1024 + 3 * 8 * bytes.len() as u64);
+    let Some(Ok(IndexTail::Complete(index))) = result else { return };
+    for entry in index.entries() {
+        assert!(entry.offset >= 100 && entry.offset + entry.size < bytes.len() as u64);
+    }
+}
+
+fn check_index(bytes: &[u8], header: &Header, pages: &Pages) {
+    let answer = PageIndex::from_tail(bytes, bytes.len() as u64);
+    let Ok(IndexTail::Complete(index)) = answer else { panic!("a valid file has a valid index") };
+    assert_eq!(index.entries().len(), pages.len());
+    let mut found = vec![0; header.page_size.bytes()];
+    for (entry, (pgno, page)) in index.entries().iter().zip(pages) {
+        let range = [entry.offset, entry.offset + entry.size];
+        let [start, end] = range.map(|at| usize::try_from(at).expect("it lies in the file"));
+        decode_page_frame(&bytes[start..end], header.page_size, *pgno, &mut found)
+            .expect("a frame of a valid file is valid");
+        assert_eq!(&found, page);
+    }
+}
+
+/// What was accepted can be written again.
+fn check_encoding(header: Header, pages: &Pages, trailer: Trailer) {
+    let mut encoder = Encoder::new(Vec::new(), header).expect("the header is valid");
+    for (pgno, page) in pages {
+        encoder.page(*pgno, page).expect("the pages are in order");
+    }
+    encoder.finish(trailer.post_apply).expect("the file is complete");
+}
