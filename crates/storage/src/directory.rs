@@ -25,11 +25,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use crate::key;
 use crate::{
     Condition, DeleteFailure, ListEntry, Metadata, Object, ObjectMeta, ObjectStore, PutReceipt,
     StorageError,
 };
+use crate::{key, metadata};
 
 mod attributes;
 mod lock;
@@ -86,7 +86,11 @@ impl Place {
     }
 
     fn open(&self) -> Result<(File, ObjectMeta), StorageError> {
-        let file = File::open(self.path()).map_err(|error| self.error(error))?;
+        let file = File::open(self.path()).map_err(|error| match error.kind() {
+            // A part of the key is the name of another object: there is nothing below that.
+            io::ErrorKind::NotADirectory => self.error(io::ErrorKind::NotFound.into()),
+            _ => self.error(error),
+        })?;
         let meta = self.describe(&file).map_err(|error| self.error(error))?;
         Ok((file, meta))
     }
@@ -148,6 +152,7 @@ impl ObjectStore for DirectoryStore {
         metadata: &Metadata,
         condition: &Condition,
     ) -> Result<PutReceipt, StorageError> {
+        metadata::check(&self.url(), key, metadata)?;
         let (metadata, condition) = (metadata.clone(), condition.clone());
         let place = self.place("put", key)?;
         blocking(place, move |place| upload::put(place, &mut body.as_ref(), metadata, &condition))
@@ -161,6 +166,7 @@ impl ObjectStore for DirectoryStore {
         metadata: &Metadata,
         condition: &Condition,
     ) -> Result<PutReceipt, StorageError> {
+        metadata::check(&self.url(), key, metadata)?;
         let (metadata, condition) = (metadata.clone(), condition.clone());
         let source = path.to_owned();
         let place = self.place("put", key)?;

@@ -10,6 +10,7 @@ mod directory;
 mod error;
 mod key;
 mod memory;
+mod metadata;
 mod object;
 mod object_store;
 mod s3;
@@ -20,10 +21,9 @@ use std::sync::Arc;
 pub use directory::DirectoryStore;
 pub use error::StorageError;
 pub use memory::MemoryStore;
+pub use metadata::Metadata;
 pub use object::Object;
-pub use object_store::{
-    Condition, DeleteFailure, ListEntry, Metadata, ObjectMeta, ObjectStore, PutReceipt,
-};
+pub use object_store::{Condition, DeleteFailure, ListEntry, ObjectMeta, ObjectStore, PutReceipt};
 pub use s3::{S3Credentials, S3Options, S3Store};
 pub use storage_url::{StorageUrl, StorageUrlError};
 

@@ -14,11 +14,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use walrust_engine::ErrorClass;
 
-use crate::key;
 use crate::{
     Condition, DeleteFailure, ListEntry, Metadata, Object, ObjectMeta, ObjectStore, PutReceipt,
     StorageError,
 };
+use crate::{key, metadata};
 
 /// A store in memory.
 #[derive(Debug, Default)]
@@ -90,6 +90,7 @@ impl ObjectStore for MemoryStore {
         condition: &Condition,
     ) -> Result<PutReceipt, StorageError> {
         key::check("put", URL, key)?;
+        metadata::check(URL, key, metadata)?;
         let mut state = self.state();
         let current = state.objects.get(key).map(|stored| stored.etag.as_str());
         let refused = match (condition, current) {
@@ -119,6 +120,7 @@ impl ObjectStore for MemoryStore {
         metadata: &Metadata,
         condition: &Condition,
     ) -> Result<PutReceipt, StorageError> {
+        key::check("put", URL, key)?;
         let body = tokio::fs::read(path).await.map_err(|error| {
             let reason = format!("cannot read {}: {error}", path.display());
             StorageError::permanent("put", URL.to_owned(), key, reason)

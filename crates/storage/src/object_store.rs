@@ -4,7 +4,6 @@
 //! upload that ends in an error, a crash included, leaves at most what a later upload of the same
 //! key may ignore.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
@@ -13,11 +12,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Object, StorageError};
-
-/// User metadata of an object: names in lower case, without the `x-amz-meta-` of S3; values are
-/// printable ASCII.
-pub type Metadata = BTreeMap<String, String>;
+use crate::{Metadata, Object, StorageError};
 
 /// What must hold in the store for an upload to take effect.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use tempfile::NamedTempFile;
@@ -35,6 +36,8 @@ pub(super) fn put(
     // The file removes itself if anything below fails.
     let mut file = tempfile::Builder::new()
         .prefix(&temporary_prefix())
+        // The umask decides, as for files of other programs.
+        .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(directory)
         .map_err(fail)?;
     copy(body, file.as_file_mut()).map_err(fail)?;

@@ -1,0 +1,136 @@
+//! Reading: GET, ranged GET, HEAD.
+//!
+//! Invariant: what is returned is all that was asked for. A body that ends early is an error of
+//! class `Transient`, an object that is too short for a range one of class `Permanent`.
+
+use std::io;
+use std::ops::Range;
+
+use aws_sdk_s3::primitives::DateTime;
+use bytes::Bytes;
+use walrust_engine::ErrorClass;
+
+use super::classify::About;
+use super::{Shared, system_time};
+use crate::{Metadata, Object, ObjectMeta, StorageError};
+
+impl Shared {
+    pub(super) async fn get(&self, about: About) -> Result<Object, StorageError> {
+        let answer = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(self.object(&about.key))
+            .send()
+            .await
+            .map_err(|error| about.request(&error))?;
+        let meta = describe(
+            &about,
+            answer.content_length,
+            answer.e_tag,
+            answer.metadata,
+            answer.last_modified.as_ref(),
+        )?;
+        let body = answer.body.into_async_read();
+        Ok(Object::new(meta, body, move |error| broken_off(&about, &error)))
+    }
+
+    pub(super) async fn get_range(
+        &self,
+        about: &About,
+        range: Range<u64>,
+    ) -> Result<Bytes, StorageError> {
+        // The last byte is included in HTTP.
+        let header = format!("bytes={}-{}", range.start, range.end - 1);
+        let answer = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(self.object(&about.key))
+            .range(header)
+            .send()
+            .await
+            .map_err(|error| about.request(&error))?;
+        let wanted = range.end - range.start;
+        let length = answer.content_length.and_then(|length| u64::try_from(length).ok());
+        let total = answer.content_range.as_deref().and_then(total_of);
+        match (answer.content_range.as_deref().and_then(start_of), total) {
+            (Some(start), _) if start == range.start && length == Some(wanted) => {}
+            (Some(_), Some(total)) if total < range.end => {
+                let reason = crate::object::past_the_end(&range, total);
+                return Err(about.error(ErrorClass::Permanent, reason));
+            }
+            // Some stores answer a range that is the whole object as if none had been wanted.
+            (None, _) if range.start == 0 && length == Some(wanted) => {}
+            _ => {
+                let reason = "the store answered with another range than was wanted";
+                return Err(about.error(ErrorClass::Permanent, reason));
+            }
+        }
+        let bytes = answer.body.collect().await;
+        let bytes =
+            bytes.map_err(|error| broken_off(about, &io::Error::other(error)))?.into_bytes();
+        if bytes.len() as u64 != wanted {
+            return Err(about.error(ErrorClass::Transient, "the body broke off"));
+        }
+        Ok(bytes)
+    }
+
+    pub(super) async fn head(&self, about: &About) -> Result<ObjectMeta, StorageError> {
+        let answer = self
+            .client
+            .head_object()
+            .bucket(&self.bucket)
+            .key(self.object(&about.key))
+            .send()
+            .await
+            .map_err(|error| about.request(&error))?;
+        describe(
+            about,
+            answer.content_length,
+            answer.e_tag,
+            answer.metadata,
+            answer.last_modified.as_ref(),
+        )
+    }
+}
+
+fn describe(
+    about: &About,
+    size: Option<i64>,
+    etag: Option<String>,
+    metadata: Option<std::collections::HashMap<String, String>>,
+    modified: Option<&DateTime>,
+) -> Result<ObjectMeta, StorageError> {
+    let size = size.and_then(|size| u64::try_from(size).ok()).ok_or_else(|| {
+        about.error(ErrorClass::Permanent, "the store does not say how long the object is")
+    })?;
+    // Names of headers have no case; some stores send them as `X-Amz-Meta-Sha256`.
+    let metadata: Metadata = metadata
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value))
+        .collect();
+    let etag = etag.unwrap_or_default();
+    Ok(ObjectMeta { key: about.key.clone(), size, etag, metadata, modified: system_time(modified) })
+}
+
+/// Whatever ends a body early, the next attempt may get it whole.
+fn broken_off(about: &About, error: &io::Error) -> StorageError {
+    let mut innermost: &(dyn std::error::Error + 'static) = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let why = crate::error::one_line(&innermost.to_string());
+    about.error(ErrorClass::Transient, format!("the body broke off: {why}"))
+}
+
+/// First byte in `bytes 0-9/100`.
+fn start_of(content_range: &str) -> Option<u64> {
+    content_range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+}
+
+/// Size of the object in `bytes 0-9/100`.
+fn total_of(content_range: &str) -> Option<u64> {
+    content_range.rsplit_once('/')?.1.parse().ok()
+}
