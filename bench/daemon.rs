@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rusqlite::Connection;
 use walrust::{ObjectStore, S3Options, StorageUrl};
-use walrust_storage::{Condition, Metadata};
+use walrust_storage::{Condition, Metadata, S3Credentials, S3Store};
+use walrust_testkit::S3Server;
 
 /// Commits that are measured.
 const COMMITS: usize = 40;
@@ -28,24 +29,40 @@ fn main() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let url = format!("file://{}/bucket", directory.path().display());
     runtime.block_on(measure("directory", &url, None));
-    if let Ok(endpoint) = std::env::var("WALRUST_TEST_S3_ENDPOINT") {
-        let bucket = format!("bench-{}", std::process::id());
-        runtime.block_on(walrust_testkit::S3Server::from_env().create_bucket(&bucket));
-        let url = format!("s3://{bucket}/lag");
-        runtime.block_on(measure("S3", &url, Some(endpoint)));
-    } else {
+    if std::env::var_os("WALRUST_TEST_S3_ENDPOINT").is_none() {
         println!("S3: not measured, WALRUST_TEST_S3_ENDPOINT is not set");
+        return;
+    }
+    let server = S3Server::from_env();
+    let bucket = server.unique_bucket("bench");
+    let create = async {
+        let store = S3Store::open(&bucket, "", &options(Some(&server))).await;
+        store.expect("the store opens").create_bucket().await.expect("the bucket is created");
+    };
+    runtime.block_on(create);
+    runtime.block_on(measure("S3", &format!("s3://{bucket}/lag"), Some(&server)));
+}
+
+fn options(server: Option<&S3Server>) -> S3Options {
+    let Some(server) = server else { return S3Options::default() };
+    S3Options {
+        endpoint: Some(server.endpoint().to_owned()),
+        credentials: Some(S3Credentials {
+            access_key: server.access_key().to_owned(),
+            secret_key: server.secret_key().to_owned(),
+            session_token: None,
+        }),
+        ..S3Options::default()
     }
 }
 
-async fn measure(what: &str, url: &str, endpoint: Option<String>) {
+async fn measure(what: &str, url: &str, server: Option<&S3Server>) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let database = directory.path().join("app.db");
     let application = application(&database);
-    let daemon = Daemon::start(&database, url, endpoint.as_deref());
-    let options = S3Options { endpoint, ..S3Options::default() };
+    let daemon = Daemon::start(&database, url, server);
     let url: StorageUrl = url.parse().expect("the URL is valid");
-    let store = walrust_storage::open(&url, &options).await.expect("the store opens");
+    let store = walrust_storage::open(&url, &options(server)).await.expect("the store opens");
     wait_for_objects(&store, 1).await;
     tokio::time::sleep(QUIET * 3).await;
     let idle = daemon.resident_kib();
@@ -105,11 +122,13 @@ async fn wait_for_objects(store: &Arc<dyn ObjectStore>, wanted: usize) -> u64 {
 struct Daemon(Child);
 
 impl Daemon {
-    fn start(database: &Path, url: &str, endpoint: Option<&str>) -> Self {
+    fn start(database: &Path, url: &str, server: Option<&S3Server>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_walrust"));
         command.arg("watch").arg(database).args(["-b", url, "--log-level", "warn"]);
-        if let Some(endpoint) = endpoint {
-            command.args(["--endpoint", endpoint]);
+        if let Some(server) = server {
+            command.args(["--endpoint", server.endpoint()]);
+            command.env("AWS_ACCESS_KEY_ID", server.access_key());
+            command.env("AWS_SECRET_ACCESS_KEY", server.secret_key());
         }
         command.stdout(Stdio::null());
         Self(command.spawn().expect("the daemon starts"))

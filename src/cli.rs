@@ -10,7 +10,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use walrust_storage::{ObjectStore, S3Options, StorageUrl};
 
-use crate::config::{self, Config};
+use crate::config::{self, ConditionalWrites, Config};
 use crate::{Error, ExitCode, runtime};
 
 mod demo;
@@ -134,6 +134,7 @@ impl StorageArgs {
             endpoint: self.endpoint.clone().or_else(|| config.s3.endpoint.clone()),
             region: config.s3.region.clone(),
             path_style: config.s3.path_style,
+            conditional_writes: config.s3.conditional_writes != Some(ConditionalWrites::Off),
             ..S3Options::default()
         };
         Ok(walrust_storage::open(&url, &options).await?)

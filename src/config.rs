@@ -49,6 +49,19 @@ pub struct S3Section {
     pub region: Option<String>,
     /// Bucket in the path instead of the host name; with an endpoint the default.
     pub path_style: Option<bool>,
+    /// Whether the store checks conditions of uploads.
+    pub conditional_writes: Option<ConditionalWrites>,
+}
+
+/// Values of `conditional_writes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConditionalWrites {
+    /// The store checks them.
+    Auto,
+    /// It cannot: they are checked by a request before each upload, between which and the upload
+    /// another writer may come.
+    Off,
 }
 
 /// `[sync]`, and the same keys in `[[databases]]`.

@@ -25,6 +25,7 @@ fn every_key_is_read() {
         endpoint = "http://127.0.0.1:9000"
         region = "eu-west-1"
         path_style = true
+        conditional_writes = "off"
 
         [sync]
         wal_sync_interval = "250ms"
@@ -48,6 +49,7 @@ fn every_key_is_read() {
     .unwrap();
     assert_eq!(config.sync.wal_sync_interval, Some(Interval(Duration::from_millis(250))));
     assert_eq!(config.sync.checkpoint_interval, Some(Interval(Duration::from_secs(30))));
+    assert_eq!(config.s3.conditional_writes, Some(ConditionalWrites::Off));
     assert_eq!(config.retry.max_retries, Some(7));
     assert_eq!(config.limits.upload_concurrency, Some(4));
     let database = &config.databases[0];
@@ -101,6 +103,7 @@ fn durations_have_units_or_are_seconds() {
 fn the_documented_file_holds_every_key_with_its_default() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/walrust.toml");
     let config = load(Some(&file)).unwrap();
+    assert_eq!(config.s3.conditional_writes, Some(ConditionalWrites::Auto));
     let sync = config.sync;
     assert_eq!(sync.wal_sync_interval, Some(Interval(SyncDefaults::WAL_SYNC_INTERVAL)));
     assert_eq!(sync.checkpoint_interval, Some(Interval(SyncDefaults::CHECKPOINT_INTERVAL)));
