@@ -2,12 +2,14 @@
 //! may not make of our data.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
 use walrust_engine::ErrorClass;
-use walrust_storage::{Condition, Metadata, ObjectStore, S3Options, S3Store};
+use walrust_storage::{Condition, Metadata, ObjectStore, S3Options, S3Store, StorageError};
 
 use crate::fake_server::{FakeServer, Reply, Request};
 
@@ -334,4 +336,61 @@ async fn an_error_in_an_answer_of_status_200_is_an_error() {
         .put_file("app/1", &large_file(&scratch), &Metadata::new(), &Condition::IfAbsent)
         .await;
     assert_eq!(answer.unwrap_err().class(), ErrorClass::Transient);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_nobody_waits_for_is_aborted() {
+    let server = FakeServer::start(|request| match request.method.as_str() {
+        "PUT" => Reply::Silence,
+        _ => multipart(request, completed),
+    })
+    .await;
+    let store = store_with_small_parts(&server).await;
+    let scratch = TempDir::new().unwrap();
+    let (path, metadata) = (large_file(&scratch), Metadata::new());
+    let mut put = store.put_file("app/1", &path, &metadata, &Condition::IfAbsent);
+    let parts = || server.requests().iter().any(|request| request.method == "PUT");
+    while !parts() {
+        let step = tokio::time::timeout(Duration::from_millis(20), &mut put).await;
+        assert!(step.is_err(), "it cannot end without an answer");
+    }
+    drop(put);
+    while aborts(&server) == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn without_conditional_writes_a_head_comes_first() {
+    let exists = Arc::new(AtomicBool::new(false));
+    let shown = Arc::clone(&exists);
+    let server = FakeServer::start(move |request| match request.method.as_str() {
+        "HEAD" if shown.load(Ordering::Relaxed) => stored(),
+        "HEAD" => Reply::error(404, "NoSuchKey"),
+        _ => stored(),
+    })
+    .await;
+    let options = S3Options { conditional_writes: false, ..server.options() };
+    let store = S3Store::open("bucket", "prefix", &options).await.unwrap();
+    let put = |condition| {
+        let store = store.clone();
+        async move { store.put("k", Bytes::from("x"), &Metadata::new(), &condition).await }
+    };
+    let refused = |answer: Result<_, StorageError>| {
+        assert_eq!(answer.unwrap_err().class(), ErrorClass::Precondition);
+    };
+    put(Condition::IfAbsent).await.unwrap();
+    refused(put(Condition::IfMatch("\"1\"".to_owned())).await);
+    exists.store(true, Ordering::Relaxed);
+    refused(put(Condition::IfAbsent).await);
+    refused(put(Condition::IfMatch("\"2\"".to_owned())).await);
+    put(Condition::IfMatch("\"1\"".to_owned())).await.unwrap();
+    put(Condition::None).await.unwrap();
+
+    let requests = server.requests();
+    let methods: Vec<_> = requests.iter().map(|request| request.method.as_str()).collect();
+    assert_eq!(methods, ["HEAD", "PUT", "HEAD", "HEAD", "HEAD", "HEAD", "PUT", "PUT"]);
+    for request in requests {
+        assert!(request.header("if-match").is_none() && request.header("if-none-match").is_none());
+    }
 }
