@@ -100,7 +100,8 @@ impl StorageError {
         self.0.class
     }
 
-    /// What was tried, as one lower-case word: `put`, `get`, `head`, `list`, `delete`, `open`.
+    /// What was tried, as one lower-case word: `put`, `get`, `head`, `list`, `delete`, `open`, or
+    /// `create` for a bucket.
     #[must_use]
     pub fn operation(&self) -> &'static str {
         self.0.operation

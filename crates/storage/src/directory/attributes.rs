@@ -18,6 +18,11 @@ const NAME: &str = "user.walrust.metadata";
 /// The key under which the random number stands; no metadata of S3 can be named so.
 const UPLOAD: &str = "#upload";
 
+/// Bytes that are enough for what walrust itself attaches to objects.
+const USUAL: usize = 512;
+/// Linux takes no more bytes in one attribute.
+const MOST: usize = 64 * 1024;
+
 /// What the extended attribute of a file says.
 #[derive(Debug, Default)]
 pub(super) struct Attributes {
@@ -35,14 +40,15 @@ impl Attributes {
 
     /// Attributes of a file; empty for files that walrust did not write.
     pub(super) fn of(file: &File) -> io::Result<Self> {
-        let mut buffer = vec![0; 64 * 1024];
-        let length = match fgetxattr(file, NAME, &mut buffer) {
-            Ok(length) => length,
+        let mut buffer = [0; USUAL];
+        let json = match fgetxattr(file, NAME, &mut buffer) {
+            Ok(length) => buffer[..length].to_vec(),
+            Err(Errno::RANGE) => read_large(file)?,
             Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS) => return Ok(Self::default()),
             Err(error) => return Err(error.into()),
         };
         // An attribute that somebody else has changed describes nothing.
-        let parsed = serde_json::from_slice::<HashMap<String, String>>(&buffer[..length]);
+        let parsed = serde_json::from_slice::<HashMap<String, String>>(&json);
         let mut entries = parsed.unwrap_or_default();
         let upload = entries.remove(UPLOAD).unwrap_or_default();
         Ok(Self { metadata: entries.into_iter().collect(), upload })
@@ -70,4 +76,11 @@ impl Attributes {
         let modified = i128::from(file.mtime()) * 1_000_000_000 + i128::from(file.mtime_nsec());
         format!("\"{inode:x}-{size:x}-{modified:x}-{}\"", self.upload)
     }
+}
+
+fn read_large(file: &File) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; MOST];
+    let length = fgetxattr(file, NAME, &mut buffer)?;
+    buffer.truncate(length);
+    Ok(buffer)
 }

@@ -106,21 +106,21 @@ impl About {
                 return self.without_credentials(error);
             }
         }
-        // From the outermost to the innermost; the inner ones say more.
-        let io = chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last();
-        let innermost = chain(error).last().map_or_else(String::new, |cause| cause.to_string());
-        match io.map(io::Error::kind) {
-            Some(io::ErrorKind::ConnectionRefused) => {
-                let by = self.endpoint.as_deref().map(|url| format!(" by {url}"));
-                self.error(class, format!("connection refused{}", by.unwrap_or_default()))
-                    .with_hint("is the endpoint right, and the store up?")
-            }
-            // rustls reports what it dislikes about a server so.
-            Some(io::ErrorKind::InvalidData) => self
-                .error(class, format!("the store cannot be trusted: {}", one_line(&innermost)))
-                .with_hint("name the certificates of its authority in AWS_CA_BUNDLE"),
-            _ => self.error(class, format!("{reason}: {}", one_line(&innermost))),
+        let cause = innermost(error);
+        if chain(error).any(|cause| cause.is::<rustls::Error>()) {
+            return self
+                .error(class, format!("no trusted connection: {cause}"))
+                .with_hint("the certificates of its authority can be named in AWS_CA_BUNDLE");
         }
+        // The inner ones say more.
+        let io = chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            let by = self.endpoint.as_deref().map(|url| format!(" by {url}"));
+            return self
+                .error(class, format!("connection refused{}", by.unwrap_or_default()))
+                .with_hint("is the endpoint right, and the store up?");
+        }
+        self.error(class, format!("{reason}: {cause}"))
     }
 
     fn without_credentials(&self, error: &CredentialsError) -> StorageError {
@@ -130,20 +130,29 @@ impl About {
                 .with_hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
             CredentialsError::ProviderTimedOut(_) => self
                 .error(ErrorClass::Transient, "the provider of credentials did not answer in time"),
-            other => {
-                let why = chain(other).last().map_or_else(String::new, |cause| cause.to_string());
-                self.error(ErrorClass::Auth, format!("no credentials: {}", one_line(&why)))
-                    .with_hint("check AWS_PROFILE, the profile, and the role")
-            }
+            other => self
+                .error(ErrorClass::Auth, format!("no credentials: {}", innermost(other)))
+                .with_hint("check AWS_PROFILE, the profile, and the role"),
         }
     }
 }
 
+/// An error and its causes, the outermost first.
 fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| {
-        let error: &'e (dyn Error + 'static) = *error;
-        error.source()
-    })
+    std::iter::successors(Some(error), |error| cause_of(*error))
+}
+
+fn cause_of<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    // An `io::Error` gives the source of what it wraps as its own, and so hides that.
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
+}
+
+/// What the last of all causes says: the others say that something has failed.
+pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
+    chain(error).last().map_or_else(String::new, |cause| one_line(&cause.to_string()))
 }
 
 /// Codes mean the same in all stores where they are used; statuses decide about the rest.
@@ -273,5 +282,50 @@ fn region_hint(region: Option<String>) -> String {
     match region {
         Some(region) => format!("set AWS_REGION={region}"),
         None => "set AWS_REGION to the region of the bucket".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::error::ConnectorError;
+    use aws_sdk_s3::operation::get_object::GetObjectError;
+
+    use super::*;
+
+    fn dispatch(cause: impl Into<Box<dyn Error + Send + Sync>>) -> StorageError {
+        let failure = ConnectorError::other(cause.into(), None);
+        let error = SdkError::<GetObjectError, HttpResponse>::dispatch_failure(failure);
+        let about = About {
+            operation: "get",
+            url: "s3://bucket".into(),
+            key: "k".into(),
+            endpoint: Some("http://host:1".into()),
+        };
+        about.request(&error)
+    }
+
+    #[test]
+    fn missing_credentials_name_the_variables() {
+        let error = dispatch(CredentialsError::not_loaded_no_source());
+        assert_eq!(error.class(), ErrorClass::Auth);
+        let text = error.to_string();
+        assert!(text.contains("AWS_ACCESS_KEY_ID") && text.contains("AWS_PROFILE"), "{text}");
+    }
+
+    #[test]
+    fn a_broken_profile_is_for_a_person_and_a_slow_provider_is_not() {
+        let error = dispatch(CredentialsError::invalid_configuration("profile loops"));
+        assert_eq!(error.class(), ErrorClass::Auth);
+        assert!(error.to_string().contains("profile loops"), "{error}");
+        let slow = CredentialsError::provider_timed_out(std::time::Duration::from_secs(5));
+        assert_eq!(dispatch(slow).class(), ErrorClass::Transient);
+    }
+
+    #[test]
+    fn the_kind_of_a_broken_connection_is_found_below_others() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = dispatch(io::Error::other(refused));
+        assert_eq!(error.class(), ErrorClass::Transient);
+        assert!(error.to_string().contains("connection refused by http://host:1"), "{error}");
     }
 }

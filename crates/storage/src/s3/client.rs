@@ -44,6 +44,13 @@ const DEFAULT_REGION: &str = "us-east-1";
 /// environment, profile and certificates.
 pub(super) async fn connect(options: &S3Options) -> Result<(Client, Option<String>), String> {
     let settings = Settings::resolve(options, |name| std::env::var(name).ok())?;
+    connect_with(options, settings).await
+}
+
+async fn connect_with(
+    options: &S3Options,
+    settings: Settings,
+) -> Result<(Client, Option<String>), String> {
     let https = match settings.certificates {
         Some((variable, path)) => {
             let read = tokio::task::spawn_blocking(move || trust::only(variable, &path)).await;
@@ -59,9 +66,6 @@ pub(super) async fn connect(options: &S3Options) -> Result<(Client, Option<Strin
     if let Some(https) = &https {
         loader = loader.http_client(https.clone());
     }
-    if let Some(endpoint) = &settings.endpoint {
-        loader = loader.endpoint_url(endpoint);
-    }
     if let Some(credentials) = &options.credentials {
         loader = loader.credentials_provider(static_credentials(credentials));
     }
@@ -75,9 +79,9 @@ pub(super) async fn connect(options: &S3Options) -> Result<(Client, Option<Strin
         )
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
-    // Asked for here, because the profile may name it.
-    let endpoint = shared.endpoint_url();
-    if let Some(endpoint) = endpoint {
+    // Not given to the loader: requests for credentials do not go to this endpoint.
+    let endpoint = settings.endpoint.or_else(|| shared.endpoint_url().map(str::to_owned));
+    if let Some(endpoint) = &endpoint {
         check_endpoint(endpoint)?;
         config = config.endpoint_url(endpoint);
         if endpoint.starts_with("http://") {
@@ -85,7 +89,7 @@ pub(super) async fn connect(options: &S3Options) -> Result<(Client, Option<Strin
         }
     }
     config = config.force_path_style(options.path_style.unwrap_or(endpoint.is_some()));
-    Ok((Client::from_conf(config.build()), endpoint.map(str::to_owned)))
+    Ok((Client::from_conf(config.build()), endpoint))
 }
 
 /// Settings for one request that sends a body of this many bytes.
@@ -131,3 +135,6 @@ fn http_client() -> SharedHttpClient {
         builder.build_http()
     })
 }
+
+#[cfg(test)]
+mod tests;

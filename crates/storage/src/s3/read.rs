@@ -10,7 +10,7 @@ use aws_sdk_s3::primitives::DateTime;
 use bytes::Bytes;
 use walrust_engine::ErrorClass;
 
-use super::classify::About;
+use super::classify::{About, innermost};
 use super::{Shared, system_time};
 use crate::{Metadata, Object, ObjectMeta, StorageError};
 
@@ -117,11 +117,7 @@ fn describe(
 
 /// Whatever ends a body early, the next attempt may get it whole.
 fn broken_off(about: &About, error: &io::Error) -> StorageError {
-    let mut innermost: &(dyn std::error::Error + 'static) = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    let why = crate::error::one_line(&innermost.to_string());
+    let why = innermost(error);
     about.error(ErrorClass::Transient, format!("the body broke off: {why}"))
 }
 
