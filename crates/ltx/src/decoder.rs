@@ -246,12 +246,10 @@ impl<R: Read> Decoder<R> {
     }
 
     fn check_index(&self, stored: &IndexDigest, length: u64) -> Result<(), Error> {
-        let what = if stored.length() != self.index.length() {
-            "it does not have the length that the pages need"
-        } else if length != self.index.length() {
-            "its length field does not tell its length"
-        } else if !stored.matches(&self.index) {
+        let what = if !stored.matches(&self.index) {
             "it does not tell where the pages are"
+        } else if length != stored.length() {
+            "its length field does not tell its length"
         } else {
             return Ok(());
         };

@@ -60,6 +60,12 @@ fn growing_payloads_stay_within_the_bound_of_one() {
     read_anything(&forged.finish(None));
 }
 
+#[test]
+fn a_number_of_the_index_without_end_is_not_collected() {
+    let forged = Forged::new(&header(3, 5, 5));
+    read_anything(&forged.finish_with(&[0x80; 200_000], 200_000, 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 

@@ -1,5 +1,7 @@
 //! Merging: what is refused, and what a merged file carries.
 
+use std::io;
+
 use walrust_ltx::{Checksum, Decoder, Error, Header, MergeOptions, Mode, Summary, merge};
 
 use crate::support::{
@@ -212,4 +214,27 @@ fn a_merged_snapshot_must_have_all_pages() {
     merge_plain(&files).unwrap();
     let grown = [file(2, 1, 1, &pages(1..=2, 1)), file(4, 2, 2, &pages([4], 1))];
     merge_plain(&grown).unwrap_err();
+}
+
+#[test]
+fn memory_is_that_of_a_page_and_a_decoder_per_input() {
+    // Every input has every page: a merge that collected them would need 50 times as much.
+    let (count, length) = (16_u8, 4000_u32);
+    let files: Vec<Vec<u8>> = (0..count)
+        .map(|version| {
+            let number = u64::from(version) + 2;
+            file(length, number, number, &pages(1..=length, version))
+        })
+        .collect();
+    let mut merged = None;
+    let info = allocation_counter::measure(|| {
+        let inputs = files.iter().map(|file| Decoder::new(file.as_slice(), Mode::Strict).unwrap());
+        merged = Some(merge(inputs.collect(), io::sink(), MergeOptions::default()).unwrap());
+    });
+    let (_, _, summary) = merged.unwrap();
+    assert_eq!(summary.pages, length);
+    let inputs = u64::from(count) * (17 * 1024 + 2 * 1024);
+    // The index of the output, in a vector that doubles and is then copied behind the pages.
+    let output = 4 * 10 * u64::from(length) + 32 * 1024;
+    assert!(info.bytes_max <= inputs + output, "{} > {inputs} + {output}", info.bytes_max);
 }
