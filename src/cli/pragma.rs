@@ -40,8 +40,8 @@ const RECOMMENDED: [(&str, &str, &str); 5] = [
     ),
     (
         "wal_autocheckpoint",
-        "0",
-        "walrust checkpoints after it has shipped. The default of 1000 is safe as well.",
+        "1000",
+        "The default. Harmless beside walrust, and bounds the WAL while walrust is not running.",
     ),
     ("foreign_keys", "ON", "Not about replication; off by default for historical reasons."),
 ];
