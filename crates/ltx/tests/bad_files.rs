@@ -150,6 +150,20 @@ fn an_lz4_frame_that_is_not_exactly_one_page_is_refused() {
 }
 
 #[test]
+fn what_was_in_the_buffer_does_not_complete_a_page() {
+    // One byte is missing, and the checksum is right for the zero that the buffer has there.
+    let page = [vec![7; 511], vec![0]].concat();
+    let reference = crate::support::lz4_frame(&page);
+    let compressed = lz4_flex::block::compress(&page[..511]);
+    let length = u32::try_from(compressed.len()).unwrap().to_le_bytes();
+    let checksum = reference.last_chunk::<4>().unwrap();
+    let frame = [&reference[..7], &length, &compressed, &[0; 4], checksum].concat();
+    let mut forged = Forged::new(&header(3, 5, 5));
+    forged.raw(2, &[0, 0, 0, 2, 0, 0], &frame, &page);
+    assert_eq!(refused(&forged.finish(None)), "BadPayload");
+}
+
+#[test]
 fn an_lz4_frame_with_a_wrong_checksum_is_refused() {
     let content = [7; 512];
     let mut payload = crate::support::lz4_frame(&content);
