@@ -218,9 +218,12 @@ impl ObjectStore for DirectoryStore {
     }
 
     async fn delete(&self, keys: &[String]) -> Result<Vec<DeleteFailure>, StorageError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         let places =
             keys.iter().map(|key| self.place("delete", key)).collect::<Result<Vec<_>, _>>()?;
         let whole = Place { root: self.root.clone(), operation: "delete", key: String::new() };
-        blocking(whole, move |_| Ok(tree::delete(places))).await
+        blocking(whole, move |whole| tree::delete(whole, places)).await
     }
 }

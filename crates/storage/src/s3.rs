@@ -194,7 +194,8 @@ impl ObjectStore for S3Store {
             .await
             .map_err(|error| payload::unreadable(&about, path, &error))?;
         let condition = self.sent_condition(&about, condition).await?;
-        if size < self.shared.multipart_threshold {
+        // An upload in parts has at least one, and an empty file has none.
+        if size < self.shared.multipart_threshold || size == 0 {
             return self.shared.put_whole_file(&about, path, size, metadata, &condition).await;
         }
         // Gigabytes that exist already need not be sent to be refused.

@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::Place;
 use super::upload::{sync_directory, temporary_prefix};
+use super::{Place, lock};
 use crate::key::RESERVED;
 use crate::{DeleteFailure, ListEntry, StorageError};
 
@@ -96,8 +96,18 @@ fn remove_if_abandoned(path: &Path, name: &str) {
     }
 }
 
-/// Deletes objects and returns those that may still be there.
-pub(super) fn delete(places: Vec<Place>) -> Vec<DeleteFailure> {
+/// Deletes objects and returns those that may still be there. `whole` is the store.
+pub(super) fn delete(
+    whole: &Place,
+    places: Vec<Place>,
+) -> Result<Vec<DeleteFailure>, StorageError> {
+    // Between the comparison and the rename of an upload nothing may be deleted, or it would be
+    // back.
+    let _lock = match lock::take(&whole.root) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(whole.error(error)),
+    };
     let mut failures = Vec::new();
     let mut fail = |place: &Place, error| {
         failures.push(DeleteFailure { key: place.key.clone(), error: place.error(error) });
@@ -130,5 +140,5 @@ pub(super) fn delete(places: Vec<Place>) -> Vec<DeleteFailure> {
             fail(place, io::Error::new(kind, text.clone()));
         }
     }
-    failures
+    Ok(failures)
 }

@@ -25,12 +25,12 @@ pub(super) fn put(
     metadata: Metadata,
     condition: &Condition,
 ) -> Result<PutReceipt, StorageError> {
-    let fail = |error| place.error(error);
+    let fail = |error| failed(place, error);
     let path = place.path();
     let directory = path.parent().unwrap_or(&place.root);
     // Before the bytes are copied: what exists already need not be copied to be refused.
     if *condition == Condition::IfAbsent && path.try_exists().map_err(fail)? {
-        return Err(refused(place, "the object exists already"));
+        return Err(exists(place, directory));
     }
     make_directories(directory).map_err(fail)?;
     // The file removes itself if anything below fails.
@@ -45,19 +45,24 @@ pub(super) fn put(
     attributes.set(file.as_file()).map_err(fail)?;
     file.as_file().sync_all().map_err(fail)?;
     let etag = attributes.etag(&file.as_file().metadata().map_err(fail)?);
-    publish(place, file, condition)?;
+    publish(place, directory, file, condition)?;
     sync_directory(directory).map_err(fail)?;
     Ok(PutReceipt { etag })
 }
 
 /// Gives the temporary file its name, if the condition holds.
-fn publish(place: &Place, file: NamedTempFile, condition: &Condition) -> Result<(), StorageError> {
-    let fail = |error| place.error(error);
+fn publish(
+    place: &Place,
+    directory: &Path,
+    file: NamedTempFile,
+    condition: &Condition,
+) -> Result<(), StorageError> {
+    let fail = |error| failed(place, error);
     if *condition == Condition::IfAbsent {
         return match file.persist_noclobber(place.path()) {
             Ok(_) => Ok(()),
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(refused(place, "the object exists already"))
+                Err(exists(place, directory))
             }
             Err(error) => Err(fail(error.error)),
         };
@@ -74,6 +79,26 @@ fn publish(place: &Place, file: NamedTempFile, condition: &Condition) -> Result<
         }
     }
     file.persist(place.path()).map(drop).map_err(|error| fail(error.error))
+}
+
+/// The object is there. Whoever compares it with what it wanted to store may take it for its own
+/// earlier attempt, which may have ended before the name was synced.
+fn exists(place: &Place, directory: &Path) -> StorageError {
+    match sync_directory(directory) {
+        Ok(()) => refused(place, "the object exists already"),
+        Err(error) => failed(place, error),
+    }
+}
+
+/// A directory that vanishes during an upload can be made again: this is no missing object.
+fn failed(place: &Place, error: io::Error) -> StorageError {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            let class = ErrorClass::Transient;
+            StorageError::new(place.operation, place.url(), &place.key, class, error)
+        }
+        _ => place.error(error),
+    }
 }
 
 fn refused(place: &Place, reason: &str) -> StorageError {

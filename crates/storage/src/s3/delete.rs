@@ -35,8 +35,10 @@ impl Shared {
                 Ok(failed) => failures.extend(failed),
                 Err(error) if knows_no_batches(&error) => {
                     tracing::info!(%error, "the store takes no batches, deleting one by one");
-                    self.deletes_singly.store(true, Ordering::Relaxed);
-                    failures.extend(self.delete_singly(batch).await);
+                    let failed = self.delete_singly(batch).await;
+                    // If these fail too, the batch was not what the store disliked.
+                    self.deletes_singly.store(failed.is_empty(), Ordering::Relaxed);
+                    failures.extend(failed);
                 }
                 Err(error) => return Err(error),
             }
