@@ -43,9 +43,6 @@ impl PageIndex {
         let Some(longest) = file_size.checked_sub(BEFORE_INDEX + FIXED_TAIL) else {
             return Err(Error::BadIndex { what: "the file is too small for one" });
         };
-        if available > file_size {
-            return Err(Error::BadIndex { what: "there are more bytes than the file has" });
-        }
         let Some((rest, fixed)) = tail.split_last_chunk::<24>() else {
             return Ok(IndexTail::NeedBytes(FIXED_TAIL));
         };
@@ -54,7 +51,7 @@ impl PageIndex {
             u64::from_be_bytes(*bytes)
         };
         let length = number(0);
-        if length == 0 || length > longest {
+        if length > longest {
             return Err(Error::BadIndex { what: "it is longer than the file" });
         }
         if length + FIXED_TAIL > available {
