@@ -106,3 +106,15 @@ fn a_frame_must_be_that_of_the_page_and_nothing_more() {
         decode_page_frame(&file[100..end], size, 2, &mut page[1..]).unwrap_err();
     }
 }
+
+#[test]
+fn the_size_field_of_a_frame_is_held_against_the_frame() {
+    let mut file = encode(&header(9, 5, 5), &pages([2], 1), None).unwrap();
+    let payload = u32::from_be_bytes(*file[106..].first_chunk().unwrap());
+    let end = 110 + payload as usize;
+    for lie in [payload - 1, payload + 1, 0, u32::MAX] {
+        file[106..110].copy_from_slice(&lie.to_be_bytes());
+        let error = decode_page_frame(&file[100..end], page_size(512), 2, &mut [0; 512]);
+        assert!(matches!(error, Err(Error::BadIndex { .. })), "{lie}: {error:?}");
+    }
+}
