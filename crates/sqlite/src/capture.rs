@@ -18,7 +18,7 @@ use std::path::Path;
 
 use walrust_engine::{HealReason, PinRecord, Position, SyncPlan, WalPosition, WalView, plan_sync};
 use walrust_ltx::{Checksum, PageSize, Pgno, Txid};
-use walrust_wal::WalIndex;
+use walrust_wal::{Salts, WalIndex};
 
 use crate::DatabaseError;
 use crate::database_files::check_database;
@@ -35,8 +35,14 @@ pub struct Capture {
     reader: DatabaseReader,
     state: StateDirectory,
     history: History,
+    /// The position comes from an earlier run and ends in no generation of the WAL. Then an empty
+    /// WAL proves nothing: others may have written, checkpointed and removed it meanwhile.
+    wal_is_unknown: bool,
     pending: Option<Pending>,
 }
+
+/// A database without a WAL, or with an empty one, has these salts.
+const NO_GENERATION: Salts = Salts(0, 0);
 
 /// What the next file continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +151,11 @@ impl Capture {
             Some(position) => History::Continue(position),
             None => History::Begin { txid: Txid::FIRST, timestamp_ms: i64::MIN },
         };
-        Ok(Self { reader, state, history, pending: None })
+        let wal_is_unknown = matches!(
+            &history,
+            History::Continue(position) if position.wal.salts == NO_GENERATION
+        );
+        Ok(Self { reader, state, history, wal_is_unknown, pending: None })
     }
 
     /// The last state that storage has confirmed, if any.
@@ -230,7 +240,7 @@ impl Capture {
             Changes::NewTable => self.state.save_with_new_table(&pending.next)?,
         }
         let salts = pending.next.wal.salts;
-        self.history = History::Continue(pending.next);
+        self.continue_from(pending.next);
         pending.file.remove()?;
         self.reader.pin.advance(&self.reader.files, salts)
     }
@@ -291,7 +301,8 @@ impl Capture {
         let now_ms = now_ms.max(position.timestamp_ms);
         let view = self.wal_view(index, &position.wal)?;
         let pin: PinRecord = self.reader.pin.record(&self.reader.files)?;
-        match plan_sync(Some(&position.wal), &view, &pin) {
+        let known = (!self.wal_is_unknown).then_some(&position.wal);
+        match plan_sync(known, &view, &pin) {
             SyncPlan::Nothing => Ok(Some(SyncOutcome::UpToDate)),
             SyncPlan::Append { from, checksum } => {
                 self.stage_frames(index, &position, Some((from, checksum)), now_ms)
@@ -299,6 +310,12 @@ impl Capture {
             SyncPlan::Restarted => self.stage_frames(index, &position, None, now_ms),
             SyncPlan::Heal(reason) => self.stage_heal(index, position, reason, now_ms),
         }
+    }
+
+    /// Makes a state the position that was read, or shipped, under the pin of this run.
+    fn continue_from(&mut self, position: Position) {
+        self.history = History::Continue(position);
+        self.wal_is_unknown = false;
     }
 
     fn wal_view(&self, index: &WalIndex, position: &WalPosition) -> Result<WalView, DatabaseError> {

@@ -156,7 +156,7 @@ impl Capture {
             let position = Position { wal, ..position };
             self.state.save(&position, &[])?;
             self.reader.pin.advance(&self.reader.files, wal.salts)?;
-            self.history = History::Continue(position);
+            self.continue_from(position);
             return Ok(Some(SyncOutcome::UpToDate));
         }
         let file = writer.finish(rolling)?;
@@ -247,7 +247,7 @@ impl Capture {
             };
             self.state.save_with_new_table(&position)?;
             self.reader.pin.advance(&self.reader.files, position.wal.salts)?;
-            self.history = History::Continue(position);
+            self.continue_from(position);
             return Ok(true);
         }
         Err(self.reader.unstable())

@@ -62,6 +62,15 @@ impl Scene {
         self.application.execute_batch(sql).unwrap();
     }
 
+    /// Closes the application's connection and opens another, which does not touch the files yet.
+    fn reopen_application(&mut self) {
+        let closed =
+            std::mem::replace(&mut self.application, Connection::open_in_memory().unwrap());
+        drop(closed);
+        assert!(!crate::sidecar(&self.database(), "-wal").exists());
+        self.application = Connection::open(self.database()).unwrap();
+    }
+
     fn insert(&self, rows: u32) {
         self.write(&format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
@@ -287,6 +296,25 @@ fn a_wal_that_restarted_while_stopped_is_healed_with_the_changed_pages_only() {
     assert_eq!(healed(&outcome), Some(HealReason::WalRestarted));
     let SyncOutcome::Staged { file, .. } = outcome else { unreachable!() };
     assert!(file.pages < 12, "{} pages", file.pages);
+    scene.assert_restorable();
+}
+
+#[test]
+fn commits_between_two_runs_that_both_find_no_wal_are_healed() {
+    let mut scene = Scene::new(4096);
+    scene.insert(50);
+    scene.checkpoint("TRUNCATE");
+    scene.reopen_application();
+    let mut capture = scene.reconciled();
+    scene.ship(&mut capture);
+    drop(capture);
+    // The last connection to close checkpoints and removes the WAL.
+    scene.write("UPDATE a SET text = 'lost?' WHERE id = 1");
+    scene.reopen_application();
+    let mut capture = scene.reconciled();
+    assert_eq!(healed(&scene.ship(&mut capture)), Some(HealReason::UnknownPosition));
+    scene.insert(5);
+    assert_eq!(healed(&scene.ship(&mut capture)), None);
     scene.assert_restorable();
 }
 
