@@ -1,1 +1,23 @@
-//! Integration tests.
+//! What a user sees: the program, its files and the objects in storage.
+//!
+//! Every test runs the real binary against a directory or against the S3 server of the test run,
+//! and waits for events with a deadline, never for time. A missing server or tool is a failure.
+
+mod bad_input;
+mod checkpoints;
+mod cli;
+mod config;
+mod crashes;
+mod daemon;
+mod damage;
+mod history;
+mod layout;
+mod litestream;
+mod names;
+mod pragma;
+mod recording_server;
+mod replicate;
+mod restore;
+mod small_history;
+mod storage;
+mod walrust;

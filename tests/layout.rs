@@ -1,0 +1,130 @@
+//! The shape of the workspace, as ARCHITECTURE.md draws it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What each package may depend on. Arrows point down only.
+const ARROWS: [(&str, &[&str]); 8] = [
+    ("walrust-ltx", &[]),
+    ("walrust-wal", &[]),
+    ("walrust-engine", &["walrust-ltx", "walrust-wal"]),
+    ("walrust-sqlite", &["walrust-engine", "walrust-ltx", "walrust-wal"]),
+    ("walrust-storage", &["walrust-engine", "walrust-ltx", "walrust-wal"]),
+    (
+        "walrust-actors",
+        &["walrust-engine", "walrust-ltx", "walrust-sqlite", "walrust-storage", "walrust-wal"],
+    ),
+    (
+        "walrust",
+        &[
+            "walrust-actors",
+            "walrust-engine",
+            "walrust-ltx",
+            "walrust-sqlite",
+            "walrust-storage",
+            "walrust-wal",
+        ],
+    ),
+    // For tests only: nothing may depend on it but tests.
+    ("walrust-testkit", &["walrust-wal"]),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The packages of the workspace with their dependencies, as cargo reads the manifests.
+fn packages() -> Vec<Value> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let arguments = ["metadata", "--no-deps", "--offline", "--format-version", "1"];
+    let output = Command::new(cargo).args(arguments).current_dir(root()).output();
+    let output = output.expect("cargo has built this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
+    metadata["packages"].as_array().expect("a list of packages").clone()
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+/// Names of the dependencies of a kind: `Some("dev")`, or `None` for those of the package itself.
+fn dependencies<'a>(package: &'a Value, kind: Option<&str>) -> BTreeSet<&'a str> {
+    let all = package["dependencies"].as_array().expect("a list of dependencies");
+    let of_kind = all.iter().filter(|dependency| dependency["kind"].as_str() == kind);
+    of_kind.map(|dependency| text(dependency, "name")).collect()
+}
+
+#[test]
+fn dependencies_point_down_only() {
+    let allowed = BTreeMap::from(ARROWS);
+    let packages = packages();
+    let names: BTreeSet<&str> = packages.iter().map(|package| text(package, "name")).collect();
+    assert_eq!(names, allowed.keys().copied().collect(), "a package without a place in the map");
+    for package in &packages {
+        let name = text(package, "name");
+        for kind in [None, Some("build")] {
+            for dependency in dependencies(package, kind).intersection(&names) {
+                assert!(allowed[name].contains(dependency), "{name} depends on {dependency}");
+            }
+        }
+    }
+}
+
+#[test]
+fn actors_alone_import_ractor() {
+    for package in packages() {
+        for kind in [None, Some("dev"), Some("build")] {
+            let imports = dependencies(&package, kind).contains("ractor");
+            let is_actors = text(&package, "name") == "walrust-actors";
+            assert!(!imports || is_actors, "{} imports ractor", text(&package, "name"));
+        }
+    }
+}
+
+/// All Rust files of the repository.
+fn sources() -> Vec<PathBuf> {
+    fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).expect("a directory of the repository") {
+            let path = entry.expect("an entry of the repository").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_hidden = name.starts_with('.') || name == "target";
+            match path.extension() {
+                _ if is_hidden => {}
+                _ if path.is_dir() => collect(&path, found),
+                Some(extension) if extension == "rs" => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    let mut found = Vec::new();
+    collect(root(), &mut found);
+    assert!(found.len() > 100, "all sources, not {}", found.len());
+    found
+}
+
+#[test]
+fn no_file_is_longer_than_one_can_read() {
+    const MOST: usize = 500;
+    for path in sources() {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= MOST, "{} has {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn panics_unwind_in_every_profile() {
+    for package in packages() {
+        let manifest = fs::read_to_string(text(&package, "manifest_path")).unwrap();
+        assert!(!manifest.contains("\"abort\""), "supervision catches panics, aborts end all");
+    }
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let caught = std::panic::catch_unwind(|| panic!("to be caught"));
+    std::panic::set_hook(hook);
+    assert!(caught.is_err());
+}

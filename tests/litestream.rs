@@ -1,0 +1,195 @@
+//! What Litestream 0.5 wrote, restored by walrust: trees that are kept as fixtures, and one that
+//! the real binary writes while the test runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use walrust_storage::Metadata;
+use walrust_testkit::{Fixture, S3Server, TestDatabase, Workload, litestream_binary};
+
+use crate::storage::{Storage, on_both_storages};
+use crate::walrust::Walrust;
+
+const FIXTURES: &str = "litestream-replica-";
+/// The fixture in the layout that Litestream uses on S3.
+const S3_LAYOUT: &str = "litestream-replica-s3-layout";
+
+fn sha256(path: &Path) -> String {
+    let bytes = fs::read(path).expect("a restored database");
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn expected(fixture: &Fixture) -> Value {
+    serde_json::from_str(&fixture.expected()).expect("JSON")
+}
+
+/// Restores the newest state and each that the fixture tells of.
+fn assert_restores(walrust: &Walrust, name: &str, expected: &Value) -> usize {
+    let latest = walrust.restored(name, &[]);
+    assert_eq!(sha256(&latest), expected["restored_db_sha256"], "{name} latest");
+    let states = expected["per_txid"].as_array().map_or(&[][..], Vec::as_slice);
+    for state in states {
+        let txid = state["txid"].as_str().expect("text");
+        let restored = walrust.restored(name, &["--txid", txid]);
+        assert_eq!(sha256(&restored), state["image_sha256"], "{name} at TXID {txid}");
+    }
+    states.len()
+}
+
+#[test]
+fn trees_in_a_directory_restore_at_each_txid() {
+    let mut states = 0;
+    for name in Fixture::names(FIXTURES).iter().filter(|name| *name != S3_LAYOUT) {
+        let fixture = Fixture::named(name);
+        let copy = tempfile::tempdir().unwrap();
+        fixture.copy_to(copy.path());
+        let mut walrust = Walrust::alone();
+        walrust.set_bucket(&format!("file://{}", copy.path().display()));
+        states += assert_restores(&walrust, "replica", &expected(&fixture));
+        let plan = walrust.run(["restore", "replica", "--plan", "--json"]).succeeded().json();
+        assert_eq!(plan["layout"], "litestream (file layout)");
+    }
+    assert!(states >= 30, "three trees of ten states and more, not {states}");
+}
+
+#[test]
+fn a_tree_in_the_layout_of_s3_restores_from_a_directory() {
+    let fixture = Fixture::named(S3_LAYOUT);
+    let expected = expected(&fixture);
+    let copy = tempfile::tempdir().unwrap();
+    fixture.copy_to(copy.path());
+    let mut walrust = Walrust::alone();
+    walrust.set_bucket(&format!("file://{}/bucket", copy.path().display()));
+    assert_restores(&walrust, expected["replica_path"].as_str().unwrap(), &expected);
+    let plan = walrust.run(["restore", "pre/fix/a", "--plan", "--json"]).succeeded().json();
+    assert_eq!(plan["layout"], "litestream (S3 layout)");
+}
+
+#[test]
+fn a_tree_in_the_layout_of_s3_restores_from_s3() {
+    let fixture = Fixture::named(S3_LAYOUT);
+    let expected = expected(&fixture);
+    let storage = Storage::s3();
+    for object in expected["objects"].as_array().unwrap() {
+        let key = object["key"].as_str().unwrap();
+        let bytes = fs::read(fixture.path().join("bucket").join(key)).unwrap();
+        let metadata: Metadata = serde_json::from_value(object["user_metadata"].clone()).unwrap();
+        storage.write(key, &bytes, &metadata);
+    }
+    let walrust = Walrust::on(&storage);
+    assert_restores(&walrust, expected["replica_path"].as_str().unwrap(), &expected);
+    let listing = walrust.run(["list", "--json"]).succeeded().json();
+    assert_eq!(listing["databases"][0]["name"], expected["replica_path"]);
+}
+
+#[test]
+fn a_damaged_file_of_litestream_is_found() {
+    let copy = tempfile::tempdir().unwrap();
+    Fixture::named("litestream-replica-upgrade-0515-0517").copy_to(copy.path());
+    let mut walrust = Walrust::alone();
+    walrust.set_bucket(&format!("file://{}", copy.path().display()));
+    let plan = walrust.run(["restore", "replica", "--plan", "--json"]).succeeded().json();
+    let output = walrust.file("out.db");
+    for file in plan["files"].as_array().unwrap() {
+        let key = file["key"].as_str().unwrap();
+        let path = copy.path().join(key);
+        let original = fs::read(&path).unwrap();
+        for offset in (0..original.len()).step_by(original.len() / 10) {
+            let mut bytes = original.clone();
+            bytes[offset] ^= 0x55;
+            fs::write(&path, &bytes).unwrap();
+            let outcome = walrust.restore("replica", &output, &[]);
+            outcome.failed(5, &[key]);
+            assert_eq!(walrust.files(), [""; 0], "byte {offset} of {key}");
+        }
+        fs::write(&path, &original).unwrap();
+    }
+}
+
+on_both_storages!(what_the_real_litestream_writes_comes_back);
+
+/// The real binary with a database to replicate.
+struct Litestream {
+    configuration: PathBuf,
+    database: PathBuf,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Litestream {
+    fn new(database: &Path, configuration: PathBuf, storage: &Storage) -> Self {
+        let replica = match storage.url().strip_prefix("file://") {
+            Some(directory) => format!("{{type: file, path: {directory}/db}}"),
+            None => {
+                let url = storage.url();
+                let endpoint = S3Server::from_env().endpoint().to_owned();
+                format!(
+                    "{{url: \"{url}/db\", endpoint: \"{endpoint}\", force-path-style: true, region: us-east-1}}"
+                )
+            }
+        };
+        let path = database.display();
+        fs::write(&configuration, format!("dbs:\n  - path: {path}\n    replica: {replica}\n"))
+            .expect("the directory is writable");
+        let rename = |(name, value)| match name {
+            "AWS_ACCESS_KEY_ID" => Some(("LITESTREAM_ACCESS_KEY_ID", value)),
+            "AWS_SECRET_ACCESS_KEY" => Some(("LITESTREAM_SECRET_ACCESS_KEY", value)),
+            _ => None,
+        };
+        let variables = storage.variables().into_iter().filter_map(rename).collect();
+        Self { configuration, database: database.to_owned(), variables }
+    }
+
+    #[track_caller]
+    fn run(&self, command: &str, arguments: &[&str]) {
+        let output = Command::new(litestream_binary())
+            .args([command, "-config"])
+            .arg(&self.configuration)
+            .args(arguments)
+            .env_clear()
+            .envs(self.variables.iter().map(|(name, value)| (*name, value)))
+            .output()
+            .expect("litestream starts");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
+
+    /// Ships what is new.
+    #[track_caller]
+    fn replicate(&self, more: &[&str]) {
+        self.run("replicate", &[&["-once"], more].concat());
+    }
+
+    #[track_caller]
+    fn restore(&self, output: &Path, more: &[&str]) {
+        let (output, database) =
+            (output.display().to_string(), self.database.display().to_string());
+        self.run("restore", &[&["-o", &output], more, &[&database]].concat());
+    }
+}
+
+fn what_the_real_litestream_writes_comes_back(storage: &Storage) {
+    let mut database = TestDatabase::with_history(4096, 1, 20);
+    let configuration = database.directory().join("litestream.yml");
+    let litestream = Litestream::new(database.path(), configuration, storage);
+    let mut workload = Workload::new(2);
+    for round in 0..4 {
+        for _ in 0..10 {
+            database.step(&mut workload);
+        }
+        litestream.replicate(if round == 2 { &["-force-snapshot"] } else { &[] });
+    }
+
+    let walrust = Walrust::on(storage);
+    let theirs = walrust.file("litestream.db");
+    litestream.restore(&theirs, &[]);
+    assert_eq!(sha256(&walrust.restored("db", &[])), sha256(&theirs), "the newest state");
+    let listing = walrust.list("db");
+    for txid in ["oldest_txid", "newest_txid"].map(|key| listing[key].as_str().expect("a TXID")) {
+        let theirs = walrust.file(&format!("litestream-{txid}.db"));
+        litestream.restore(&theirs, &["-txid", txid]);
+        assert_eq!(sha256(&walrust.restored("db", &["--txid", txid])), sha256(&theirs), "{txid}");
+    }
+    assert!(listing["states"].as_u64() >= Some(4), "{listing:#}");
+}

@@ -1,0 +1,69 @@
+//! The name under which a database is stored.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use walrust_testkit::{TestDatabase, assert_same_database};
+
+use crate::storage::Storage;
+use crate::walrust::Walrust;
+
+/// A database below a directory of its own, which nobody has open.
+fn database(parent: &Path, folder: &str, seed: u64) -> PathBuf {
+    let (_directory, source) = TestDatabase::with_history(1024, seed, 10).close();
+    let path = parent.join(folder).join("app.db");
+    fs::create_dir_all(path.parent().expect("it has one")).expect("a new directory");
+    fs::copy(source, &path).expect("nobody has it open");
+    path
+}
+
+#[test]
+fn equal_stems_get_names_that_tell_them_apart() {
+    let parent = tempfile::tempdir().unwrap();
+    let smiths = database(parent.path(), "smiths", 1);
+    let romneys = database(parent.path(), "romneys", 2);
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    let mut daemon = walrust.watch(&[&smiths, &romneys]);
+    storage.wait_for_txid(&mut daemon, "smiths/app", 1);
+    storage.wait_for_txid(&mut daemon, "romneys/app", 1);
+    daemon.stop();
+    let listing = walrust.run(["list", "--json"]).succeeded().json();
+    let databases = listing["databases"].as_array().unwrap();
+    let names: Vec<_> = databases.iter().map(|database| &database["name"]).collect();
+    assert_eq!(names, ["romneys/app", "smiths/app"]);
+    assert_same_database(&smiths, &walrust.restored("smiths/app", &[]));
+    assert_same_database(&romneys, &walrust.restored("romneys/app", &[]));
+}
+
+#[test]
+fn a_configured_prefix_is_the_name_for_every_command() {
+    let parent = tempfile::tempdir().unwrap();
+    let source = database(parent.path(), "data", 3);
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    walrust.configure(&format!(
+        "[[databases]]\npath = {:?}\nprefix = \"production/main\"\n",
+        source.display().to_string()
+    ));
+    let mut daemon = walrust.watch(&[]);
+    storage.wait_for_txid(&mut daemon, "production/main", 1);
+    daemon.stop();
+    walrust.snapshot(&source, &[]).succeeded();
+    assert!(storage.keys("").iter().all(|key| key.starts_with("production/main/")));
+    assert_same_database(&source, &walrust.restored("production/main", &[]));
+}
+
+#[test]
+fn two_databases_never_share_a_name() {
+    let parent = tempfile::tempdir().unwrap();
+    let one = database(parent.path(), "one", 4);
+    let two = database(parent.path(), "two", 5);
+    let walrust = Walrust::on(&Storage::directory());
+    let sections = [&one, &two].map(|path| {
+        format!("[[databases]]\npath = {:?}\nprefix = \"same\"\n", path.display().to_string())
+    });
+    walrust.configure(&sections.concat());
+    let (one, two) = (one.display().to_string(), two.display().to_string());
+    walrust.run(["watch"]).failed(2, &["\"same\"", &one, &two, "prefix"]);
+}
