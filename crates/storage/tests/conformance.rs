@@ -233,12 +233,13 @@ async fn if_match_replaces_only_the_object_it_names(store: TestStore) {
 
 async fn compare_and_swap_loses_no_update(store: TestStore) {
     const WRITERS: usize = 4;
-    const UPDATES: usize = 3;
+    // The gap that a store must not have is a few system calls wide in a directory.
+    let updates = if store.url().starts_with("s3:") { 3 } else { 100 };
     put(&store, "set", "").await;
     let writers = (0..WRITERS).map(|writer| {
         let store = store.share();
         tokio::spawn(async move {
-            for update in 0..UPDATES {
+            for update in 0..updates {
                 add_line(&store, &format!("{writer}.{update}")).await;
             }
         })
@@ -248,7 +249,7 @@ async fn compare_and_swap_loses_no_update(store: TestStore) {
     }
     let text = read(&store, "set").await;
     let lines: BTreeSet<&str> = std::str::from_utf8(&text).unwrap().lines().collect();
-    assert_eq!(lines.len(), WRITERS * UPDATES);
+    assert_eq!(lines.len(), WRITERS * updates);
 }
 
 async fn add_line(store: &Arc<dyn ObjectStore>, line: &str) {

@@ -112,3 +112,14 @@ async fn a_replaced_object_never_has_an_earlier_etag() {
         assert!(seen.insert(etag));
     }
 }
+
+#[tokio::test]
+async fn a_file_that_shrinks_while_it_is_read_is_an_error() {
+    let scratch = TempDir::new().unwrap();
+    let store = DirectoryStore::new(scratch.path());
+    put(&store, "k").await;
+    let object = store.get("k").await.unwrap();
+    fs::File::options().write(true).open(scratch.path().join("k")).unwrap().set_len(0).unwrap();
+    let error = object.bytes().await.unwrap_err();
+    assert!(error.to_string().starts_with(&format!("get {}/k: ", store.url())), "{error}");
+}

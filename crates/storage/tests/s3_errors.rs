@@ -186,3 +186,16 @@ async fn an_endpoint_needs_a_scheme_and_no_password() {
         assert!(text.contains(help) && !text.contains("pass-word"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn replacing_what_is_gone_is_a_condition_that_does_not_hold() {
+    for (code, class) in
+        [("NoSuchKey", ErrorClass::Precondition), ("NoSuchBucket", ErrorClass::NotFound)]
+    {
+        let server = FakeServer::start(move |_| Reply::error(404, code)).await;
+        let condition = Condition::IfMatch("\"1\"".to_owned());
+        let store = server.store().await;
+        let put = store.put("k", Bytes::from_static(b"x"), &Metadata::new(), &condition).await;
+        assert_eq!(put.unwrap_err().class(), class, "{code}");
+    }
+}
