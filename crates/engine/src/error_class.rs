@@ -5,7 +5,8 @@ use std::fmt;
 /// The class of a failure; every retry, breaker and alarm decision looks at this and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
-    /// The request may succeed if it is sent again: resets, timeouts, 5xx.
+    /// The request may succeed if it is sent again: resets, timeouts, 5xx, 409 on a conditional
+    /// write (another one is under way).
     Transient,
     /// The store asks for fewer requests: 429, 503 `SlowDown`.
     Throttled,
@@ -13,7 +14,7 @@ pub enum ErrorClass {
     Auth,
     /// The object or the bucket does not exist: 404.
     NotFound,
-    /// A condition of a conditional request does not hold: 412, 409 on a conditional write.
+    /// A condition of a conditional request does not hold: 412.
     Precondition,
     /// Sending the same request again cannot help.
     Permanent,
