@@ -3,6 +3,7 @@
 //! Small files are fetched ahead of their turn, several at a time; large ones stream. Whatever
 //! goes wrong, the output is untouched and nothing stays behind.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use walrust_engine::{
     Layout, RestorePlan, RestorePlanError, RestoreTarget, StoredFile, Tree, manifest_key,
     plan_restore, restorable_txids,
 };
-use walrust_ltx::Mode;
+use walrust_ltx::{FileName, Mode};
 use walrust_sqlite::{IntegrityCheck, Restore, RestoreError, Restored, hex};
 use walrust_storage::{ObjectStore, StorageError};
 
@@ -39,6 +40,9 @@ pub struct Planned {
     pub layout: Layout,
     /// The files, in order.
     pub plan: RestorePlan,
+    /// SHA-256 of each file, hex, as far as the manifest knows it. A rolling checksum is linear,
+    /// so the file of another lineage can, rarely, fit a chain; it does not have this hash.
+    pub sha256: BTreeMap<FileName, String>,
 }
 
 /// How a restore writes its result.
@@ -107,7 +111,10 @@ pub async fn plan(
     if let (Some(manifest), RestoreTarget::Latest) = (&manifest, target) {
         refuse_lost_tail(store, name, &tree, manifest, &plan)?;
     }
-    Ok(Planned { name: name.to_owned(), layout: tree.layout, plan })
+    let entries = manifest.iter().flat_map(|manifest| &manifest.files);
+    let sha256 = entries.filter(|entry| !entry.sha256.is_empty());
+    let sha256 = sha256.filter_map(|entry| Some((entry.file_name()?, entry.sha256.clone())));
+    Ok(Planned { name: name.to_owned(), layout: tree.layout, plan, sha256: sha256.collect() })
 }
 
 /// A file that vanished from the end of a history leaves no gap; only the manifest knows it.
@@ -149,10 +156,12 @@ pub async fn execute(
     let (fetched, mut bodies) = mpsc::channel(1);
     let fetching = tokio::spawn(fetch_ahead(Arc::clone(&store), files, fetched));
     let handle = Handle::current();
+    let recorded = planned.sha256.clone();
     let work = move || {
         while let Some(next) = bodies.blocking_recv() {
             let (file, body) = next?;
-            apply(&mut restore, &handle, store.as_ref(), &file, body, &progress)?;
+            let found = apply(&mut restore, &handle, store.as_ref(), &file, body, &progress)?;
+            compare_sha256(&file, recorded.get(&file.name), found)?;
         }
         Ok(restore.finish(options.integrity_check)?)
     };
@@ -190,6 +199,7 @@ async fn fetch_ahead(
     }
 }
 
+/// Applies a file and returns the SHA-256 of its bytes.
 fn apply(
     restore: &mut Restore,
     handle: &Handle,
@@ -197,16 +207,16 @@ fn apply(
     file: &StoredFile,
     body: Body,
     progress: &(impl Fn(u64) + Send + Sync),
-) -> Result<(), Error> {
+) -> Result<String, Error> {
     match body {
         Some((bytes, sha256)) => {
-            apply_from(restore, file, bytes.as_ref(), sha256.as_deref(), progress)
+            apply_from(restore, file, bytes.as_ref(), sha256.as_ref(), progress)
         }
         None => {
             let object = handle.block_on(store.get(&file.key))?;
             let sha256 = object.meta.metadata.get(SHA256).cloned();
             let input = SyncIoBridge::new_with_handle(object.body, handle.clone());
-            apply_from(restore, file, input, sha256.as_deref(), progress)
+            apply_from(restore, file, input, sha256.as_ref(), progress)
         }
     }
 }
@@ -215,19 +225,28 @@ fn apply_from(
     restore: &mut Restore,
     file: &StoredFile,
     input: impl Read,
-    sha256: Option<&str>,
+    sha256: Option<&String>,
     progress: &(impl Fn(u64) + Send + Sync),
-) -> Result<(), Error> {
+) -> Result<String, Error> {
     let mut input = HashingReader { input, hasher: Sha256::new(), progress };
     restore.apply(&file.key, file.name, &mut input)?;
     let found = hex(&input.hasher.finalize());
-    match sha256 {
-        Some(expected) if expected != found => Err(Error::Restore(RestoreError::WrongSha256 {
+    compare_sha256(file, sha256, found)
+}
+
+/// Compares the hash of the bytes read with one that was recorded when they were stored.
+fn compare_sha256(
+    file: &StoredFile,
+    expected: Option<&String>,
+    found: String,
+) -> Result<String, Error> {
+    match expected {
+        Some(expected) if *expected != found => Err(Error::Restore(RestoreError::WrongSha256 {
             file: file.key.clone(),
-            expected: expected.to_owned(),
+            expected: expected.clone(),
             found,
         })),
-        _ => Ok(()),
+        _ => Ok(found),
     }
 }
 

@@ -115,7 +115,8 @@ impl DatabaseState {
                 tracing::info!(db = self.name(), %txid, "a snapshot begins the chain");
             }
             Reconciliation::Agrees | Reconciliation::Adopted => {
-                tracing::info!(db = self.name(), txid = ?self.txid, "continues");
+                let txid = self.txid.map(tracing::field::display);
+                tracing::info!(db = self.name(), txid, "continues");
             }
         }
         self.phase = DatabasePhase::Replicating;

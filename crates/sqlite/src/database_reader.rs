@@ -51,8 +51,10 @@ impl DatabaseReader {
         let page_size = PageSize::try_from(header.page_size).map_err(|error| {
             DatabaseError::Unsupported { path: path.to_owned(), what: error.to_string() }
         })?;
-        let pin = ConnectionPin::open(path)?;
+        let mut pin = ConnectionPin::open(path)?;
         let files = DatabaseFiles::new(path, database)?;
+        // At once: what is written from here on is seen to come after the pin.
+        pin.record(&files)?;
         Ok(Self { pin, files, page_size })
     }
 

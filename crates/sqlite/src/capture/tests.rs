@@ -319,6 +319,25 @@ fn commits_between_two_runs_that_both_find_no_wal_are_healed() {
 }
 
 #[test]
+fn the_first_wal_of_a_database_is_continued_frame_by_frame() {
+    let mut scene = Scene::new(4096);
+    scene.checkpoint("TRUNCATE");
+    scene.reopen_application();
+    let mut capture = scene.reconciled();
+    let SyncOutcome::Staged { file, .. } = capture.sync(1_000).unwrap() else {
+        panic!("the base is staged")
+    };
+    scene.store(&file);
+    // Commits between the upload and its confirmation.
+    scene.insert(5);
+    scene.insert(5);
+    capture.confirm().unwrap();
+    let outcome = scene.ship(&mut capture);
+    assert_eq!((txids(&outcome), healed(&outcome)), ((2, 3), None));
+    scene.assert_restorable();
+}
+
+#[test]
 fn a_wal_rewritten_in_place_beyond_the_position_is_healed() {
     let mut scene = Scene::new(4096);
     let mut capture = scene.reconciled();
