@@ -6,6 +6,7 @@
 
 use std::fs;
 
+use walrust_ltx::{Decoder, Encoder, Header, Mode};
 use walrust_storage::Metadata;
 use walrust_testkit::Prng;
 
@@ -195,8 +196,30 @@ fn a_file_of_another_lineage_is_found() {
     }
     let snapshot = history.key(1, 4);
     history.storage.write(&snapshot, other.bytes(&snapshot), &Metadata::new());
+    // The link to the next file tells, without the manifest.
+    history.storage.delete(&history.manifest());
     let next = history.key(5, 5);
     history.restore_fails(&[]).failed(5, &[&next, "does not continue"]);
+}
+
+#[test]
+fn a_file_that_fits_the_chain_but_is_not_the_one_in_the_manifest_is_found() {
+    let mut history = SmallHistory::new();
+    history.forget_metadata();
+    let key = history.key(5, 5);
+    // The same pages under another time: every checksum of the format is right.
+    let mut decoder = Decoder::new(history.bytes(&key), Mode::Strict).expect("an LTX file");
+    let header =
+        Header { timestamp_ms: decoder.header().timestamp_ms + 1, ..decoder.header().clone() };
+    let mut page = vec![0; header.page_size.bytes()];
+    let mut encoder = Encoder::new(Vec::new(), header).expect("a valid header");
+    while let Some(pgno) = decoder.next_page(&mut page).expect("a valid page") {
+        encoder.page(pgno, &page).expect("the same page");
+    }
+    let post_apply = decoder.finish().expect("a valid file").post_apply;
+    let (forged, _) = encoder.finish(post_apply).expect("a valid file");
+    history.storage.write(&key, &forged, &Metadata::new());
+    history.restore_fails(&[]).failed(5, &[&key, "SHA-256"]);
 }
 
 #[test]
