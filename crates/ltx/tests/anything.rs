@@ -75,11 +75,15 @@ fn check_index(bytes: &[u8], header: &Header, pages: &Pages) {
     }
 }
 
-/// What was accepted can be written again.
+/// What was accepted can be written again, and the new file says the same.
 fn check_encoding(header: Header, pages: &Pages, trailer: Trailer) {
-    let mut encoder = Encoder::new(Vec::new(), header).expect("the header is valid");
+    let mut encoder = Encoder::new(Vec::new(), header.clone()).expect("the header is valid");
     for (pgno, page) in pages {
         encoder.page(*pgno, page).expect("the pages are in order");
     }
-    encoder.finish(trailer.post_apply).expect("the file is complete");
+    let (file, summary) = encoder.finish(trailer.post_apply).expect("the file is complete");
+    assert_eq!((summary.size, summary.pages as usize), (file.len() as u64, pages.len()));
+    assert_eq!(summary.trailer.post_apply, trailer.post_apply);
+    let again = read_stream(&file, Mode::Strict).expect("what was written is valid");
+    assert_eq!((&again.0, &again.1, again.2), (&header, pages, summary.trailer));
 }

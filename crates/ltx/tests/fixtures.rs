@@ -83,7 +83,7 @@ pub(crate) fn manifest() -> Manifest {
     serde_json::from_slice(&fixture("manifest.json")).unwrap()
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -169,7 +169,7 @@ fn the_index_finds_every_page_from_the_end_of_the_file() {
 }
 
 /// The database file of a sequence of files.
-fn image(pages: &Pages, commit: u32, page_size: u32) -> Vec<u8> {
+pub(crate) fn image(pages: &Pages, commit: u32, page_size: u32) -> Vec<u8> {
     let empty = vec![0; page_size as usize];
     (1..=commit).flat_map(|pgno| pages.get(&pgno).unwrap_or(&empty).clone()).collect()
 }

@@ -10,5 +10,6 @@ mod hostile;
 mod index;
 mod merging;
 mod properties;
+mod replicas;
 mod support;
 mod texts;
