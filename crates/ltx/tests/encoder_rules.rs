@@ -51,16 +51,37 @@ fn the_lock_page_of_every_page_size_is_refused() {
 fn a_snapshot_goes_over_the_lock_page_and_misses_nothing_else() {
     let size = page_size(65536);
     let lock_page = size.lock_page();
-    let header = Header::new(size, lock_page + 1, txid(1), txid(1));
-    let page = vec![0; size.bytes()];
-    let mut encoder = Encoder::new(io::sink(), header).unwrap();
+    let header = tracking(Header::new(size, lock_page + 1, txid(1), txid(1)), None);
+    let page = |pgno: u32| {
+        let mut page = vec![0; size.bytes()];
+        page[..4].copy_from_slice(&pgno.to_be_bytes());
+        page
+    };
+    let mut encoder = Encoder::new(Vec::new(), header).unwrap();
+    let mut sum = Checksum::EMPTY;
     for pgno in 1..lock_page {
-        encoder.page(pgno, &page).unwrap();
+        sum = sum.toggle(encoder.page(pgno, &page(pgno)).unwrap());
     }
-    assert!(encoder.page(lock_page, &page).is_err());
-    encoder.page(lock_page + 1, &page).unwrap();
-    let (_, summary) = encoder.finish(None).unwrap();
+    assert!(encoder.page(lock_page, &page(lock_page)).is_err());
+    sum = sum.toggle(encoder.page(lock_page + 1, &page(lock_page + 1)).unwrap());
+    let (file, summary) = encoder.finish(Some(sum)).unwrap();
     assert_eq!(summary.pages, lock_page);
+
+    // The decoder follows: over a gigabyte of pages, none of them kept.
+    let mut found = vec![0; size.bytes()];
+    let mut expected = (1..=lock_page + 1).filter(|&pgno| pgno != lock_page);
+    let mut trailer = None;
+    let info = allocation_counter::measure(|| {
+        let mut decoder = Decoder::new(file.as_slice(), Mode::Strict).unwrap();
+        while let Some(pgno) = decoder.next_page(&mut found).unwrap() {
+            assert_eq!(Some(pgno), expected.next());
+            assert_eq!(found[..4], pgno.to_be_bytes());
+        }
+        trailer = Some(decoder.finish().unwrap());
+    });
+    assert_eq!((expected.next(), trailer), (None, Some(summary.trailer)));
+    let declared = 17 * 1024 + 66 * 1024;
+    assert!(info.bytes_max <= declared, "{} bytes allocated", info.bytes_max);
 }
 
 #[test]
