@@ -2,7 +2,8 @@
 
 use allocation_counter::{AllocationInfo, measure};
 use walrust_ltx::{
-    Decoder, Encoder, Error, Header, IndexTail, Mode, PageIndex, Pgno, Trailer, decode_page_frame,
+    Decoder, Encoder, Error, Header, IndexTail, Mode, PageIndex, PageSize, Pgno, Trailer,
+    decode_page_frame,
 };
 
 /// Read buffer, texts of errors and the entry of an index.
@@ -15,6 +16,7 @@ pub(crate) fn read_anything(bytes: &[u8]) {
     let strict = read_stream(bytes, Mode::Strict);
     let lenient = read_stream(bytes, Mode::Lenient);
     read_index(bytes);
+    read_frame(bytes);
     let Ok((header, pages, trailer)) = strict else { return };
     assert_eq!(lenient.expect("lenient reading forgives more, not less").2, trailer);
     check_index(bytes, &header, &pages);
@@ -27,7 +29,7 @@ fn read_stream(bytes: &[u8], mode: Mode) -> Result<(Header, Pages, Trailer), Err
     assert_bounded(&opening, FIXED);
     let mut decoder = opened.expect("the closure has run")?;
     let header = decoder.header().clone();
-    let payload = u64::from(header.page_size.get()) * 256 / 255 + 16;
+    let payload = payload_bound(header.page_size);
     let mut page = vec![0; header.page_size.bytes()];
     let mut pages = Vec::new();
     loop {
@@ -58,7 +60,30 @@ fn read_index(bytes: &[u8]) {
     let Some(Ok(IndexTail::Complete(index))) = result else { return };
     for entry in index.entries() {
         assert!(entry.offset >= 100 && entry.offset + entry.size < bytes.len() as u64);
+        let range = [entry.offset, entry.offset + entry.size];
+        let [start, end] = range.map(|at| usize::try_from(at).expect("it lies in the file"));
+        read_frame(&bytes[start..end]);
     }
+}
+
+/// Any bytes as the frame of the page that they name, or of another.
+fn read_frame(bytes: &[u8]) {
+    let named = bytes.first_chunk().map_or(1, |pgno| Pgno::from_be_bytes(*pgno));
+    for size in [PageSize::ALL[0], PageSize::ALL[3], PageSize::ALL[7]] {
+        let mut page = vec![0; size.bytes()];
+        let mut result = None;
+        let reading = measure(|| result = Some(decode_page_frame(bytes, size, named, &mut page)));
+        assert_bounded(&reading, 1024 + payload_bound(size));
+        if let Some(Ok(())) = result {
+            let other = named.wrapping_add(1);
+            decode_page_frame(bytes, size, other, &mut page).expect_err("it is another page");
+        }
+    }
+}
+
+/// The most bytes of a compressed page.
+fn payload_bound(size: PageSize) -> u64 {
+    u64::from(size.get()) * 256 / 255 + 16
 }
 
 fn check_index(bytes: &[u8], header: &Header, pages: &Pages) {

@@ -1,6 +1,6 @@
 //! Files that must be refused, each for its own reason.
 
-use walrust_ltx::{Checksum, Error, Mode};
+use walrust_ltx::{Checksum, Error, Header, Mode, PageSize};
 
 use crate::fixtures::manifest;
 use crate::support::{Forged, Pages, decode, fixture, header, leb128, pages, rolling, txid};
@@ -139,6 +139,19 @@ fn a_block_that_is_not_exactly_one_page_is_refused() {
 }
 
 #[test]
+fn a_payload_may_be_as_large_as_a_compressor_makes_it_and_no_larger() {
+    for (page_size, largest) in [(512, 530), (4096, 4128), (65536, 65809)] {
+        let size = PageSize::try_from(page_size).unwrap();
+        for (claim, expected) in [(largest, "Truncated"), (largest + 1, "PayloadTooLarge")] {
+            let mut file = Header::new(size, 3, txid(5), txid(5)).to_bytes().to_vec();
+            file.extend_from_slice(&[0, 0, 0, 2, 0, 1]);
+            file.extend_from_slice(&u32::to_be_bytes(claim));
+            assert_eq!(refused(&file), expected, "{claim} bytes for a page of {page_size}");
+        }
+    }
+}
+
+#[test]
 fn an_lz4_frame_that_is_not_exactly_one_page_is_refused() {
     for length in [511, 513, 0, 1024] {
         let content = vec![7; length];
@@ -263,11 +276,12 @@ fn post_apply_checksums_are_held_against_the_header() {
 
 #[test]
 fn headers_that_contradict_themselves_are_refused() {
-    type Change = fn(&mut walrust_ltx::Header);
-    let changes: [(Change, &str); 6] = [
+    type Change = fn(&mut Header);
+    let changes: [(Change, &str); 7] = [
         (|h| h.max_txid = txid(4), "BadTxidRange"),
         (|h| h.wal_offset = -1, "BadWalFields"),
         (|h| (h.wal_offset, h.wal_size) = (32, -1), "BadWalFields"),
+        (|h| h.wal_salt1 = 1, "BadWalFields"),
         (|h| h.wal_salt2 = 1, "BadWalFields"),
         (|h| h.pre_apply = Some(Checksum::EMPTY), "BadChecksumField"),
         (|h| h.tracking = true, "BadChecksumField"),
@@ -291,5 +305,5 @@ fn unknown_header_flags_are_refused_and_reserved_bytes_are_not() {
     }
     let mut bytes = header(3, 5, 5).to_bytes();
     bytes[80..].fill(0xaa);
-    assert_eq!(walrust_ltx::Header::from_bytes(&bytes).unwrap(), header(3, 5, 5));
+    assert_eq!(Header::from_bytes(&bytes).unwrap(), header(3, 5, 5));
 }

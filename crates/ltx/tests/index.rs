@@ -103,7 +103,16 @@ fn a_frame_must_be_that_of_the_page_and_nothing_more() {
             let error = decode_page_frame(&file[100..wrong], size, 2, &mut page).unwrap_err();
             assert!(error.is_corruption(), "{wrong}: {error}");
         }
-        decode_page_frame(&file[100..end], size, 2, &mut page[1..]).unwrap_err();
+        for (size, length) in [(size, 511), (page_size(1024), 512)] {
+            let wrong = decode_page_frame(&file[100..end], size, 2, &mut page[..length]);
+            assert!(matches!(wrong, Err(Error::WrongPageLength { .. })), "{length}: {wrong:?}");
+        }
+        for flags in [2, 3, 0xff] {
+            let mut frame = file[100..end].to_vec();
+            frame[5] = flags;
+            let unknown = decode_page_frame(&frame, size, 2, &mut page);
+            assert!(matches!(unknown, Err(Error::BadPageHeader { .. })), "{flags}: {unknown:?}");
+        }
     }
 }
 
