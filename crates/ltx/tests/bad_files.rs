@@ -275,6 +275,16 @@ fn post_apply_checksums_are_held_against_the_header() {
 }
 
 #[test]
+fn a_checksum_without_the_first_bit_is_not_taken_for_none() {
+    let mut bytes = header(3, 5, 5).to_bytes();
+    bytes[47] = 1;
+    assert_eq!(kind(&Header::from_bytes(&bytes).unwrap_err()), "BadChecksumField");
+    let file = Forged::new(&header(3, 5, 5)).finish_with(&[0], 1, 1);
+    assert_eq!(kind(&decode(&file, Mode::Strict).unwrap_err()), "BadChecksumField");
+    assert_eq!(decode(&file, Mode::Lenient).unwrap().trailer.post_apply, None);
+}
+
+#[test]
 fn headers_that_contradict_themselves_are_refused() {
     type Change = fn(&mut Header);
     let changes: [(Change, &str); 7] = [

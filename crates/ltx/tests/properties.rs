@@ -1,6 +1,6 @@
 //! What holds for all databases, sizes and histories.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -11,13 +11,20 @@ use crate::support::{
     with_frames,
 };
 
-/// Gives one byte at a time.
-struct Trickle<'a>(&'a [u8]);
+/// Gives one byte at a time, and is interrupted before each, even before the end.
+struct Trickle<'a> {
+    bytes: &'a [u8],
+    interrupted: bool,
+}
 
 impl Read for Trickle<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.interrupted = !self.interrupted;
+        if self.interrupted {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let length = buffer.len().min(1);
-        self.0.read(&mut buffer[..length])
+        self.bytes.read(&mut buffer[..length])
     }
 }
 
@@ -163,7 +170,8 @@ proptest! {
     #[test]
     fn it_does_not_matter_how_the_bytes_arrive((header, pages) in any_file()) {
         let file = with_frames(&header, &pages, post_apply_of(&header, &pages));
-        let mut decoder = Decoder::new(Trickle(&file), Mode::Strict).unwrap();
+        let input = Trickle { bytes: &file, interrupted: false };
+        let mut decoder = Decoder::new(input, Mode::Strict).unwrap();
         let mut page = vec![0; header.page_size.bytes()];
         let mut found = Pages::new();
         while let Some(pgno) = decoder.next_page(&mut page).unwrap() {
