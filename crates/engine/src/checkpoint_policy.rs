@@ -1,7 +1,14 @@
 //! When walrust checkpoints a database, so that its WAL restarts while a pin is held.
 //!
-//! Invariant: a checkpoint is proposed only for frames that storage has confirmed, so that giving
-//! up the old pin for the new one can lose nothing.
+//! Invariant: a checkpoint that lets the WAL restart is proposed only when every frame is captured,
+//! or under the write-lock barrier, which captures the rest first. So giving up the old pin for the
+//! new one can lose nothing.
+//!
+//! Two kinds of checkpoint follow from what each costs. A quiet one runs when all frames are in
+//! storage; it takes no lock that a writer could notice. Under writes that never pause that moment
+//! never comes, so after [`CheckpointSettings::interval`], or past
+//! [`CheckpointSettings::truncate_pages`], the writers are stopped for the milliseconds in which the
+//! rest is staged durably and copied.
 
 use std::time::{Duration, Instant};
 
@@ -13,20 +20,62 @@ pub struct CheckpointSettings {
     /// Checkpoint a WAL with frames when the last checkpoint is this long ago; zero: never for
     /// this reason.
     pub interval: Duration,
+    /// Stop the writers and truncate the WAL when it has this many frames, or when its file is that
+    /// large after a checkpoint; zero: never.
+    pub truncate_pages: u32,
+    /// Give the pin up when the WAL has this many frames and cannot be checkpointed: the disk of
+    /// the application comes before an uninterrupted history; zero: never.
+    pub limit_pages: u32,
 }
 
 impl Default for CheckpointSettings {
     fn default() -> Self {
-        Self { min_pages: 1000, interval: Duration::from_secs(60) }
+        Self {
+            min_pages: 1000,
+            interval: Duration::from_secs(60),
+            truncate_pages: 121_359,
+            limit_pages: 4 * 121_359,
+        }
     }
+}
+
+/// How full a WAL is, in frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalFill {
+    /// Committed frames.
+    pub frames: u32,
+    /// Frames that storage has confirmed.
+    pub shipped: u32,
+    /// Frames that are in the database file as well.
+    pub backfilled: u32,
+    /// Size of the WAL file, in frames. After a restart the file keeps its size.
+    pub file_frames: u32,
+}
+
+/// A checkpoint that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointKind {
+    /// Everything is in storage: copy it, and let the next writer restart the WAL.
+    Quiet,
+    /// As quiet, then shorten the file.
+    Truncate,
+    /// Writes do not pause: stop them for the moment in which the rest is staged and copied.
+    Barrier {
+        /// Shorten the file afterwards.
+        truncate: bool,
+    },
+    /// The WAL is beyond its limit although checkpoints were tried: give the pin up.
+    GiveUp,
 }
 
 /// The checkpoint state of one database.
 #[derive(Clone, Debug)]
 pub struct CheckpointPolicy {
     settings: CheckpointSettings,
-    /// When a checkpoint was last tried, or when the database was opened.
-    last: Instant,
+    /// When the whole WAL was last in the database file, or when the database was opened.
+    complete: Instant,
+    /// When a checkpoint was last tried.
+    tried: Instant,
     /// Tries in a row that could not backfill the whole WAL.
     incomplete: u32,
 }
@@ -40,43 +89,62 @@ impl CheckpointPolicy {
     /// A policy for a database that was opened at `now`.
     #[must_use]
     pub fn new(settings: CheckpointSettings, now: Instant) -> Self {
-        Self { settings, last: now, incomplete: 0 }
+        Self { settings, complete: now, tried: now, incomplete: 0 }
     }
 
-    /// Whether to checkpoint now, with `shipped` of the WAL's `frames` confirmed by storage and
-    /// `backfilled` already in the database file.
+    /// The checkpoint to run now, if any.
     #[must_use]
-    pub fn is_due(&self, shipped: u32, frames: u32, backfilled: u32, now: Instant) -> bool {
-        if shipped < frames || frames == 0 || backfilled >= frames {
-            return false;
+    pub fn due(&self, wal: &WalFill, now: Instant) -> Option<CheckpointKind> {
+        if self.incomplete > 0
+            && now.saturating_duration_since(self.tried) < pause_after(self.incomplete)
+        {
+            return None;
         }
-        let age = now.saturating_duration_since(self.last);
-        if self.incomplete > 0 && age < pause_after(self.incomplete) {
-            return false;
+        let reached = |threshold: u32, pages: u32| threshold > 0 && pages >= threshold;
+        if wal.backfilled >= wal.frames {
+            // The file is large and holds nothing that is still needed.
+            let large = reached(self.settings.truncate_pages, wal.file_frames);
+            return (large && wal.shipped >= wal.frames).then_some(CheckpointKind::Truncate);
         }
-        let large = self.settings.min_pages > 0 && frames >= self.settings.min_pages;
-        let old = !self.settings.interval.is_zero() && age >= self.settings.interval;
-        large || old
+        if reached(self.settings.limit_pages, wal.frames) && self.incomplete > 0 {
+            return Some(CheckpointKind::GiveUp);
+        }
+        let truncate = reached(self.settings.truncate_pages, wal.file_frames);
+        if reached(self.settings.truncate_pages, wal.frames) {
+            return Some(CheckpointKind::Barrier { truncate });
+        }
+        let large = reached(self.settings.min_pages, wal.frames);
+        let old = !self.settings.interval.is_zero()
+            && now.saturating_duration_since(self.complete) >= self.settings.interval;
+        if wal.shipped >= wal.frames {
+            return (large || old).then_some(CheckpointKind::Quiet);
+        }
+        (large && old).then_some(CheckpointKind::Barrier { truncate })
     }
 
     /// Records a checkpoint tried at `now`; `complete` if the whole WAL was backfilled.
     pub fn tried(&mut self, complete: bool, now: Instant) {
-        self.last = now;
-        self.incomplete = if complete { 0 } else { self.incomplete.saturating_add(1) };
+        self.tried = now;
+        if complete {
+            self.complete = now;
+            self.incomplete = 0;
+        } else {
+            self.incomplete = self.incomplete.saturating_add(1);
+        }
     }
 
     /// How long after `now` a checkpoint of a WAL that does not change may become due; `None` if
     /// time alone makes none due.
     #[must_use]
     pub fn next_look(&self, now: Instant) -> Option<Duration> {
-        let pause = (self.incomplete > 0).then(|| pause_after(self.incomplete));
-        let interval = (!self.settings.interval.is_zero()).then_some(self.settings.interval);
-        let wait = match (pause, interval) {
-            (Some(pause), _) => pause,
-            (None, Some(interval)) => interval,
-            (None, None) => return None,
+        let due = if self.incomplete > 0 {
+            self.tried + pause_after(self.incomplete)
+        } else if self.settings.interval.is_zero() {
+            return None;
+        } else {
+            self.complete + self.settings.interval
         };
-        Some((self.last + wait).saturating_duration_since(now))
+        Some(due.saturating_duration_since(now))
     }
 }
 
@@ -85,55 +153,4 @@ fn pause_after(incomplete: u32) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[allow(clippy::disallowed_methods, reason = "an Instant cannot be made in another way")]
-    fn instant() -> Instant {
-        Instant::now()
-    }
-
-    #[test]
-    fn a_large_wal_is_due_only_when_all_of_it_is_shipped() {
-        let now = instant();
-        let policy = CheckpointPolicy::new(CheckpointSettings::default(), now);
-        assert!(!policy.is_due(999, 999, 0, now));
-        assert!(!policy.is_due(999, 1000, 0, now), "a frame is not shipped yet");
-        assert!(policy.is_due(1000, 1000, 0, now));
-        assert!(!policy.is_due(1000, 1000, 1000, now), "nothing is left to backfill");
-    }
-
-    #[test]
-    fn a_small_wal_is_due_after_the_interval() {
-        let now = instant();
-        let policy = CheckpointPolicy::new(CheckpointSettings::default(), now);
-        assert!(!policy.is_due(5, 5, 0, now + Duration::from_secs(59)));
-        assert!(policy.is_due(5, 5, 0, now + Duration::from_secs(60)));
-        assert_eq!(policy.next_look(now), Some(Duration::from_secs(60)));
-    }
-
-    #[test]
-    fn zero_switches_each_reason_off() {
-        let now = instant();
-        let settings = CheckpointSettings { min_pages: 0, interval: Duration::ZERO };
-        let policy = CheckpointPolicy::new(settings, now);
-        assert!(!policy.is_due(1_000_000, 1_000_000, 0, now + Duration::from_secs(3600)));
-        assert_eq!(policy.next_look(now), None);
-    }
-
-    #[test]
-    fn an_incomplete_checkpoint_is_tried_again_with_growing_pauses() {
-        let now = instant();
-        let mut policy = CheckpointPolicy::new(CheckpointSettings::default(), now);
-        policy.tried(false, now);
-        assert!(!policy.is_due(2000, 2000, 0, now + Duration::from_millis(499)));
-        assert!(policy.is_due(2000, 2000, 0, now + Duration::from_millis(500)));
-        for _ in 0..20 {
-            policy.tried(false, now);
-        }
-        assert!(!policy.is_due(2000, 2000, 0, now + Duration::from_secs(29)));
-        assert!(policy.is_due(2000, 2000, 0, now + Duration::from_secs(30)));
-        policy.tried(true, now);
-        assert!(policy.is_due(2000, 2000, 0, now));
-    }
-}
+mod tests;

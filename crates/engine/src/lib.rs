@@ -19,7 +19,7 @@ mod sync_planner;
 mod tree;
 mod upload_queue;
 
-pub use checkpoint_policy::{CheckpointPolicy, CheckpointSettings};
+pub use checkpoint_policy::{CheckpointKind, CheckpointPolicy, CheckpointSettings, WalFill};
 pub use error_class::ErrorClass;
 pub use names::{NameError, NameRequest, assign_names};
 pub use pacing::Pacing;

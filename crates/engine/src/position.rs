@@ -38,6 +38,13 @@ pub struct WalPosition {
     pub checksum: WalChecksum,
 }
 
+impl WalPosition {
+    /// No place in any WAL is known. A database without a WAL has the same salts, so only what was
+    /// seen in this run may be compared with it.
+    pub const UNKNOWN: Self =
+        Self { salts: Salts(0, 0), frames: 0, checksum: WalChecksum { s1: 0, s2: 0 } };
+}
+
 mod salts {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use walrust_wal::Salts;

@@ -7,10 +7,11 @@
 //! * The salts are those of the position and the frame before it still carries the checksum that
 //!   was recorded: one generation is append-only, so everything after the position is there.
 //! * The salts changed while a pin was held that began on a generation of which every frame is
-//!   shipped. A read lock on a mark forbids the restart, so the pin is a read lock on the database
+//!   captured. A read lock on a mark forbids the restart, so the pin was a read lock on the database
 //!   file alone (read lock 0, taken when all frames are backfilled). Nobody can backfill while it
 //!   is held, a WAL with frames that are not backfilled cannot restart, hence all that was written
-//!   since then is in the WAL as it is now.
+//!   since then is in the WAL as it is now. If the pin has moved to a mark of the new generation
+//!   meanwhile, the same holds as long as that is the generation which is there.
 //!
 //! Everything else is healed: the pages are compared with the checksums of what was shipped.
 
@@ -33,14 +34,27 @@ pub struct WalView {
     pub anchor: Option<WalChecksum>,
 }
 
-/// What was in the WAL when the pin that is held now had just been taken.
+/// Since when the WAL has been pinned without a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PinRecord {
-    /// Salts of the generation.
+    /// Salts of the generation in which that began.
     pub salts: Salts,
-    /// Committed frames of the generation, read after the pin was taken: an upper bound of what
-    /// the pin saw.
+    /// Committed frames of that generation, read after the lock was taken: an upper bound of what
+    /// had been written before it.
     pub frames: u32,
+    /// The generation that cannot restart any more, if the lock that is held now forbids it.
+    pub holds: Option<Salts>,
+}
+
+impl PinRecord {
+    /// Whether all that was written after `position` is in the generation `current`, or was
+    /// captured before.
+    #[must_use]
+    pub fn covers_restart(&self, position: &WalPosition, current: Salts) -> bool {
+        self.salts == position.salts
+            && position.frames >= self.frames
+            && self.holds.is_none_or(|held| held == current)
+    }
 }
 
 /// What a sync has to do.
@@ -72,6 +86,8 @@ pub enum HealReason {
     WalShrunk,
     /// The frame before the position is not the one that was shipped.
     WalRewritten,
+    /// The database file changed in another way than by a checkpoint.
+    FileChanged,
 }
 
 impl fmt::Display for HealReason {
@@ -81,20 +97,26 @@ impl fmt::Display for HealReason {
             Self::WalRestarted => "the WAL restarted while it was not watched",
             Self::WalShrunk => "the WAL has fewer frames than were shipped",
             Self::WalRewritten => "the WAL was rewritten before the shipped position",
+            Self::FileChanged => "the database file changed while it was not watched",
         })
     }
 }
 
-/// Plans the next sync of one database.
+/// Plans the next sync of one database. Without a pin record nothing proves that a restart of the
+/// WAL was complete.
 #[must_use]
-pub fn plan_sync(position: Option<&WalPosition>, view: &WalView, pin: &PinRecord) -> SyncPlan {
+pub fn plan_sync(
+    position: Option<&WalPosition>,
+    view: &WalView,
+    pin: Option<&PinRecord>,
+) -> SyncPlan {
     let Some(position) = position else {
         return SyncPlan::Heal(HealReason::UnknownPosition);
     };
     if view.salts == position.salts {
         return continue_generation(position, view);
     }
-    if pin.salts == position.salts && position.frames >= pin.frames {
+    if pin.is_some_and(|pin| pin.covers_restart(position, view.salts)) {
         return if view.frames == 0 { SyncPlan::Nothing } else { SyncPlan::Restarted };
     }
     SyncPlan::Heal(HealReason::WalRestarted)
