@@ -2,52 +2,82 @@
 //! confirmation of storage to the next position.
 //!
 //! # Consistency
-//! A file is staged from a state that a pin keeps readable, and the position moves only with
-//! [`Capture::confirm`]. At most one file (or an incremental with its snapshot) is open at a time;
-//! commits that arrive meanwhile stay in the WAL behind the pin and go into the next file.
+//! Two states are told apart. What is *captured* is in staged files or in storage; the next file
+//! continues it. What is *confirmed* is in storage; local state describes it. A file is staged from
+//! a state that a pin keeps readable, and the pin lets go of frames only when they are confirmed, or
+//! staged and synced (see `checkpoint`).
 //!
 //! # Crash
-//! Between an upload and `confirm` the bucket is ahead of the position. The next start sees it in
-//! the listing, and [`Capture::reconcile`] takes the head over if the database still is in that
-//! state, or begins a new chain with a snapshot behind it. Nothing is ever overwritten.
+//! Staged files that the crash left whole are taken up again and offered as they are, so an upload
+//! whose answer was lost is repeated with the same bytes. If the bucket is ahead of local state,
+//! [`Capture::reconcile`] finds the head's place in the WAL, or compares the database with the pages
+//! of the head. Nothing is ever overwritten.
 //!
 //! # Order of dropping
 //! Connections go before the descriptors of the files, which go before the lock.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use walrust_engine::{HealReason, PinRecord, Position, SyncPlan, WalPosition, WalView, plan_sync};
-use walrust_ltx::{Checksum, PageSize, Pgno, Txid};
-use walrust_wal::{Salts, WalIndex};
+use walrust_engine::{HealReason, Position, SyncPlan, WalFill, WalPosition, WalView, plan_sync};
+use walrust_ltx::{FileName, Txid};
+use walrust_wal::{Salts, WalIndex, frame_size};
 
 use crate::DatabaseError;
-use crate::database_files::check_database;
+use crate::database_files::{check_database, resolve};
 use crate::database_reader::{ATTEMPTS, DatabaseReader};
+use crate::pin::{MARK_DISTANCE, WalPin};
 use crate::staging::StagedFile;
 use crate::state_directory::StateDirectory;
 use crate::wal_source::stored_checksum;
 
+mod checkpoint;
+mod file_watch;
+mod head_table;
+mod queue;
+mod reconcile;
 mod stage;
+
+use file_watch::FileWatch;
+pub use head_table::HeadTable;
+use queue::{Changes, Staged, StagedQueue};
+pub use reconcile::{Head, Reconciliation};
 
 /// One database that is being replicated by this process.
 #[derive(Debug)]
 pub struct Capture {
+    /// As it was given, perhaps through symbolic links.
+    path: PathBuf,
     reader: DatabaseReader,
     state: StateDirectory,
+    /// What is in storage, as far as local state knows.
+    confirmed: Option<Position>,
+    /// What is captured.
     history: History,
-    /// The position comes from an earlier run and ends in no generation of the WAL. Then an empty
-    /// WAL proves nothing: others may have written, checkpointed and removed it meanwhile.
-    wal_is_unknown: bool,
-    pending: Option<Pending>,
+    queue: StagedQueue,
+    /// Why the WAL cannot be continued although its salts may fit: the position comes from an
+    /// earlier run. Then the pages are compared.
+    distrust: Option<HealReason>,
+    file: FileWatch,
+    wal_pin: WalPin,
+    writer_id: String,
+}
+
+/// How a database is captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaptureOptions {
+    /// How its WAL is pinned.
+    pub wal_pin: WalPin,
+    /// Where its local state lives; beside it by default.
+    pub state_directory: Option<PathBuf>,
 }
 
 /// A database without a WAL, or with an empty one, has these salts.
-const NO_GENERATION: Salts = Salts(0, 0);
+const NO_GENERATION: Salts = WalPosition::UNKNOWN.salts;
 
 /// What the next file continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum History {
-    /// The last state that storage has confirmed.
+    /// The last state that was captured.
     Continue(Position),
     /// Nothing: the next file is a snapshot with this TXID.
     Begin {
@@ -58,56 +88,12 @@ enum History {
     },
 }
 
-/// A staged file and the position that its confirmation leads to.
-#[derive(Debug)]
-struct Pending {
-    file: StagedFile,
-    next: Position,
-    changes: Changes,
-}
-
-/// How the table of page checksums changes with a file.
-#[derive(Debug)]
-enum Changes {
-    Pages(Vec<(Pgno, Checksum)>),
-    NewTable,
-}
-
-/// The newest state in the bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// Its TXID.
-    pub txid: Txid,
-    /// Its rolling checksum; `None` if the file does not track checksums.
-    pub checksum: Option<Checksum>,
-    /// Page size of the database.
-    pub page_size: PageSize,
-    /// Size of the database in pages.
-    pub page_count: u32,
-    /// Timestamp of its file, milliseconds since the Unix epoch.
-    pub timestamp_ms: i64,
-}
-
-/// What the bucket's head means for the local position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reconciliation {
-    /// The local position is the head.
-    Agrees,
-    /// The database is in the state of the head, which becomes the position.
-    Adopted,
-    /// Neither: the next file is a snapshot behind the head.
-    NewSnapshot {
-        /// Its TXID.
-        txid: Txid,
-    },
-}
-
 /// What a sync came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SyncOutcome {
-    /// Storage has everything.
+    /// Everything is captured.
     UpToDate,
-    /// A file waits for its upload.
+    /// One more file waits for its upload.
     Staged {
         /// The file.
         file: StagedFile,
@@ -119,90 +105,210 @@ pub enum SyncOutcome {
 /// The files of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StagedSnapshot {
-    /// Commits that were not shipped yet; goes first and is confirmed on its own.
-    pub incremental: Option<StagedFile>,
-    /// The snapshot. `None` if the base snapshot is what is staged as `incremental`.
+    /// Commits that were not captured yet; go first, each to be confirmed on its own.
+    pub before: Vec<StagedFile>,
+    /// The snapshot. `None` if the newest state is a base snapshot among `before`.
     pub snapshot: Option<StagedFile>,
-}
-
-/// How full the WAL is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WalStatus {
-    /// Committed frames.
-    pub frames: u32,
-    /// Frames that storage has confirmed.
-    pub shipped: u32,
-    /// Frames that are in the database file as well.
-    pub backfilled: u32,
 }
 
 impl Capture {
     /// Opens a database, locks its local state, and pins its WAL.
     ///
     /// # Errors
-    /// If the file is not a database in WAL mode, cannot be read, or is replicated by another
-    /// process of this host.
-    pub fn open(path: &Path) -> Result<Self, DatabaseError> {
+    /// If the file is not a database in WAL mode, cannot be read, is locked exclusively, or is
+    /// replicated by another process of this host.
+    pub fn open(given: &Path, options: &CaptureOptions) -> Result<Self, DatabaseError> {
+        let path = resolve(given)?;
         // Before the lock, which leaves a directory beside the database.
-        check_database(path)?;
-        let state = StateDirectory::open(path)?;
-        let reader = DatabaseReader::open(path)?;
-        let history = match state.load()? {
-            Some(position) => History::Continue(position),
+        check_database(&path)?;
+        let state = StateDirectory::open(&path, options.state_directory.as_deref())?;
+        let (writer_id, confirmed) = (state.writer_id()?, state.load()?);
+        let (queue, wal_known) = StagedQueue::load(&state, confirmed.as_ref())?;
+        let captured = queue.captured().or(confirmed.as_ref());
+        let history = match captured {
+            Some(position) => History::Continue(position.clone()),
             None => History::Begin { txid: Txid::FIRST, timestamp_ms: i64::MIN },
         };
-        let wal_is_unknown = matches!(
-            &history,
-            History::Continue(position) if position.wal.salts == NO_GENERATION
-        );
-        Ok(Self { reader, state, history, wal_is_unknown, pending: None })
+        let wal = captured.map(|position| position.wal).filter(|_| wal_known);
+        let wal_pin = options.wal_pin;
+        let reader = DatabaseReader::open(&path, wal_pin, wal.as_ref())?;
+        let stamp = reader.files.stamp()?;
+        let before = state.load_stamp();
+        let distrust = match &wal {
+            None => Some(HealReason::UnknownPosition),
+            Some(wal) if wal.salts == NO_GENERATION => Some(HealReason::UnknownPosition),
+            Some(_) if before != Some(stamp) => Some(HealReason::FileChanged),
+            Some(_) => None,
+        };
+        let file = FileWatch::new(stamp, before);
+        let path = given.to_owned();
+        Ok(Self {
+            path,
+            reader,
+            state,
+            confirmed,
+            history,
+            queue,
+            distrust,
+            file,
+            wal_pin,
+            writer_id,
+        })
+    }
+
+    /// The identifier of the local state, 32 hex digits; signs the manifest.
+    #[must_use]
+    pub fn writer_id(&self) -> &str {
+        &self.writer_id
     }
 
     /// The last state that storage has confirmed, if any.
     #[must_use]
     pub fn position(&self) -> Option<&Position> {
+        self.confirmed.as_ref()
+    }
+
+    /// The last state that is in storage or in a staged file, if any.
+    #[must_use]
+    pub fn captured(&self) -> Option<&Position> {
         match &self.history {
             History::Continue(position) => Some(position),
             History::Begin { .. } => None,
         }
     }
 
-    /// Compares the local position with the head of the bucket and decides what the next file is.
-    /// To be called once after opening, and before the first sync.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub fn reconcile(&mut self, head: Option<&Head>) -> Result<Reconciliation, DatabaseError> {
-        let local = self.position().map(|position| (position.txid, position.timestamp_ms));
-        if let (History::Continue(position), Some(head)) = (&self.history, head)
-            && position.txid == head.txid
-            && head.checksum == Some(position.checksum)
-            && position.page_size == self.reader.page_size
-        {
-            return Ok(Reconciliation::Agrees);
-        }
-        if let Some(head) = head
-            && self.adopt(head)?
-        {
-            return Ok(Reconciliation::Adopted);
-        }
-        // Behind everything that was ever stored under this name, as far as anybody knows.
-        let newest = local.into_iter().chain(head.map(|head| (head.txid, head.timestamp_ms)));
-        let (txid, timestamp_ms) = match newest.max() {
-            Some((txid, timestamp_ms)) => (self.after(txid)?, timestamp_ms),
-            None => (Txid::FIRST, i64::MIN),
-        };
-        self.history = History::Begin { txid, timestamp_ms };
-        Ok(Reconciliation::NewSnapshot { txid })
+    /// The files that wait for their upload, in the order in which they are to be uploaded.
+    #[must_use]
+    pub fn staged(&self) -> Vec<StagedFile> {
+        self.queue.files().cloned().collect()
     }
 
-    /// Stages what was committed since the position.
+    /// Stages what was committed since the last file.
     ///
     /// # Errors
-    /// If the database or its WAL cannot be read, or the file cannot be written. The position
-    /// stays as it is, so the next sync tries again.
+    /// If the database or its WAL cannot be read, was replaced, or the file cannot be written. What
+    /// is captured stays as it is, so the next sync tries again.
     pub fn sync(&mut self, now_ms: i64) -> Result<SyncOutcome, DatabaseError> {
-        self.discard()?;
+        self.prepare()?;
+        // Before the WAL is read: the mark is not past what is staged now.
+        self.reader.pin.mark(&self.reader.files, MARK_DISTANCE)?;
+        let outcome = self.stage_new(now_ms)?;
+        self.rest()?;
+        Ok(outcome)
+    }
+
+    /// Stages a snapshot of the newest state, and before it what was not captured yet.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync). If the database is not what its history says, the history ends
+    /// and the next sync begins a new chain.
+    pub fn snapshot(&mut self, now_ms: i64) -> Result<StagedSnapshot, DatabaseError> {
+        self.prepare()?;
+        let mut before = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let index = self.reader.files.wal_index()?;
+            match self.stage_next(&index, now_ms)? {
+                None => continue,
+                Some(SyncOutcome::Staged { file, .. }) => before.push(file),
+                Some(SyncOutcome::UpToDate) => {}
+            }
+            let base = before.last().is_some_and(|file| file.name.is_snapshot());
+            let snapshot = match base {
+                true => None,
+                false => match self.stage_snapshot(&index)? {
+                    None => continue,
+                    snapshot => snapshot,
+                },
+            };
+            self.rest()?;
+            return Ok(StagedSnapshot { before, snapshot });
+        }
+        Err(self.reader.unstable())
+    }
+
+    /// Storage has the first staged file, which has this name: moves the position and the pin. Does
+    /// nothing for another name.
+    ///
+    /// # Errors
+    /// If local state cannot be saved, or the locks fail. The file is in storage all the same,
+    /// which the next start finds out.
+    pub fn confirm(&mut self, name: FileName) -> Result<(), DatabaseError> {
+        if self.queue.front().is_none_or(|staged| staged.file.name != name) {
+            return Ok(());
+        }
+        let Some(staged) = self.queue.pop_front() else { return Ok(()) };
+        match &staged.changes {
+            Changes::Pages(changes) => self.state.save(&staged.next, changes)?,
+            Changes::NewTable => self.state.save_with_new_table(&staged.next)?,
+        }
+        staged.file.remove()?;
+        self.reader.pin.advance(&self.reader.files, &staged.next.wal)?;
+        self.confirmed = Some(staged.next);
+        self.rest()
+    }
+
+    /// Chooses the lock that fits the WAL as it is now, without staging anything. To be called when
+    /// the WAL may have restarted and a sync has to wait.
+    ///
+    /// # Errors
+    /// If the wal-index cannot be read or the locks fail.
+    pub fn settle(&mut self) -> Result<(), DatabaseError> {
+        match self.captured_wal() {
+            Some(captured) => self.reader.pin.settle(&self.reader.files, &captured),
+            None => Ok(()),
+        }
+    }
+
+    /// How full the WAL is.
+    ///
+    /// # Errors
+    /// If the wal-index cannot be read.
+    pub fn wal_fill(&self) -> Result<WalFill, DatabaseError> {
+        let index = self.reader.files.wal_index()?;
+        let shipped = match &self.confirmed {
+            Some(position) if position.wal.salts == index.header.salts => position.wal.frames,
+            _ => 0,
+        };
+        let frame = frame_size(self.reader.page_size.get());
+        let file_frames = u32::try_from(self.reader.files.wal_size()? / frame).unwrap_or(u32::MAX);
+        Ok(WalFill {
+            frames: index.header.mx_frame,
+            shipped,
+            backfilled: index.backfilled,
+            file_frames,
+        })
+    }
+
+    /// Makes sure that what is read is what is at the path, and that it is pinned.
+    fn prepare(&mut self) -> Result<(), DatabaseError> {
+        self.reader.files.check_identity(&self.path)?;
+        let captured = self.captured_wal();
+        self.reader.pin.hold(&self.reader.files, captured.as_ref())?;
+        if self.file.changed_unseen(&self.reader.files)? {
+            self.distrust = Some(HealReason::FileChanged);
+        }
+        Ok(())
+    }
+
+    /// Ends a piece of work: the pin goes where it belongs, and the file is known as it is.
+    fn rest(&mut self) -> Result<(), DatabaseError> {
+        if self.wal_pin == WalPin::None {
+            self.reader.pin.release(&self.reader.files)?;
+        } else {
+            self.settle()?;
+        }
+        self.note_file()
+    }
+
+    /// Notes what the database file looks like, unless something about it is not explained yet.
+    fn note_file(&mut self) -> Result<(), DatabaseError> {
+        if self.distrust.is_none() && self.file.look(&self.reader.files)? {
+            self.state.save_stamp(self.file.stamp())?;
+        }
+        Ok(())
+    }
+
+    fn stage_new(&mut self, now_ms: i64) -> Result<SyncOutcome, DatabaseError> {
         for _ in 0..ATTEMPTS {
             let index = self.reader.files.wal_index()?;
             if let Some(outcome) = self.stage_next(&index, now_ms)? {
@@ -212,80 +318,6 @@ impl Capture {
         Err(self.reader.unstable())
     }
 
-    /// Stages a snapshot of the newest state, and before it what was not shipped yet.
-    ///
-    /// # Errors
-    /// As [`sync`](Self::sync). If the database is not what its history says, the history ends
-    /// and the next sync begins a new chain.
-    pub fn snapshot(&mut self, now_ms: i64) -> Result<StagedSnapshot, DatabaseError> {
-        self.discard()?;
-        for _ in 0..ATTEMPTS {
-            let index = self.reader.files.wal_index()?;
-            if let Some(staged) = self.stage_snapshot(&index, now_ms)? {
-                return Ok(staged);
-            }
-        }
-        Err(self.reader.unstable())
-    }
-
-    /// Storage has the staged file: moves the position and the pin.
-    ///
-    /// # Errors
-    /// If local state cannot be saved, or SQLite refuses the new pin. The file is in storage all
-    /// the same, which the next start finds out.
-    pub fn confirm(&mut self) -> Result<(), DatabaseError> {
-        let Some(pending) = self.pending.take() else { return Ok(()) };
-        match &pending.changes {
-            Changes::Pages(changes) => self.state.save(&pending.next, changes)?,
-            Changes::NewTable => self.state.save_with_new_table(&pending.next)?,
-        }
-        let salts = pending.next.wal.salts;
-        self.continue_from(pending.next);
-        pending.file.remove()?;
-        self.reader.pin.advance(&self.reader.files, salts)
-    }
-
-    /// Gives up a staged file that was not confirmed; its frames are staged again by the next sync.
-    ///
-    /// # Errors
-    /// If the file cannot be removed.
-    pub fn discard(&mut self) -> Result<(), DatabaseError> {
-        match self.pending.take() {
-            Some(pending) => pending.file.remove(),
-            None => Ok(()),
-        }
-    }
-
-    /// How full the WAL is.
-    ///
-    /// # Errors
-    /// If the wal-index cannot be read.
-    pub fn wal_status(&self) -> Result<WalStatus, DatabaseError> {
-        let index = self.reader.files.wal_index()?;
-        let shipped = match &self.history {
-            History::Continue(position) if position.wal.salts == index.header.salts => {
-                position.wal.frames
-            }
-            _ => 0,
-        };
-        Ok(WalStatus { frames: index.header.mx_frame, shipped, backfilled: index.backfilled })
-    }
-
-    /// Copies shipped frames into the database file, so that the WAL can restart.
-    ///
-    /// Waits for nobody. Returns whether the whole WAL was copied.
-    ///
-    /// # Errors
-    /// If SQLite fails for another reason than a lock.
-    pub fn checkpoint(&mut self) -> Result<bool, DatabaseError> {
-        let History::Continue(position) = &self.history else { return Ok(false) };
-        let complete = self.reader.pin.checkpoint_passive(self.reader.files.path())?;
-        // Behind a complete checkpoint the new read transaction takes read lock 0, under which the
-        // next writer restarts the WAL.
-        self.reader.pin.advance(&self.reader.files, position.wal.salts)?;
-        Ok(complete)
-    }
-
     fn stage_next(
         &mut self,
         index: &WalIndex,
@@ -293,29 +325,40 @@ impl Capture {
     ) -> Result<Option<SyncOutcome>, DatabaseError> {
         let position = match &self.history {
             History::Continue(position) => position.clone(),
+            // One table at a time can be on its way to storage.
+            History::Begin { .. } if !self.queue.is_empty() => {
+                return Ok(Some(SyncOutcome::UpToDate));
+            }
             History::Begin { txid, timestamp_ms } => {
                 let (txid, now_ms) = (*txid, now_ms.max(*timestamp_ms));
                 return self.stage_base(index, txid, now_ms);
             }
         };
         let now_ms = now_ms.max(position.timestamp_ms);
+        let known = self.distrust != Some(HealReason::UnknownPosition);
         let view = self.wal_view(index, &position.wal)?;
-        let pin: PinRecord = self.reader.pin.record(&self.reader.files)?;
-        let known = (!self.wal_is_unknown).then_some(&position.wal);
-        match plan_sync(known, &view, &pin) {
+        let pin = self.reader.pin.record();
+        match plan_sync(known.then_some(&position.wal), &view, pin.as_ref()) {
+            SyncPlan::Heal(reason) => self.stage_heal(index, position, reason, now_ms),
+            _ if let Some(reason) = self.distrust => {
+                self.stage_heal(index, position, reason, now_ms)
+            }
             SyncPlan::Nothing => Ok(Some(SyncOutcome::UpToDate)),
             SyncPlan::Append { from, checksum } => {
                 self.stage_frames(index, &position, Some((from, checksum)), now_ms)
             }
             SyncPlan::Restarted => self.stage_frames(index, &position, None, now_ms),
-            SyncPlan::Heal(reason) => self.stage_heal(index, position, reason, now_ms),
         }
     }
 
-    /// Makes a state the position that was read, or shipped, under the pin of this run.
+    /// Makes a state the captured one that was read under the pin of this run.
     fn continue_from(&mut self, position: Position) {
         self.history = History::Continue(position);
-        self.wal_is_unknown = false;
+        self.distrust = None;
+    }
+
+    fn captured_wal(&self) -> Option<WalPosition> {
+        self.captured().map(|position| position.wal).filter(|_| self.distrust.is_none())
     }
 
     fn wal_view(&self, index: &WalIndex, position: &WalPosition) -> Result<WalView, DatabaseError> {

@@ -1,96 +1,127 @@
-//! The connection pin: read transactions that keep frames from vanishing before they are shipped.
+//! The connection pin: read transactions that keep frames from vanishing before they are captured.
 //!
-//! Invariant: from [`ConnectionPin::open`] on, one of two connections holds a read transaction at
-//! every moment; the new one begins before the old one ends. What that guarantees follows from the
-//! [`PinRecord`] taken right after the transaction began; `walrust_engine::plan_sync` draws the
-//! conclusions. In a crash the operating system drops the locks, and the next start finds out from
-//! the salts whether anything was missed.
+//! Where byte-range locks of open files do not exist, two connections alternate: the new read
+//! transaction begins before the old one ends. Which read lock a transaction takes is up to SQLite:
+//! read lock 0 if the WAL is backfilled to its end, else one at the newest commit. The record is
+//! valid for both, see `walrust_engine::plan_sync`.
 
 use std::path::Path;
 
 use rusqlite::Connection;
-use walrust_engine::PinRecord;
-use walrust_wal::{Salts, WalIndex};
+use walrust_engine::{PinRecord, WalPosition};
 
 use crate::DatabaseError;
 use crate::connection;
 use crate::database_files::DatabaseFiles;
 
-/// Two connections of which one always holds a read transaction.
+/// Two connections of which one holds a read transaction.
 #[derive(Debug)]
 pub(crate) struct ConnectionPin {
     holding: Connection,
     spare: Connection,
+    /// What was in the WAL when the transaction of `holding` had begun; `None` without one.
     record: Option<PinRecord>,
+    /// The same for `spare`.
+    marked: Option<PinRecord>,
+    /// The transaction of `holding` began when the whole WAL was backfilled: it has read lock 0.
+    settled: bool,
 }
 
 impl ConnectionPin {
-    /// Opens the connections and begins the first read transaction.
     pub(crate) fn open(path: &Path) -> Result<Self, DatabaseError> {
-        let holding = connection::open(path)?;
-        let spare = connection::open(path)?;
-        connection::begin_read(&holding)
-            .map_err(DatabaseError::sqlite("begin a read transaction", path))?;
-        Ok(Self { holding, spare, record: None })
+        let (holding, spare) = (connection::open(path)?, connection::open(path)?);
+        Ok(Self { holding, spare, record: None, marked: None, settled: false })
     }
 
-    /// What was in the WAL when the transaction that is held now had begun.
-    pub(crate) fn record(&mut self, files: &DatabaseFiles) -> Result<PinRecord, DatabaseError> {
-        if let Some(record) = self.record {
-            return Ok(record);
+    pub(crate) fn hold(&mut self, files: &DatabaseFiles) -> Result<(), DatabaseError> {
+        if self.record.is_none() {
+            self.record = Some(begin(&self.holding, files)?);
         }
-        let record = record_of(&files.wal_index()?);
-        self.record = Some(record);
-        Ok(record)
-    }
-
-    /// Moves the pin forward to the newest commit, so that frames before it can be backfilled.
-    ///
-    /// Does nothing if the WAL has left the generation of `shipped`: then the record of the pin
-    /// that is held proves that nothing was missed, and that of a new one could not.
-    pub(crate) fn advance(
-        &mut self,
-        files: &DatabaseFiles,
-        shipped: Salts,
-    ) -> Result<(), DatabaseError> {
-        connection::begin_read(&self.spare)
-            .map_err(DatabaseError::sqlite("begin a read transaction", files.path()))?;
-        let index = match files.wal_index() {
-            Ok(index) => index,
-            Err(error) => {
-                connection::end_read(&self.spare);
-                return Err(error);
-            }
-        };
-        if index.header.salts != shipped {
-            connection::end_read(&self.spare);
-            return Ok(());
-        }
-        connection::end_read(&self.holding);
-        std::mem::swap(&mut self.holding, &mut self.spare);
-        self.record = Some(record_of(&index));
         Ok(())
     }
 
-    /// Runs a checkpoint that waits for nobody and backfills at most to the pin.
-    ///
-    /// Returns whether the whole WAL is in the database file now.
-    pub(crate) fn checkpoint_passive(&self, path: &Path) -> Result<bool, DatabaseError> {
-        let row = self.spare.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-        });
-        match row {
-            Ok((busy, log, checkpointed)) => Ok(busy == 0 && log == checkpointed),
-            Err(rusqlite::Error::SqliteFailure(error, _))
-                if error.code == rusqlite::ErrorCode::DatabaseBusy =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(DatabaseError::sqlite("checkpoint the WAL", path)(error)),
+    pub(crate) fn release(&mut self) {
+        connection::end_read(&self.holding);
+        connection::end_read(&self.spare);
+        (self.record, self.marked, self.settled) = (None, None, false);
+    }
+
+    pub(crate) fn record(&self) -> Option<PinRecord> {
+        self.record
+    }
+
+    pub(crate) fn mark(
+        &mut self,
+        files: &DatabaseFiles,
+        distance: u32,
+    ) -> Result<(), DatabaseError> {
+        let Some(record) = self.record else { return Ok(()) };
+        let header = files.wal_index()?.header;
+        let newest = self.marked.unwrap_or(record);
+        let behind = header.mx_frame.saturating_sub(newest.frames);
+        if header.salts == record.salts && behind >= distance {
+            connection::end_read(&self.spare);
+            self.marked = None;
+            self.marked = Some(begin(&self.spare, files)?);
         }
+        Ok(())
+    }
+
+    pub(crate) fn advance(&mut self, safe: &WalPosition) {
+        let reached = |mark: PinRecord| mark.salts == safe.salts && mark.frames <= safe.frames;
+        if self.marked.is_some_and(reached) {
+            self.take_over();
+        }
+    }
+
+    pub(crate) fn settle(
+        &mut self,
+        files: &DatabaseFiles,
+        captured: &WalPosition,
+    ) -> Result<(), DatabaseError> {
+        let Some(record) = self.record else { return Ok(()) };
+        let here = PinRecord { salts: captured.salts, frames: captured.frames, holds: None };
+        let complete = files.is_settled_at(captured)?;
+        // Only when the generation is captured: the record of the pin that is held now proves that
+        // nothing was missed before it, and that of a new one could not.
+        let moved = record.salts != captured.salts;
+        if (self.settled && record == here) || !(complete || moved) {
+            return Ok(());
+        }
+        if self.marked.take().is_some() {
+            connection::end_read(&self.spare);
+        }
+        let begun = begin(&self.spare, files)?;
+        if begun.salts == captured.salts && (moved || begun == here) {
+            self.marked = Some(begun);
+            self.take_over();
+            self.settled = begun == here && complete;
+        } else {
+            connection::end_read(&self.spare);
+        }
+        Ok(())
+    }
+
+    fn take_over(&mut self) {
+        connection::end_read(&self.holding);
+        std::mem::swap(&mut self.holding, &mut self.spare);
+        self.record = self.marked.take();
+        self.settled = false;
     }
 }
 
-fn record_of(index: &WalIndex) -> PinRecord {
-    PinRecord { salts: index.header.salts, frames: index.header.mx_frame }
+/// Begins a read transaction; what was in the WAL right after.
+fn begin(connection: &Connection, files: &DatabaseFiles) -> Result<PinRecord, DatabaseError> {
+    connection::begin_read(connection)
+        .map_err(DatabaseError::sqlite("begin a read transaction", files.path()))?;
+    match files.wal_index() {
+        Ok(index) => {
+            let (salts, frames) = (index.header.salts, index.header.mx_frame);
+            Ok(PinRecord { salts, frames, holds: None })
+        }
+        Err(error) => {
+            connection::end_read(connection);
+            Err(error)
+        }
+    }
 }

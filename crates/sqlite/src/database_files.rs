@@ -6,11 +6,13 @@
 //! owner must drop its connections before this value.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+use walrust_engine::WalPosition;
 use walrust_wal::{DatabaseHeader, WalIndex};
 
 use crate::DatabaseError;
@@ -18,11 +20,52 @@ use crate::DatabaseError;
 /// The open files of a database in WAL mode.
 #[derive(Debug)]
 pub(crate) struct DatabaseFiles {
+    /// Without symbolic links: SQLite puts the WAL beside the file that they lead to.
     path: PathBuf,
     wal_path: PathBuf,
     shm_path: PathBuf,
     database: File,
     shm: File,
+}
+
+/// What a file looks like from outside: another stamp means that somebody replaced the file or
+/// wrote to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileStamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Time of the last modification, nanoseconds since the Unix epoch.
+    modified_ns: i64,
+}
+
+impl FileStamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
+        }
+    }
+
+    /// Whether both are the same file, whatever was written to it.
+    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+/// The path of a database without symbolic links, as SQLite sees it.
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf, DatabaseError> {
+    std::fs::canonicalize(path).map_err(|error| match error.kind() {
+        _ if is_missing(&error) => DatabaseError::Missing { path: path.to_owned() },
+        _ => DatabaseError::io("look at the database", path)(error),
+    })
+}
+
+/// Whether there is no such file: also when a directory above it is gone or is a file.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Tells what stands in the way of replicating the file at `path`, if anything does: it is
@@ -67,8 +110,8 @@ pub(crate) fn read_header(path: &Path, file: &File) -> Result<DatabaseHeader, Da
 }
 
 impl DatabaseFiles {
-    /// Takes over the database file and opens the `-shm` file, which exists once a connection has
-    /// begun a read transaction.
+    /// Takes over the database file, whose path has no symbolic links, and opens the `-shm` file,
+    /// which exists once a connection has begun a read transaction.
     pub(crate) fn new(path: &Path, database: File) -> Result<Self, DatabaseError> {
         let shm_path = sidecar(path, "-shm");
         let shm =
@@ -87,6 +130,52 @@ impl DatabaseFiles {
 
     pub(crate) fn database(&self) -> &File {
         &self.database
+    }
+
+    /// The open `-shm` file, for locks.
+    pub(crate) fn shm(&self) -> &File {
+        &self.shm
+    }
+
+    /// What the database file looks like now.
+    pub(crate) fn stamp(&self) -> Result<FileStamp, DatabaseError> {
+        let metadata = self.database.metadata();
+        let metadata = metadata.map_err(DatabaseError::io("look at the database", &self.path))?;
+        Ok(FileStamp::of(&metadata))
+    }
+
+    /// Makes sure that the open files still are those at their paths.
+    ///
+    /// `given` is the path under which the database is known, perhaps through symbolic links.
+    pub(crate) fn check_identity(&self, given: &Path) -> Result<(), DatabaseError> {
+        for (path, file) in [(given, &self.database), (&self.shm_path, &self.shm)] {
+            let look = || Ok((std::fs::metadata(path)?, file.metadata()?));
+            let same = match look() {
+                Ok((there, open)) => (there.dev(), there.ino()) == (open.dev(), open.ino()),
+                Err(error) if is_missing(&error) => false,
+                Err(error) => return Err(DatabaseError::io("look at the file", path)(error)),
+            };
+            if !same {
+                return Err(DatabaseError::Replaced { path: path.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the WAL ends at `captured` and all of it is in the database file.
+    pub(crate) fn is_settled_at(&self, captured: &WalPosition) -> Result<bool, DatabaseError> {
+        let WalIndex { header, backfilled, .. } = self.wal_index()?;
+        let end = (header.salts, header.mx_frame, backfilled);
+        Ok(end == (captured.salts, captured.frames, captured.frames))
+    }
+
+    /// Size of the WAL file in bytes; 0 if there is none.
+    pub(crate) fn wal_size(&self) -> Result<u64, DatabaseError> {
+        match std::fs::metadata(&self.wal_path) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) if is_missing(&error) => Ok(0),
+            Err(error) => Err(DatabaseError::io("look at the WAL", &self.wal_path)(error)),
+        }
     }
 
     /// Size of the database file in bytes.

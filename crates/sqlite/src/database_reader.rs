@@ -15,10 +15,13 @@ use walrust_ltx::{Checksum, Header, PageSize};
 use walrust_wal::{Committed, WalChecksum, WalIndex};
 
 use crate::DatabaseError;
+use crate::connection;
 use crate::connection_pin::ConnectionPin;
 use crate::database_files::{DatabaseFiles, open_database, read_header};
+use crate::detached_pin::{DetachedPin, lock_database, lock_wal_index};
 use crate::page_checksums::NewPageChecksums;
 use crate::page_view::PageView;
+use crate::pin::{Pin, WalPin};
 use crate::staging::{StagedFile, StagedWriter};
 use crate::wal_source::{WalRead, read_frames};
 
@@ -29,7 +32,7 @@ pub(crate) const ATTEMPTS: usize = 4;
 /// A database that can be read.
 #[derive(Debug)]
 pub(crate) struct DatabaseReader {
-    pub(crate) pin: ConnectionPin,
+    pub(crate) pin: Pin,
     pub(crate) files: DatabaseFiles,
     pub(crate) page_size: PageSize,
 }
@@ -44,17 +47,34 @@ pub(crate) struct Generation {
 }
 
 impl DatabaseReader {
-    /// Opens a database in WAL mode and pins its WAL.
-    pub(crate) fn open(path: &Path) -> Result<Self, DatabaseError> {
+    /// Opens a database in WAL mode, whose path has no symbolic links, and pins its WAL.
+    /// `captured` is where the captured part of the WAL ends.
+    pub(crate) fn open(
+        path: &Path,
+        wal_pin: WalPin,
+        captured: Option<&WalPosition>,
+    ) -> Result<Self, DatabaseError> {
         let database = open_database(path)?;
         let header = read_header(path, &database)?;
         let page_size = PageSize::try_from(header.page_size).map_err(|error| {
             DatabaseError::Unsupported { path: path.to_owned(), what: error.to_string() }
         })?;
-        let mut pin = ConnectionPin::open(path)?;
+        let detached = wal_pin != WalPin::Connection && lock_database(path, &database)?;
+        if wal_pin == WalPin::Detached && !detached {
+            return Err(DatabaseError::NoDetachedPin { path: path.to_owned() });
+        }
+        // Builds the wal-index if nobody has the database open, and keeps it until it is locked.
+        let first = connection::open(path)?;
+        connection::begin_read(&first)
+            .map_err(DatabaseError::sqlite("begin a read transaction", path))?;
         let files = DatabaseFiles::new(path, database)?;
-        // At once: what is written from here on is seen to come after the pin.
-        pin.record(&files)?;
+        let mut pin = if detached {
+            lock_wal_index(&files)?;
+            Pin::Detached(DetachedPin::default())
+        } else {
+            Pin::Connection(ConnectionPin::open(path)?)
+        };
+        pin.hold(&files, captured)?;
         Ok(Self { pin, files, page_size })
     }
 

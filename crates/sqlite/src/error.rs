@@ -51,6 +51,30 @@ pub enum DatabaseError {
         /// Path of the database.
         path: PathBuf,
     },
+    /// Somebody holds the file exclusively.
+    #[error(
+        "{}: locked exclusively by another process (locking_mode=EXCLUSIVE, a change of the \
+         journal mode, or a backup tool); it is tried again", .path.display()
+    )]
+    Locked {
+        /// Path of the database.
+        path: PathBuf,
+    },
+    /// The file at the path is not the one that was opened.
+    #[error("{}: was replaced or removed while it was replicated; it is opened again", .path.display())]
+    Replaced {
+        /// Path of the file.
+        path: PathBuf,
+    },
+    /// Byte-range locks of open files were asked for and do not exist here.
+    #[error(
+        "{}: this system or file system has no open file description locks; \
+         use wal_pin = \"connection\" or \"auto\"", .path.display()
+    )]
+    NoDetachedPin {
+        /// Path of the database.
+        path: PathBuf,
+    },
     /// Another walrust process on this host replicates the database.
     #[error(
         "{}: another walrust process on this host replicates this database (it holds {})",

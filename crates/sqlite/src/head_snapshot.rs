@@ -9,17 +9,19 @@ use walrust_ltx::{Header, Txid};
 
 use crate::DatabaseError;
 use crate::capture::Head;
-use crate::database_files::check_database;
+use crate::database_files::{check_database, resolve};
 use crate::database_reader::{ATTEMPTS, DatabaseReader};
+use crate::pin::WalPin;
 use crate::staging::StagedFile;
 use crate::state_directory::StateDirectory;
 
-/// Whether another process of this host replicates the database.
+/// Whether another process of this host replicates the database. `state` is the directory of the
+/// local state of all databases, if there is one.
 ///
 /// # Errors
 /// If local state cannot be looked at.
-pub fn is_replicated(path: &Path) -> Result<bool, DatabaseError> {
-    StateDirectory::is_locked(path)
+pub fn is_replicated(path: &Path, state: Option<&Path>) -> Result<bool, DatabaseError> {
+    StateDirectory::is_locked(&resolve(path)?, state)
 }
 
 /// Stages a snapshot of the newest state in `staging`, if that is the state of `head`; `None` if
@@ -32,8 +34,9 @@ pub fn stage_head_snapshot(
     staging: &Path,
     head: &Head,
 ) -> Result<Option<StagedFile>, DatabaseError> {
-    check_database(path)?;
-    let reader = DatabaseReader::open(path)?;
+    let path = resolve(path)?;
+    check_database(&path)?;
+    let reader = DatabaseReader::open(&path, WalPin::Auto, None)?;
     for _ in 0..ATTEMPTS {
         let index = reader.files.wal_index()?;
         let Some(generation) = reader.read_generation(&index)? else { continue };

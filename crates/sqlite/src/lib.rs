@@ -10,19 +10,25 @@ mod connection;
 mod connection_pin;
 mod database_files;
 mod database_reader;
+mod detached_pin;
 mod error;
 mod head_snapshot;
+mod ofd_lock;
 mod page_checksums;
 mod page_view;
+mod pin;
 mod restore;
 mod staging;
 mod state_directory;
 mod wal_source;
 
-pub use capture::{Capture, Head, Reconciliation, StagedSnapshot, SyncOutcome, WalStatus};
+pub use capture::{
+    Capture, CaptureOptions, Head, HeadTable, Reconciliation, StagedSnapshot, SyncOutcome,
+};
 pub use database_files::{check_database, sidecar};
 pub use error::{DatabaseError, RestoreError};
 pub use head_snapshot::{is_replicated, stage_head_snapshot};
+pub use pin::WalPin;
 pub use restore::{IntegrityCheck, Restore, Restored, check_output};
 pub use staging::{StagedFile, hex};
 pub use state_directory::state_path;

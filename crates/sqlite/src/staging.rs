@@ -1,14 +1,18 @@
 //! Writes one LTX file into the staging directory.
 //!
-//! Invariant: a file has its final name only when it is complete; what a crash leaves behind is a
-//! `.tmp` file that the next start clears. Staged files are not fsynced: a position is saved only
-//! after storage has confirmed the bytes, and until then the pin keeps the frames they were made of.
+//! Invariant: a file has its final name only when it is complete; what a crash leaves behind under
+//! another name the next start clears. Staged files are not synced here: until storage has confirmed
+//! them the pin keeps the frames they were made of. Before a checkpoint gives those up it syncs them.
+//!
+//! Beside each file lies a note of where in the WAL it ends. Without it, or if it is torn, the file
+//! is good all the same, and the pages are compared once instead of continuing in the WAL.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use walrust_engine::WalPosition;
 use walrust_ltx::{Checksum, Encoder, FileName, Header, Pgno};
 
 use crate::DatabaseError;
@@ -38,13 +42,48 @@ impl StagedFile {
     /// # Errors
     /// If the file exists and cannot be removed.
     pub fn remove(&self) -> Result<(), DatabaseError> {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(DatabaseError::io("remove a staged file", &self.path)(error))
+        for path in [note_path(&self.path), self.path.clone()] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(DatabaseError::io("remove a staged file", &path)(error));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
+
+    /// Notes where in the WAL the file ends.
+    pub(crate) fn note_wal(&self, wal: &WalPosition) -> Result<(), DatabaseError> {
+        let path = note_path(&self.path);
+        let note = serde_json::to_vec(wal).expect("numbers always have a JSON form");
+        fs::write(&path, note).map_err(DatabaseError::io("write a note", &path))
+    }
+}
+
+/// Where in the WAL a staged file ends, if its note is whole.
+pub(crate) fn wal_note(path: &Path) -> Option<WalPosition> {
+    serde_json::from_slice(&fs::read(note_path(path)).ok()?).ok()
+}
+
+fn note_path(path: &Path) -> PathBuf {
+    path.with_extension("wal.json")
+}
+
+/// SHA-256 of a file, hex.
+pub(crate) fn sha256_of(path: &Path) -> Result<String, DatabaseError> {
+    let hash = || {
+        let mut hasher = Sha256::new();
+        let mut file = File::open(path)?;
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hex(&hasher.finalize())),
+                length => hasher.update(&buffer[..length]),
+            }
+        }
+    };
+    hash().map_err(DatabaseError::io("read a staged file", path))
 }
 
 /// An LTX file that is being written.

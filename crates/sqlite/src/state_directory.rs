@@ -1,4 +1,4 @@
-//! Local state of one database: `.<file>-walrust/` beside it.
+//! Local state of one database: `.<file>-walrust/` beside it, or in a directory for all.
 //!
 //! | file | content |
 //! |---|---|
@@ -6,6 +6,8 @@
 //! | `position.json` | the last state that storage has confirmed |
 //! | `pages.crc64` | one checksum per page of that state |
 //! | `pages.redo` | the changes that lead from the last table to that of `position.json` |
+//! | `file.json` | what the database file looked like when it was last watched |
+//! | `writer` | random identifier that signs the manifest |
 //! | `staging/` | LTX files on their way to storage |
 //!
 //! Invariant: `position.json` is replaced atomically and only after `pages.redo` is durable, and
@@ -20,11 +22,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use walrust_engine::{Position, WalPosition};
-use walrust_ltx::{Checksum, PageSize, Pgno, Txid};
+use walrust_ltx::{Checksum, FileName, PageSize, Pgno, Txid};
 
 use crate::DatabaseError;
+use crate::database_files::FileStamp;
 use crate::page_checksums::PageChecksums;
+use crate::staging::hex;
 
 /// The format number of `position.json`.
 const FORMAT: u32 = 1;
@@ -49,9 +54,9 @@ struct StoredPosition {
 }
 
 impl StateDirectory {
-    /// Creates the directory if needed, locks it, and clears what an interrupted run left behind.
-    pub(crate) fn open(database: &Path) -> Result<Self, DatabaseError> {
-        let path = state_path(database);
+    /// Creates the directory if needed and locks it.
+    pub(crate) fn open(database: &Path, directory: Option<&Path>) -> Result<Self, DatabaseError> {
+        let path = state_path(database, directory);
         let staging = path.join("staging");
         fs::create_dir_all(&staging)
             .map_err(DatabaseError::io("create the state directory", &path))?;
@@ -67,14 +72,15 @@ impl StateDirectory {
                 return Err(DatabaseError::io("lock the state directory", &lock_path)(error));
             }
         }
-        let state = Self { path, _lock: lock };
-        state.clear_staging()?;
-        Ok(state)
+        Ok(Self { path, _lock: lock })
     }
 
     /// Whether another process has the directory of a database locked.
-    pub(crate) fn is_locked(database: &Path) -> Result<bool, DatabaseError> {
-        let path = state_path(database).join("lock");
+    pub(crate) fn is_locked(
+        database: &Path,
+        directory: Option<&Path>,
+    ) -> Result<bool, DatabaseError> {
+        let path = state_path(database, directory).join("lock");
         let lock = match File::open(&path) {
             Ok(lock) => lock,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -148,11 +154,67 @@ impl StateDirectory {
         self.replace("position.json", &position_bytes(position))
     }
 
-    fn clear_staging(&self) -> Result<(), DatabaseError> {
+    /// The identifier of this local state, 32 hex digits. It goes with the state, so another host,
+    /// or one that has lost its state, is another writer.
+    pub(crate) fn writer_id(&self) -> Result<String, DatabaseError> {
+        let path = self.path.join("writer");
+        match fs::read_to_string(&path) {
+            Ok(id) if id.len() == 32 => return Ok(id),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(DatabaseError::io("read the writer's identifier", &path)(error));
+            }
+        }
+        let id = format!("{:032x}", fastrand::u128(..));
+        self.replace("writer", id.as_bytes())?;
+        Ok(id)
+    }
+
+    /// Copies the table to [`new_table_path`](Self::new_table_path).
+    pub(crate) fn copy_table(&self) -> Result<(), DatabaseError> {
+        let path = self.new_table_path();
+        fs::copy(self.base_table_path(false), &path)
+            .map(|_| ())
+            .map_err(DatabaseError::io("copy the page checksums", &path))
+    }
+
+    /// The table under the staged files: that of the position, or of a staged snapshot.
+    pub(crate) fn base_table_path(&self, staged_snapshot: bool) -> PathBuf {
+        match staged_snapshot {
+            true => self.new_table_path(),
+            false => self.path.join("pages.crc64"),
+        }
+    }
+
+    /// What the database file looked like when it was last watched, if that is known.
+    pub(crate) fn load_stamp(&self) -> Option<FileStamp> {
+        serde_json::from_slice(&fs::read(self.path.join("file.json")).ok()?).ok()
+    }
+
+    /// Notes what the database file looks like. Not synced: a note that is lost or torn costs a
+    /// comparison of the pages.
+    pub(crate) fn save_stamp(&self, stamp: &FileStamp) -> Result<(), DatabaseError> {
+        let (path, temporary) = (self.path.join("file.json"), self.path.join("file.json.tmp"));
+        let bytes = serde_json::to_vec(stamp).expect("numbers always have a JSON form");
+        fs::write(&temporary, bytes)
+            .and_then(|()| fs::rename(&temporary, &path))
+            .map_err(DatabaseError::io("save local state", &path))
+    }
+
+    /// Removes everything in the staging directory but some files and their notes.
+    pub(crate) fn clear_staging(&self, kept: &[FileName]) -> Result<(), DatabaseError> {
         let staging = self.staging();
         let clear = || {
             for entry in fs::read_dir(&staging)? {
-                fs::remove_file(entry?.path())?;
+                let path = entry?.path();
+                let stem = path.file_name().and_then(|name| name.to_str()?.split('.').next());
+                let keep =
+                    |name: &FileName| stem.is_some_and(|stem| name.to_string().starts_with(stem));
+                let whole = path.extension().is_none_or(|extension| extension != "tmp");
+                if !(whole && kept.iter().any(keep)) {
+                    fs::remove_file(path)?;
+                }
             }
             Ok(())
         };
@@ -183,13 +245,25 @@ impl StateDirectory {
     }
 }
 
-/// The state directory of a database: hidden, beside it, named after it.
+/// The state directory of a database, whose path has no symbolic links: hidden, beside it, named
+/// after it; or in a directory for all databases, told apart by the hash of their paths.
 #[must_use]
-pub fn state_path(database: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(database.file_name().unwrap_or_default());
-    name.push("-walrust");
-    database.with_file_name(name)
+pub fn state_path(database: &Path, directory: Option<&Path>) -> PathBuf {
+    let file_name = database.file_name().unwrap_or_default();
+    match directory {
+        None => {
+            let mut name = OsString::from(".");
+            name.push(file_name);
+            name.push("-walrust");
+            database.with_file_name(name)
+        }
+        Some(directory) => {
+            let hash = Sha256::digest(database.as_os_str().as_encoded_bytes());
+            let mut name = file_name.to_owned();
+            name.push(format!("-{}", hex(&hash[..8])));
+            directory.join(name)
+        }
+    }
 }
 
 fn position_bytes(position: &Position) -> Vec<u8> {

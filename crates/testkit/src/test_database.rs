@@ -46,6 +46,19 @@ impl TestDatabase {
         database
     }
 
+    /// A copy of the database as it is now, in a directory of its own.
+    ///
+    /// # Panics
+    /// If the files cannot be copied.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("app.db");
+        std::fs::write(&path, self.image()).expect("the directory is writable");
+        let connection = connect(&path, 4096);
+        Self { connection, path, directory }
+    }
+
     /// Takes the next step of a workload.
     ///
     /// # Panics

@@ -4,14 +4,17 @@
 //! Each function reads one state, that of the wal-index it is given, and yields `None` if the WAL
 //! restarted meanwhile: then the caller looks again.
 
+use std::fs::File;
+
 use walrust_engine::{HealReason, Position, WalPosition};
 use walrust_ltx::{Checksum, Header, Pgno, Txid};
-use walrust_wal::{WalChecksum, WalIndex, frame_offset};
+use walrust_wal::{Committed, WalChecksum, WalIndex, frame_offset};
 
-use super::{Capture, Changes, Head, History, Pending, StagedSnapshot, SyncOutcome};
+use super::queue::Lookup;
+use super::{Capture, Changes, History, Staged, SyncOutcome};
 use crate::DatabaseError;
-use crate::database_reader::{ATTEMPTS, wal_position};
-use crate::page_checksums::NewPageChecksums;
+use crate::database_reader::wal_position;
+use crate::page_checksums::{NewPageChecksums, PageChecksums};
 use crate::page_view::PageView;
 use crate::staging::{StagedFile, StagedWriter};
 use crate::wal_source::{WalRead, read_frames};
@@ -23,14 +26,56 @@ impl Capture {
         &mut self,
         index: &WalIndex,
         position: &Position,
-        resume: Option<(u32, WalChecksum)>,
+        resume: Resume,
         now_ms: i64,
     ) -> Result<Option<SyncOutcome>, DatabaseError> {
+        let salts = index.header.salts;
+        let Some(mut delta) = self.read_delta(index, position, resume, index.header.mx_frame)?
+        else {
+            return Ok(None);
+        };
+        let Some(page_count) = delta.frames.page_count else {
+            return Ok(Some(SyncOutcome::UpToDate));
+        };
+        let max_txid = self.later(position.txid, delta.frames.commits)?;
+        let from = resume.map_or(0, |(from, _)| from);
+        let wal_offset = frame_offset(self.reader.page_size.get(), from);
+        let wal_end = frame_offset(self.reader.page_size.get(), delta.frames.frames);
+        let header = Header {
+            wal_offset: signed(wal_offset),
+            wal_size: signed(wal_end - wal_offset),
+            wal_salt1: salts.0,
+            wal_salt2: salts.1,
+            pre_apply: Some(position.checksum),
+            ..self.header(page_count, self.after(position.txid)?, max_txid, now_ms)
+        };
+        let mut writer = StagedWriter::create(&self.state.staging(), header)?;
+        let sums =
+            self.replace_pages(position, &mut delta, |pgno, page| writer.page(pgno, page))?;
+        if !self.reader.is_current_index(index)? {
+            writer.discard()?;
+            return Ok(None);
+        }
+        let file = writer.finish(sums.rolling)?;
+        let wal = wal_position(index, &delta.frames);
+        self.stage(file, wal, Changes::Pages(sums.changes), None).map(Some)
+    }
+
+    /// Reads what the frames behind a position up to frame `to` commit.
+    pub(super) fn read_delta(
+        &self,
+        index: &WalIndex,
+        position: &Position,
+        resume: Resume,
+        to: u32,
+    ) -> Result<Option<Delta>, DatabaseError> {
         let Some(wal) = self.reader.files.open_wal()? else { return Ok(None) };
         let salts = index.header.salts;
-        let read = read_frames(&self.reader.files, &wal, salts, resume, index.header.mx_frame)?;
+        let read = read_frames(&self.reader.files, &wal, salts, resume, to)?;
         let WalRead::Complete(mut frames) = read else { return Ok(None) };
-        let Some(page_count) = frames.page_count else { return Ok(Some(SyncOutcome::UpToDate)) };
+        let Some(page_count) = frames.page_count else {
+            return Ok(Some(Delta { wal, frames, pgnos: Vec::new() }));
+        };
         let written: Vec<Pgno> = frames.pages.keys().copied().collect();
 
         // Pages that came into being without being written must be in the file all the same, and so
@@ -41,52 +86,61 @@ impl Capture {
             .filter(|pgno| *pgno != lock_page && !frames.pages.contains_key(pgno))
             .collect();
         if !unwritten.is_empty() && resume.is_some() {
-            // Their newest version may be in a frame that was shipped before.
-            let read = read_frames(&self.reader.files, &wal, salts, None, index.header.mx_frame)?;
+            // Their newest version may be in a frame that was captured before.
+            let read = read_frames(&self.reader.files, &wal, salts, None, to)?;
             let WalRead::Complete(all) = read else { return Ok(None) };
             frames.pages = all.pages;
         }
+        Ok(Some(Delta { wal, frames, pgnos: merge(&written, &unwritten) }))
+    }
+
+    /// Hands the pages of a delta to `sink`, which returns their checksums, and works out the
+    /// rolling checksum behind them.
+    pub(super) fn replace_pages(
+        &self,
+        position: &Position,
+        delta: &mut Delta,
+        mut sink: impl FnMut(Pgno, &[u8]) -> Result<Checksum, DatabaseError>,
+    ) -> Result<PageSums, DatabaseError> {
+        let page_count = delta.frames.page_count.unwrap_or(position.page_count);
         let view = PageView {
             files: &self.reader.files,
-            wal: Some(&wal),
-            pages: &frames.pages,
+            wal: Some(&delta.wal),
+            pages: &delta.frames.pages,
             page_size: self.reader.page_size,
             page_count,
         };
-
-        let max_txid = self.later(position.txid, frames.commits)?;
-        let from = resume.map_or(0, |(from, _)| from);
-        let wal_offset = frame_offset(self.reader.page_size.get(), from);
-        let wal_end = frame_offset(self.reader.page_size.get(), frames.frames);
-        let header = Header {
-            wal_offset: signed(wal_offset),
-            wal_size: signed(wal_end - wal_offset),
-            wal_salt1: salts.0,
-            wal_salt2: salts.1,
-            ..self.header(page_count, self.after(position.txid)?, max_txid, now_ms)
-        };
-        let header = Header { pre_apply: Some(position.checksum), ..header };
-        let table = self.state.page_checksums()?;
-        let mut writer = StagedWriter::create(&self.state.staging(), header)?;
+        let base = self.base_table()?;
         let mut rolling = position.checksum;
-        let mut changes = Vec::with_capacity(written.len() + unwritten.len());
+        let mut changes = Vec::with_capacity(delta.pgnos.len());
         let mut page = vec![0; self.reader.page_size.bytes()];
-        for pgno in merge(&written, &unwritten) {
+        for pgno in std::mem::take(&mut delta.pgnos) {
             view.read(pgno, &mut page)?;
-            let checksum = writer.page(pgno, &page)?;
-            rolling = replace(rolling, table.get(pgno)?, Some(checksum));
+            let checksum = sink(pgno, &page)?;
+            rolling = replace(rolling, self.captured_checksum(&base, pgno)?, Some(checksum));
             changes.push((pgno, checksum));
         }
         for pgno in page_count + 1..=position.page_count {
-            rolling = replace(rolling, table.get(pgno)?, None);
+            rolling = replace(rolling, self.captured_checksum(&base, pgno)?, None);
         }
-        if !self.reader.is_current_index(index)? {
-            writer.discard()?;
-            return Ok(None);
+        Ok(PageSums { rolling, changes })
+    }
+
+    /// The table under the staged files.
+    fn base_table(&self) -> Result<PageChecksums, DatabaseError> {
+        PageChecksums::open(&self.state.base_table_path(self.queue.has_new_table()))
+    }
+
+    /// The checksum of a page in the captured state.
+    fn captured_checksum(
+        &self,
+        base: &PageChecksums,
+        pgno: Pgno,
+    ) -> Result<Option<Checksum>, DatabaseError> {
+        match self.queue.lookup(pgno) {
+            Lookup::Known(checksum) => Ok(checksum),
+            Lookup::AsBefore => base.get(pgno),
         }
-        let file = writer.finish(rolling)?;
-        let next = self.next_position(&file, wal_position(index, &frames));
-        Ok(Some(self.stage(file, next, Changes::Pages(changes), None)))
     }
 
     /// Stages a snapshot that begins a chain.
@@ -109,8 +163,7 @@ impl Capture {
             return Ok(None);
         };
         table.finish(generation.page_count)?;
-        let next = self.next_position(&file, generation.wal_position());
-        Ok(Some(self.stage(file, next, Changes::NewTable, None)))
+        self.stage(file, generation.wal_position(), Changes::NewTable, None).map(Some)
     }
 
     /// Stages the pages that differ from what was shipped, as one incremental.
@@ -129,12 +182,15 @@ impl Capture {
             ..self.header(generation.page_count, txid, txid, now_ms)
         };
         let mut writer = StagedWriter::create(&self.state.staging(), header)?;
-        let mut shipped = self.state.page_checksums()?.sweep()?;
+        let mut base = self.base_table()?.sweep()?;
         let mut rolling = position.checksum;
         let mut changes = Vec::new();
         let mut page = vec![0; self.reader.page_size.bytes()];
         for pgno in 1..=generation.page_count.max(position.page_count) {
-            let old = shipped.next_entry()?.flatten();
+            let old = match (base.next_entry()?, self.queue.lookup(pgno)) {
+                (_, Lookup::Known(checksum)) => checksum,
+                (entry, Lookup::AsBefore) => entry.flatten(),
+            };
             if pgno > generation.page_count {
                 rolling = replace(rolling, old, None);
             } else if pgno != self.reader.page_size.lock_page() {
@@ -154,103 +210,48 @@ impl Capture {
         if changes.is_empty() && generation.page_count == position.page_count {
             writer.discard()?;
             let position = Position { wal, ..position };
-            self.state.save(&position, &[])?;
-            self.reader.pin.advance(&self.reader.files, wal.salts)?;
+            if self.queue.is_empty() {
+                self.state.save(&position, &[])?;
+                self.confirmed = Some(position.clone());
+            }
             self.continue_from(position);
             return Ok(Some(SyncOutcome::UpToDate));
         }
+        if self.file.is_replaced() && changes.len() as u64 * 2 > u64::from(generation.page_count) {
+            // Another database under the same path: its history begins with it.
+            writer.discard()?;
+            self.history = History::Begin { txid, timestamp_ms: now_ms };
+            return self.stage_next(index, now_ms);
+        }
         let file = writer.finish(rolling)?;
-        let next = self.next_position(&file, wal);
-        Ok(Some(self.stage(file, next, Changes::Pages(changes), Some(reason))))
+        self.stage(file, wal, Changes::Pages(changes), Some(reason)).map(Some)
     }
 
-    /// Stages a snapshot of the state of `index`, and before it the commits that lead there.
+    /// Stages a snapshot of the captured state, which is that of `index`.
     pub(super) fn stage_snapshot(
         &mut self,
         index: &WalIndex,
-        now_ms: i64,
-    ) -> Result<Option<StagedSnapshot>, DatabaseError> {
-        let incremental = match self.stage_next(index, now_ms)? {
-            None => return Ok(None),
-            Some(SyncOutcome::UpToDate) => None,
-            Some(SyncOutcome::Staged { file, .. }) if file.name.is_snapshot() => {
-                return Ok(Some(StagedSnapshot { incremental: Some(file), snapshot: None }));
-            }
-            Some(SyncOutcome::Staged { file, .. }) => Some(file),
-        };
-        let next = match (&self.pending, &self.history) {
-            (Some(pending), _) => pending.next.clone(),
-            (None, History::Continue(position)) => position.clone(),
-            (None, History::Begin { .. }) => return Ok(None),
-        };
-        let Some(generation) = self.reader.read_generation(index)? else {
-            self.discard()?;
-            return Ok(None);
-        };
+    ) -> Result<Option<StagedFile>, DatabaseError> {
+        let History::Continue(position) = self.history.clone() else { return Ok(None) };
+        let Some(generation) = self.reader.read_generation(index)? else { return Ok(None) };
         // The time is that of the state, so a snapshot of one state is always the same file.
-        let (commit, timestamp_ms) = (generation.page_count, next.timestamp_ms);
-        let header = self.header(commit, Txid::FIRST, next.txid, timestamp_ms);
+        let (commit, timestamp_ms) = (generation.page_count, position.timestamp_ms);
+        let header = self.header(commit, Txid::FIRST, position.txid, timestamp_ms);
         let Some(snapshot) =
             self.reader.stage_all_pages(&self.state.staging(), &generation, header, None)?
         else {
-            self.discard()?;
             return Ok(None);
         };
-        if snapshot.post_apply != next.checksum {
+        if snapshot.post_apply != position.checksum {
             snapshot.remove()?;
-            self.discard()?;
-            let txid = self.after(next.txid)?;
-            self.history = History::Begin { txid, timestamp_ms: next.timestamp_ms };
+            let txid = self.after(position.txid)?;
+            self.history = History::Begin { txid, timestamp_ms: position.timestamp_ms };
             return Err(DatabaseError::Diverged {
                 path: self.reader.files.path().to_owned(),
-                txid: next.txid,
+                txid: position.txid,
             });
         }
-        Ok(Some(StagedSnapshot { incremental, snapshot: Some(snapshot) }))
-    }
-
-    /// Whether the database is in the state of the head; if so, that becomes the position.
-    pub(super) fn adopt(&mut self, head: &Head) -> Result<bool, DatabaseError> {
-        if head.page_size != self.reader.page_size {
-            return Ok(false);
-        }
-        for _ in 0..ATTEMPTS {
-            let index = self.reader.files.wal_index()?;
-            let Some(generation) = self.reader.read_generation(&index)? else { continue };
-            if generation.page_count != head.page_count {
-                return Ok(false);
-            }
-            let view = self.reader.view(&generation);
-            let mut table = NewPageChecksums::create(&self.state.new_table_path())?;
-            let mut rolling = Checksum::EMPTY;
-            let mut page = vec![0; self.reader.page_size.bytes()];
-            for pgno in view.pgnos() {
-                view.read(pgno, &mut page)?;
-                let checksum = Checksum::of_page(pgno, &page);
-                table.push(pgno, checksum)?;
-                rolling = rolling.toggle(checksum);
-            }
-            if !self.reader.is_current(&generation)? {
-                continue;
-            }
-            if head.checksum != Some(rolling) {
-                return Ok(false);
-            }
-            table.finish(generation.page_count)?;
-            let position = Position {
-                txid: head.txid,
-                checksum: rolling,
-                page_size: self.reader.page_size,
-                page_count: generation.page_count,
-                timestamp_ms: head.timestamp_ms,
-                wal: generation.wal_position(),
-            };
-            self.state.save_with_new_table(&position)?;
-            self.reader.pin.advance(&self.reader.files, position.wal.salts)?;
-            self.continue_from(position);
-            return Ok(true);
-        }
-        Err(self.reader.unstable())
+        Ok(Some(snapshot))
     }
 
     fn header(&self, commit: u32, min_txid: Txid, max_txid: Txid, timestamp_ms: i64) -> Header {
@@ -284,13 +285,33 @@ impl Capture {
     fn stage(
         &mut self,
         file: StagedFile,
-        next: Position,
+        wal: WalPosition,
         changes: Changes,
         healed: Option<HealReason>,
-    ) -> SyncOutcome {
-        self.pending = Some(Pending { file: file.clone(), next, changes });
-        SyncOutcome::Staged { file, healed }
+    ) -> Result<SyncOutcome, DatabaseError> {
+        file.note_wal(&wal)?;
+        let next = self.next_position(&file, wal);
+        self.queue.push(Staged { file: file.clone(), next: next.clone(), changes, durable: false });
+        self.continue_from(next);
+        Ok(SyncOutcome::Staged { file, healed })
     }
+}
+
+/// Frames to skip and the running checksum after them; `None`: from the start of the generation.
+pub(super) type Resume = Option<(u32, WalChecksum)>;
+
+/// What some frames commit.
+pub(super) struct Delta {
+    wal: File,
+    pub(super) frames: Committed,
+    /// The pages that differ from the state before, ascending.
+    pgnos: Vec<Pgno>,
+}
+
+/// The checksums of a delta.
+pub(super) struct PageSums {
+    pub(super) rolling: Checksum,
+    pub(super) changes: Vec<(Pgno, Checksum)>,
 }
 
 /// Takes one version of a page out of a rolling checksum and puts another in.

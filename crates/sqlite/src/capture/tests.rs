@@ -2,7 +2,9 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 
 use rusqlite::Connection;
-use walrust_ltx::Mode;
+use walrust_ltx::{Mode, PageSize};
+
+use walrust_engine::CheckpointKind;
 
 use super::*;
 use crate::state_directory::state_path;
@@ -10,6 +12,7 @@ use crate::{IntegrityCheck, Restore};
 
 /// A database with an application that writes, and the files that were shipped.
 struct Scene {
+    pin: WalPin,
     directory: tempfile::TempDir,
     application: Connection,
     shipped: Vec<(StagedFile, PathBuf)>,
@@ -17,7 +20,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(page_size: u32) -> Self {
+    fn new(pin: WalPin, page_size: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let application = Connection::open(directory.path().join("app.db")).unwrap();
         application
@@ -30,7 +33,7 @@ impl Scene {
                  CREATE INDEX a_by_text ON a (text);"
             ))
             .unwrap();
-        Self { directory, application, shipped: Vec::new(), clock: 1_000 }
+        Self { pin, directory, application, shipped: Vec::new(), clock: 1_000 }
     }
 
     fn database(&self) -> PathBuf {
@@ -38,24 +41,44 @@ impl Scene {
     }
 
     fn capture(&self) -> Capture {
-        Capture::open(&self.database()).unwrap()
+        let options = CaptureOptions { wal_pin: self.pin, ..CaptureOptions::default() };
+        Capture::open(&self.database(), &options).unwrap()
     }
 
     fn reconciled(&self) -> Capture {
         let mut capture = self.capture();
-        capture.reconcile(self.head().as_ref()).unwrap();
+        self.reconcile(&mut capture);
         capture
+    }
+
+    /// What the daemon does with the bucket after opening a database.
+    fn reconcile(&self, capture: &mut Capture) -> Reconciliation {
+        let head = self.head();
+        let outcome = capture.reconcile(head.as_ref()).unwrap();
+        if let Reconciliation::Differs { after } = outcome
+            && !head.is_some_and(|head| self.learn(capture, &head, after))
+        {
+            capture.begin_new_chain(head.as_ref()).unwrap();
+        }
+        outcome
+    }
+
+    /// Gives the files up to the head to a table, as far as they continue one another.
+    fn learn(&self, capture: &mut Capture, head: &Head, after: Option<Txid>) -> bool {
+        let mut table = capture.head_table(head, after).unwrap();
+        for (file, stored) in &self.shipped {
+            if after.is_none_or(|after| file.name.min > after)
+                && !table.apply(file.name, File::open(stored).unwrap()).unwrap()
+            {
+                return false;
+            }
+        }
+        capture.adopt_table(table, head).unwrap()
     }
 
     fn head(&self) -> Option<Head> {
         let (file, _) = self.shipped.iter().max_by_key(|(file, _)| file.name.max)?;
-        Some(Head {
-            txid: file.name.max,
-            checksum: Some(file.post_apply),
-            page_size: file.header.page_size,
-            page_count: file.header.commit,
-            timestamp_ms: file.header.timestamp_ms,
-        })
+        Some(Head::of_file(&file.header, Some(file.post_apply)))
     }
 
     fn write(&self, sql: &str) {
@@ -91,9 +114,36 @@ impl Scene {
         let outcome = capture.sync(self.clock).unwrap();
         if let SyncOutcome::Staged { file, .. } = &outcome {
             self.store(file);
-            capture.confirm().unwrap();
+            capture.confirm(file.name).unwrap();
         }
         outcome
+    }
+
+    /// "Uploads" and confirms what is staged already.
+    fn ship_staged(&mut self, capture: &mut Capture) {
+        for file in capture.staged() {
+            self.store(&file);
+            capture.confirm(file.name).unwrap();
+        }
+    }
+
+    /// Local state as it is now.
+    fn copy_of_state(&self) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        for file in ["position.json", "pages.crc64", "pages.redo"] {
+            fs::copy(state_path(&self.database(), None).join(file), copy.path().join(file))
+                .unwrap();
+        }
+        copy
+    }
+
+    /// Puts back what local state was; what the database file looks like stays known.
+    fn replace_state(&self, copy: &tempfile::TempDir) {
+        for entry in fs::read_dir(copy.path()).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, state_path(&self.database(), None).join(path.file_name().unwrap()))
+                .unwrap();
+        }
     }
 
     fn store(&mut self, file: &StagedFile) {
@@ -155,6 +205,13 @@ fn healed(outcome: &SyncOutcome) -> Option<HealReason> {
     }
 }
 
+fn staged(outcome: SyncOutcome) -> StagedFile {
+    match outcome {
+        SyncOutcome::Staged { file, .. } => file,
+        SyncOutcome::UpToDate => panic!("nothing was staged"),
+    }
+}
+
 fn txids(outcome: &SyncOutcome) -> (u64, u64) {
     match outcome {
         SyncOutcome::Staged { file, .. } => (file.name.min.get(), file.name.max.get()),
@@ -162,285 +219,23 @@ fn txids(outcome: &SyncOutcome) -> (u64, u64) {
     }
 }
 
-#[test]
-fn commits_are_shipped_as_increments_at_every_page_size() {
-    for page_size in PageSize::ALL {
-        let mut scene = Scene::new(page_size.get());
-        let mut capture = scene.reconciled();
-        assert_eq!(txids(&scene.ship(&mut capture)), (1, 1));
-        scene.insert(50);
-        scene.write("UPDATE a SET text = 'x' WHERE id % 7 = 0");
-        scene.write("DELETE FROM a WHERE id % 5 = 0");
-        scene.write("INSERT INTO b VALUES ('k', zeroblob(100000))");
-        let outcome = scene.ship(&mut capture);
-        assert_eq!(txids(&outcome), (2, 5), "each commit is one TXID");
-        assert_eq!(healed(&outcome), None);
-        assert_eq!(scene.ship(&mut capture), SyncOutcome::UpToDate);
-        scene.assert_restorable();
-    }
-}
-
-#[test]
-fn rolled_back_and_spilled_frames_are_not_shipped() {
-    let mut scene = Scene::new(1024);
-    let mut capture = scene.reconciled();
-    scene.ship(&mut capture);
-    scene.insert(10);
-    scene.write("PRAGMA cache_size = 2; BEGIN");
-    scene.insert(500);
-    let during = scene.ship(&mut capture);
-    assert_eq!(txids(&during), (2, 2), "the open transaction is not part of it");
-    scene.write("ROLLBACK");
-    scene.insert(3);
-    assert_eq!(txids(&scene.ship(&mut capture)), (3, 3));
-    scene.assert_restorable();
-}
-
-#[test]
-fn growth_by_unwritten_pages_and_shrinking_are_exact() {
-    let mut scene = Scene::new(512);
-    let mut capture = scene.reconciled();
-    scene.ship(&mut capture);
-    scene.insert(400);
-    scene.ship(&mut capture);
-    scene.write("DELETE FROM a WHERE id > 20");
-    scene.write("VACUUM");
-    scene.ship(&mut capture);
-    scene.assert_restorable();
-    scene.insert(200);
-    scene.write("DELETE FROM a WHERE id > 20");
-    scene.write("VACUUM");
-    scene.insert(300);
-    // Shrinks and grows again within one file.
-    let outcome = scene.ship(&mut capture);
-    assert_eq!(healed(&outcome), None);
-    scene.assert_restorable();
-}
-
-#[test]
-fn our_checkpoint_lets_the_wal_restart_and_nothing_is_missed() {
-    let mut scene = Scene::new(4096);
-    let mut capture = scene.reconciled();
-    for _ in 0..5 {
-        scene.insert(100);
-        let outcome = scene.ship(&mut capture);
-        assert_eq!(healed(&outcome), None);
-        assert!(capture.checkpoint().unwrap());
-    }
-    let frames = capture.wal_status().unwrap().frames;
-    assert!(frames < 60, "the WAL restarted each time, it has {frames} frames");
-    scene.assert_restorable();
-}
-
-#[test]
-fn a_pinned_wal_is_not_reset_by_the_application() {
-    let mut scene = Scene::new(4096);
-    let mut capture = scene.reconciled();
-    scene.ship(&mut capture);
-    scene.write("PRAGMA busy_timeout = 0");
-    for mode in ["PASSIVE", "FULL", "RESTART", "TRUNCATE"] {
-        scene.insert(40);
-        scene.checkpoint(mode);
-        scene.insert(40);
-        let outcome = scene.ship(&mut capture);
-        assert_eq!(healed(&outcome), None, "{mode}");
-    }
-    scene.assert_restorable();
-}
-
-#[test]
-fn truncating_an_empty_wal_again_and_again_loses_nothing() {
-    let mut scene = Scene::new(4096);
-    let mut capture = scene.reconciled();
-    scene.insert(10);
-    scene.ship(&mut capture);
-    assert!(capture.checkpoint().unwrap());
-    for _ in 0..3 {
-        assert_eq!(scene.checkpoint("TRUNCATE"), (0, 0, 0));
-    }
-    scene.insert(10);
-    let outcome = scene.ship(&mut capture);
-    assert_eq!(healed(&outcome), None);
-    scene.assert_restorable();
-}
-
-#[test]
-fn a_restart_goes_on_where_it_was() {
-    let mut scene = Scene::new(4096);
-    let mut capture = scene.reconciled();
-    scene.insert(10);
-    scene.ship(&mut capture);
-    drop(capture);
-    scene.insert(10);
-    let mut capture = scene.capture();
-    let head = scene.head();
-    assert_eq!(capture.reconcile(head.as_ref()).unwrap(), Reconciliation::Agrees);
-    let outcome = scene.ship(&mut capture);
-    assert_eq!((txids(&outcome), healed(&outcome)), ((2, 2), None));
-    scene.assert_restorable();
-}
-
-#[test]
-fn a_wal_that_restarted_while_stopped_is_healed_with_the_changed_pages_only() {
-    let mut scene = Scene::new(4096);
-    let mut capture = scene.reconciled();
-    scene.insert(2000);
-    scene.ship(&mut capture);
-    drop(capture);
-    // The new generation is shorter than the shipped one.
-    scene.write("UPDATE a SET text = 'lost?' WHERE id = 1000");
-    scene.checkpoint("TRUNCATE");
-    scene.write("UPDATE a SET text = 'kept' WHERE id = 1");
-    let mut capture = scene.reconciled();
-    let outcome = scene.ship(&mut capture);
-    assert_eq!(healed(&outcome), Some(HealReason::WalRestarted));
-    let SyncOutcome::Staged { file, .. } = outcome else { unreachable!() };
-    assert!(file.pages < 12, "{} pages", file.pages);
-    scene.assert_restorable();
-}
-
-#[test]
-fn commits_between_two_runs_that_both_find_no_wal_are_healed() {
-    let mut scene = Scene::new(4096);
-    scene.insert(50);
-    scene.checkpoint("TRUNCATE");
-    scene.reopen_application();
-    let mut capture = scene.reconciled();
-    scene.ship(&mut capture);
-    drop(capture);
-    // The last connection to close checkpoints and removes the WAL.
-    scene.write("UPDATE a SET text = 'lost?' WHERE id = 1");
-    scene.reopen_application();
-    let mut capture = scene.reconciled();
-    assert_eq!(healed(&scene.ship(&mut capture)), Some(HealReason::UnknownPosition));
-    scene.insert(5);
-    assert_eq!(healed(&scene.ship(&mut capture)), None);
-    scene.assert_restorable();
-}
-
-#[test]
-fn the_first_wal_of_a_database_is_continued_frame_by_frame() {
-    let mut scene = Scene::new(4096);
-    scene.checkpoint("TRUNCATE");
-    scene.reopen_application();
-    let mut capture = scene.reconciled();
-    let SyncOutcome::Staged { file, .. } = capture.sync(1_000).unwrap() else {
-        panic!("the base is staged")
+/// Runs each test under both kinds of pin.
+macro_rules! under_both_pins {
+    ($($name:ident),* $(,)?) => {
+        mod detached {
+            $(#[test] fn $name() { super::$name(crate::WalPin::Detached) })*
+        }
+        mod connection {
+            $(#[test] fn $name() { super::$name(crate::WalPin::Connection) })*
+        }
     };
-    scene.store(&file);
-    // Commits between the upload and its confirmation.
-    scene.insert(5);
-    scene.insert(5);
-    capture.confirm().unwrap();
-    let outcome = scene.ship(&mut capture);
-    assert_eq!((txids(&outcome), healed(&outcome)), ((2, 3), None));
-    scene.assert_restorable();
-}
-
-#[test]
-fn a_wal_rewritten_in_place_beyond_the_position_is_healed() {
-    let mut scene = Scene::new(4096);
-    let mut capture = scene.reconciled();
-    scene.insert(20);
-    scene.ship(&mut capture);
-    drop(capture);
-    scene.insert(20);
-    scene.checkpoint("RESTART");
-    scene.insert(200);
-    let mut capture = scene.reconciled();
-    assert_eq!(healed(&scene.ship(&mut capture)), Some(HealReason::WalRestarted));
-    scene.assert_restorable();
-}
-
-#[test]
-fn lost_local_state_is_found_again_in_the_bucket() {
-    let mut scene = Scene::new(4096);
-    let mut capture = scene.reconciled();
-    scene.insert(50);
-    scene.ship(&mut capture);
-    drop(capture);
-    fs::remove_dir_all(state_path(&scene.database())).unwrap();
-    let mut capture = scene.capture();
-    assert_eq!(capture.reconcile(scene.head().as_ref()).unwrap(), Reconciliation::Adopted);
-    assert_eq!(scene.ship(&mut capture), SyncOutcome::UpToDate);
-    scene.insert(50);
-    assert_eq!(txids(&scene.ship(&mut capture)), (2, 2));
-    scene.assert_restorable();
-}
-
-#[test]
-fn an_upload_whose_confirmation_was_lost_is_never_repeated() {
-    let mut scene = Scene::new(4096);
-    let mut capture = scene.reconciled();
-    scene.ship(&mut capture);
-    scene.insert(50);
-    let SyncOutcome::Staged { file, .. } = capture.sync(9_000).unwrap() else {
-        panic!("nothing was staged")
-    };
-    scene.store(&file);
-    drop(capture);
-    let mut capture = scene.capture();
-    assert_eq!(capture.reconcile(scene.head().as_ref()).unwrap(), Reconciliation::Adopted);
-    scene.insert(50);
-    assert_eq!(txids(&scene.ship(&mut capture)), (3, 3));
-    scene.assert_restorable();
-}
-
-#[test]
-fn a_database_that_moved_on_unseen_begins_a_new_chain_behind_the_head() {
-    let mut scene = Scene::new(4096);
-    let mut capture = scene.reconciled();
-    scene.insert(50);
-    scene.ship(&mut capture);
-    drop(capture);
-    fs::remove_dir_all(state_path(&scene.database())).unwrap();
-    scene.insert(50);
-    let mut capture = scene.capture();
-    let reconciliation = capture.reconcile(scene.head().as_ref()).unwrap();
-    assert_eq!(reconciliation, Reconciliation::NewSnapshot { txid: Txid::new(2).unwrap() });
-    assert_eq!(txids(&scene.ship(&mut capture)), (1, 2));
-    scene.assert_restorable();
-}
-
-#[test]
-fn a_snapshot_comes_with_what_was_not_shipped() {
-    let mut scene = Scene::new(4096);
-    let mut capture = scene.reconciled();
-    scene.ship(&mut capture);
-    scene.insert(50);
-    let staged = capture.snapshot(5_000).unwrap();
-    let incremental = staged.incremental.unwrap();
-    let snapshot = staged.snapshot.unwrap();
-    assert_eq!(incremental.name.max, snapshot.name.max);
-    assert_eq!(incremental.post_apply, snapshot.post_apply);
-    scene.store(&incremental);
-    scene.store(&snapshot);
-    capture.confirm().unwrap();
-    scene.assert_restorable();
-    // Of one state it is the same file, whenever it is made.
-    let again = capture.snapshot(99_000).unwrap();
-    assert_eq!(again.incremental, None);
-    assert_eq!(again.snapshot.unwrap().sha256, snapshot.sha256);
-}
-
-#[test]
-fn times_never_go_back() {
-    let mut scene = Scene::new(4096);
-    let mut capture = scene.reconciled();
-    scene.clock = 50_000;
-    scene.ship(&mut capture);
-    scene.insert(1);
-    scene.clock = 10_000;
-    scene.ship(&mut capture);
-    let times: Vec<_> = scene.shipped.iter().map(|(file, _)| file.header.timestamp_ms).collect();
-    assert_eq!(times, [51_000, 51_000]);
 }
 
 #[test]
 fn what_is_not_a_database_in_wal_mode_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
-    let open = |name: &str| Capture::open(&path(name)).unwrap_err();
+    let open = |name: &str| Capture::open(&path(name), &CaptureOptions::default()).unwrap_err();
     assert!(matches!(open("missing.db"), DatabaseError::Missing { .. }));
     fs::create_dir(path("directory.db")).unwrap();
     assert!(matches!(open("directory.db"), DatabaseError::NotAFile { .. }));
@@ -453,17 +248,7 @@ fn what_is_not_a_database_in_wal_mode_is_named() {
     assert!(matches!(open("delete.db"), DatabaseError::NotWal { .. }));
 }
 
-#[test]
-fn nothing_is_written_to_the_application_s_database() {
-    let mut scene = Scene::new(4096);
-    let schema = |scene: &Scene| -> i64 {
-        let count = "SELECT count(*) FROM sqlite_schema";
-        scene.application.query_row(count, [], |row| row.get(0)).unwrap()
-    };
-    let before = (schema(&scene), scene.image());
-    let mut capture = scene.reconciled();
-    scene.ship(&mut capture);
-    capture.checkpoint().unwrap();
-    drop(capture);
-    assert_eq!((schema(&scene), scene.image()), before);
-}
+mod checkpoints;
+mod healing;
+mod reconcile;
+mod shipping;

@@ -31,11 +31,11 @@ impl Fixture {
     }
 
     fn open(&self) -> StateDirectory {
-        StateDirectory::open(&self.database()).unwrap()
+        StateDirectory::open(&self.database(), None).unwrap()
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        state_path(&self.database()).join(name)
+        state_path(&self.database(), None).join(name)
     }
 }
 
@@ -100,17 +100,26 @@ fn damaged_or_foreign_files_are_treated_as_lost() {
 fn a_second_owner_is_refused_and_the_lock_goes_with_its_owner() {
     let fixture = Fixture::new();
     let state = fixture.open();
-    let second = StateDirectory::open(&fixture.database());
+    let second = StateDirectory::open(&fixture.database(), None);
     assert!(matches!(second, Err(DatabaseError::Owned { .. })));
     drop(state);
     fixture.open();
 }
 
 #[test]
-fn left_over_staged_files_are_cleared() {
+fn only_named_files_and_their_notes_stay_in_staging() {
     let fixture = Fixture::new();
-    drop(fixture.open());
-    fs::write(fixture.file("staging/left.ltx.tmp"), b"torn").unwrap();
     let state = fixture.open();
-    assert_eq!(fs::read_dir(state.staging()).unwrap().count(), 0);
+    let kept = "0000000000000002-0000000000000003";
+    let other = "0000000000000004-0000000000000004";
+    for name in [kept, other] {
+        for suffix in ["ltx", "wal.json", "ltx.tmp"] {
+            fs::write(state.staging().join(format!("{name}.{suffix}")), b"x").unwrap();
+        }
+    }
+    state.clear_staging(&[format!("{kept}.ltx").parse().unwrap()]).unwrap();
+    let entries = fs::read_dir(state.staging()).unwrap();
+    let mut left: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, [format!("{kept}.ltx").as_str(), format!("{kept}.wal.json").as_str()]);
 }

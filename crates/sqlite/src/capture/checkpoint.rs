@@ -1,0 +1,172 @@
+//! Checkpoints that walrust runs.
+//!
+//! Invariant: the WAL can restart only when every committed frame is confirmed by storage, or staged
+//! and synced. A quiet checkpoint copies what the pin's mark allows and moves the pin to read lock 0
+//! only if nothing was written meanwhile. Under the barrier nobody writes: the rest is staged and
+//! synced, the pin is given back, all frames are copied, and the pin is taken again, before the
+//! writers go on. In a crash in between, the staged files lead to the state that was copied.
+//!
+//! The result row of each checkpoint is checked, and then the wal-index: what it says counts.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode};
+use walrust_engine::CheckpointKind;
+
+use super::{Capture, History};
+use crate::{DatabaseError, SyncOutcome, connection};
+
+/// How long the barrier waits for a writer to end its transaction.
+const BARRIER_PATIENCE: Duration = Duration::from_millis(250);
+/// How long a truncation waits for readers and writers.
+const TRUNCATE_PATIENCE: Duration = Duration::from_millis(50);
+
+impl Capture {
+    /// Runs a checkpoint. Returns whether the whole WAL is in the database file and the next writer
+    /// may restart it.
+    ///
+    /// # Errors
+    /// If SQLite fails for another reason than a lock, or the rest of the WAL cannot be staged. The
+    /// pin is held again then, or the capture is to be dropped.
+    pub fn checkpoint(&mut self, kind: CheckpointKind, now_ms: i64) -> Result<bool, DatabaseError> {
+        if matches!(self.history, History::Begin { .. }) {
+            return Ok(false);
+        }
+        let worker = connection::open(self.reader.files.path())?;
+        let complete = match kind {
+            CheckpointKind::Quiet => self.quiet_checkpoint(&worker)?,
+            CheckpointKind::Truncate => {
+                self.quiet_checkpoint(&worker)? && self.truncate(&worker)?
+            }
+            CheckpointKind::Barrier { truncate } => {
+                let complete = self.checkpoint_under_barrier(&worker, now_ms)?;
+                if complete && truncate {
+                    self.truncate(&worker)?;
+                }
+                complete
+            }
+            CheckpointKind::GiveUp => {
+                tracing::warn!(
+                    path = %self.reader.files.path().display(),
+                    "the WAL is over its limit and cannot be checkpointed: the pin is given up"
+                );
+                self.reader.pin.release(&self.reader.files)?;
+                passive(&worker).map_err(self.checkpoint_error())?;
+                return Ok(false);
+            }
+        };
+        self.note_file()?;
+        Ok(complete)
+    }
+
+    /// Copies what the pin allows, and lets the WAL restart if that was everything.
+    fn quiet_checkpoint(&mut self, worker: &Connection) -> Result<bool, DatabaseError> {
+        let Some(captured) = self.captured_wal() else { return Ok(false) };
+        self.reader.pin.mark(&self.reader.files, 1)?;
+        self.reader.pin.advance(&self.reader.files, &captured)?;
+        passive(worker).map_err(self.checkpoint_error())?;
+        self.reader.pin.settle(&self.reader.files, &captured)?;
+        self.reader.files.is_settled_at(&captured)
+    }
+
+    fn checkpoint_under_barrier(
+        &mut self,
+        worker: &Connection,
+        now_ms: i64,
+    ) -> Result<bool, DatabaseError> {
+        // The bulk first, while the writers go on: all before a mark that is staged after it was set.
+        self.reader.pin.mark(&self.reader.files, 1)?;
+        self.stage_durably(now_ms)?;
+        let Some(captured) = self.captured_wal() else { return Ok(false) };
+        self.reader.pin.advance(&self.reader.files, &captured)?;
+        passive(worker).map_err(self.checkpoint_error())?;
+
+        let barrier = connection::open(self.reader.files.path())?;
+        let begun = barrier
+            .busy_timeout(BARRIER_PATIENCE)
+            .and_then(|()| barrier.execute_batch("BEGIN IMMEDIATE"));
+        match begun {
+            Ok(()) => {}
+            Err(error) if is_busy(&error) => return Ok(false),
+            Err(error) => return Err(self.barrier_error()(error)),
+        }
+        let result = self.checkpoint_stopped_writers(worker, now_ms);
+        connection::end_read(&barrier);
+        result
+    }
+
+    /// The part for which the writers wait.
+    fn checkpoint_stopped_writers(
+        &mut self,
+        worker: &Connection,
+        now_ms: i64,
+    ) -> Result<bool, DatabaseError> {
+        self.stage_durably(now_ms)?;
+        let index = self.reader.files.wal_index()?;
+        let captured = match self.captured_wal() {
+            Some(wal) if (wal.salts, wal.frames) == (index.header.salts, index.header.mx_frame) => {
+                wal
+            }
+            // Still something that is not staged: keep it.
+            _ => return Ok(false),
+        };
+        self.reader.pin.release(&self.reader.files)?;
+        let copied = passive(worker);
+        // Before any error is looked at: nothing may be written without a pin.
+        self.reader.pin.hold(&self.reader.files, Some(&captured))?;
+        copied.map_err(self.checkpoint_error())?;
+        self.reader.files.is_settled_at(&captured)
+    }
+
+    /// Stages everything that is committed, and makes it survive a loss of power.
+    fn stage_durably(&mut self, now_ms: i64) -> Result<(), DatabaseError> {
+        while let SyncOutcome::Staged { .. } = self.stage_new(now_ms)? {}
+        self.queue.make_durable(&self.state.staging())
+    }
+
+    /// Shortens the WAL file, which nobody needs any more, under read lock 0.
+    fn truncate(&mut self, worker: &Connection) -> Result<bool, DatabaseError> {
+        worker
+            .busy_timeout(TRUNCATE_PATIENCE)
+            .map_err(DatabaseError::sqlite("set the patience", self.reader.files.path()))?;
+        // Whatever a writer adds before this has the locks is kept by the pin.
+        checkpoint(worker, "TRUNCATE").map_err(self.checkpoint_error())
+    }
+
+    fn checkpoint_error(&self) -> impl FnOnce(rusqlite::Error) -> DatabaseError + use<> {
+        let path = self.reader.files.path().to_owned();
+        move |error| DatabaseError::sqlite("checkpoint the WAL", &path)(error)
+    }
+
+    fn barrier_error(&self) -> impl FnOnce(rusqlite::Error) -> DatabaseError + use<> {
+        let path = self.reader.files.path().to_owned();
+        move |error| DatabaseError::sqlite("stop the writers for a checkpoint", &path)(error)
+    }
+}
+
+/// Copies frames up to the lowest mark of any reader; waits for nobody.
+fn passive(connection: &Connection) -> rusqlite::Result<bool> {
+    checkpoint(connection, "PASSIVE")
+}
+
+/// Runs a checkpoint; whether all frames are in the database file. That locks of others or a
+/// read-only file stood in the way is no failure.
+fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<bool> {
+    let row = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+    });
+    match row {
+        Ok((busy, log, checkpointed)) => Ok(busy == 0 && log == checkpointed),
+        Err(error) if is_busy(&error) || is_read_only(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+fn is_read_only(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::ReadOnly)
+}
