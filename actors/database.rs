@@ -5,10 +5,10 @@
 //! who asked.
 //!
 //! # Consistency
-//! At any time one thing is under way: a blocking job (which has the capture), an upload of a
-//! staged file, or nothing. So a sync never runs beside a checkpoint, and a file is in storage
-//! and confirmed before the next one is staged. Commits that arrive meanwhile wait in the WAL,
-//! behind the pin, and go together into the next file.
+//! One blocking job at a time has the capture, so a sync never runs beside a checkpoint. One LTX
+//! file at a time is offered; a sync begins when all staged files are in storage and confirmed.
+//! Commits that arrive meanwhile wait in the WAL, behind the pin, and go together into the next
+//! file. Only a checkpoint that cannot wait stages more, behind the one that is on its way.
 //!
 //! # Retries
 //! A database that fails (locked, unreadable, out of WAL mode) is dropped and opened again after a
@@ -94,8 +94,7 @@ pub(crate) struct DatabaseArguments {
     /// Shared by all incarnations: one of them works at a time.
     pub(crate) gate: Gate,
     pub(crate) notified: Notified,
-    /// Random identifier of this process, for the manifest.
-    pub(crate) writer_id: String,
+    /// Name of this host, for the manifest.
     pub(crate) host: String,
 }
 

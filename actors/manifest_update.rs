@@ -1,11 +1,12 @@
 //! Brings `manifest.json` of a database up to date.
 //!
 //! Invariant: it is replaced only if it is still the object that was read, so two writers cannot
-//! undo each other's entries. Files that were uploaded but never entered (a crash came between)
+//! undo each other's entries, and a writer that sees a later epoch than its own stops. Files that were uploaded but never entered (a crash came between)
 //! are found by listing and described from their own bytes.
 
 use bytes::Bytes;
-use walrust_engine::manifest::{FORMAT, FileEntry, FileKind, Manifest, Writer};
+pub(crate) use walrust_engine::manifest::Writer;
+use walrust_engine::manifest::{FORMAT, FileEntry, FileKind, Manifest};
 use walrust_engine::{ErrorClass, StoredFile, Tree, manifest_key};
 use walrust_ltx::{Checksum, FileName, Header};
 use walrust_sqlite::{StagedFile, hex};
@@ -18,47 +19,108 @@ use crate::remote::{SHA256, read_ends};
 pub(crate) struct ManifestUpdate {
     /// Page size of the database.
     pub(crate) page_size: u32,
-    /// Random identifier of this process, 32 hex digits.
-    pub(crate) writer_id: String,
-    /// This host.
-    pub(crate) host: String,
+    /// Who writes.
+    pub(crate) writer: Writer,
+    /// Whether this is the first update of this run: files of earlier runs may be missing in it.
+    pub(crate) first: bool,
     /// Files that were uploaded since the last update.
     pub(crate) entries: Vec<FileEntry>,
+}
+
+/// Why a manifest was not written.
+#[derive(Debug)]
+pub(crate) enum ManifestUpdateError {
+    /// Storage failed, or another writer was faster: the next attempt reads it anew.
+    Storage(StorageError),
+    /// A writer with a later epoch has taken the name over.
+    Superseded(Writer),
+}
+
+impl From<StorageError> for ManifestUpdateError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// Finds out how to sign the manifest of a database, and takes the name over from another writer:
+/// the later epoch wins, and the earlier writer stops when it sees the manifest.
+///
+/// # Errors
+/// If storage fails.
+pub(crate) async fn claim(
+    store: &dyn ObjectStore,
+    database: &str,
+    id: &str,
+    host: &str,
+) -> Result<Writer, StorageError> {
+    const ATTEMPTS: u32 = 5;
+    let key = manifest_key(database);
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let writer = |epoch| Writer { id: id.to_owned(), host: host.to_owned(), epoch };
+        let found = match read(store, &key).await {
+            // A directory that does not exist yet has no manifest either.
+            Err(error) if error.is_missing_bucket() => None,
+            found => found?,
+        };
+        let Some((mut manifest, etag)) = found else { return Ok(writer(1)) };
+        if manifest.writer.id == id {
+            return Ok(writer(manifest.writer.epoch));
+        }
+        let ours = writer(manifest.writer.epoch + 1);
+        let theirs = std::mem::replace(&mut manifest.writer, ours.clone());
+        match put(store, &key, &manifest, &Condition::IfMatch(etag)).await {
+            Ok(()) => {
+                let (host, epoch) = (theirs.host, ours.epoch);
+                tracing::info!(db = database, from = host, epoch, "takes the name over");
+                return Ok(ours);
+            }
+            Err(error) if error.class() == ErrorClass::Precondition && attempt < ATTEMPTS => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Writes the manifest of a database.
 ///
 /// # Errors
-/// If storage fails, also when another writer was faster: then the next attempt reads anew.
+/// If storage fails, also when another writer was faster; or if another writer owns the name.
 pub(crate) async fn write(
     store: &dyn ObjectStore,
     database: &str,
     update: &ManifestUpdate,
-) -> Result<(), StorageError> {
-    use sha2::{Digest, Sha256};
-
+) -> Result<(), ManifestUpdateError> {
     let key = manifest_key(database);
-    let (mut manifest, condition, mut first) = match read(store, &key).await? {
+    let (mut manifest, condition, new) = match read(store, &key).await? {
         Some((manifest, etag)) => (manifest, Condition::IfMatch(etag), false),
         None => (new_manifest(database, update), Condition::IfAbsent, true),
     };
-    if manifest.writer.id != update.writer_id {
-        let epoch = manifest.writer.epoch + 1;
-        let id = update.writer_id.clone();
-        manifest.writer = Writer { id, host: update.host.clone(), epoch };
-        first = true;
+    if manifest.writer.id != update.writer.id && manifest.writer.epoch >= update.writer.epoch {
+        return Err(ManifestUpdateError::Superseded(manifest.writer));
     }
+    manifest.writer = update.writer.clone();
     manifest.page_size = update.page_size;
     manifest.add(update.entries.iter().cloned());
-    if first {
+    if new || update.first {
         // A writer before us may have been stopped between an upload and its manifest.
         manifest.add(describe_unknown(store, database, &manifest).await?);
     }
+    Ok(put(store, &key, &manifest, &condition).await?)
+}
+
+async fn put(
+    store: &dyn ObjectStore,
+    key: &str,
+    manifest: &Manifest,
+    condition: &Condition,
+) -> Result<(), StorageError> {
+    use sha2::{Digest, Sha256};
+
     let bytes = manifest.to_bytes();
     let sha256 = hex(&Sha256::digest(&bytes));
     let metadata = Metadata::from([(SHA256.to_owned(), sha256)]);
-    store.put(&key, Bytes::from(bytes), &metadata, &condition).await?;
-    Ok(())
+    store.put(key, Bytes::from(bytes), &metadata, condition).await.map(|_| ())
 }
 
 /// The entry of a file that was just uploaded.
@@ -99,7 +161,7 @@ fn new_manifest(database: &str, update: &ManifestUpdate) -> Manifest {
         format: FORMAT,
         name: database.to_owned(),
         lineage: random_id(),
-        writer: Writer { id: update.writer_id.clone(), host: update.host.clone(), epoch: 1 },
+        writer: update.writer.clone(),
         page_size: update.page_size,
         files: Vec::new(),
     }

@@ -8,13 +8,15 @@ use walrust_storage::{ObjectStore, StorageError};
 /// The metadata key under which every object carries the SHA-256 of its bytes.
 pub const SHA256: &str = "sha256";
 
-/// The newest files of a database in the bucket.
-#[derive(Clone, Copy, Debug)]
+/// The files of a database in the bucket.
+#[derive(Clone, Debug)]
 pub struct Remote {
     /// The newest state; `None` if there are no files.
     pub head: Option<Head>,
     /// TXID of the newest snapshot.
     pub last_snapshot: Option<Txid>,
+    /// All files.
+    pub(crate) tree: Tree,
 }
 
 /// Why it is not known what the bucket holds.
@@ -58,18 +60,12 @@ pub async fn look_up(store: &dyn ObjectStore, name: &str) -> Result<Remote, Remo
         Some(file) => Some(head_of(store, file).await?),
         None => None,
     };
-    Ok(Remote { head, last_snapshot })
+    Ok(Remote { head, last_snapshot, tree })
 }
 
 async fn head_of(store: &dyn ObjectStore, file: &StoredFile) -> Result<Head, StorageError> {
     Ok(match read_ends(store, file).await? {
-        Some(ends) => Head {
-            txid: file.name.max,
-            checksum: ends.post_apply,
-            page_size: ends.header.page_size,
-            page_count: ends.header.commit,
-            timestamp_ms: ends.header.timestamp_ms,
-        },
+        Some(ends) => Head::of_file(&ends.header, ends.post_apply),
         None => {
             tracing::warn!(key = %file.key, "the newest file is damaged; a snapshot goes behind it");
             Head {
@@ -78,6 +74,7 @@ async fn head_of(store: &dyn ObjectStore, file: &StoredFile) -> Result<Head, Sto
                 page_size: PageSize::ALL[0],
                 page_count: 0,
                 timestamp_ms: i64::MIN,
+                wal: None,
             }
         }
     })

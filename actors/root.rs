@@ -26,7 +26,6 @@ use walrust_storage::ObjectStore;
 
 use crate::blocking::{BlockingPool, Gate};
 use crate::database::{DatabaseActor, DatabaseArguments, DatabaseMsg};
-use crate::manifest_update::random_id;
 use crate::service::Service;
 use crate::settings::{DatabaseSettings, Settings};
 use crate::status::DatabaseStatus;
@@ -110,7 +109,6 @@ pub(crate) struct RootState {
     settings: Settings,
     store: Arc<dyn ObjectStore>,
     pool: BlockingPool,
-    writer_id: String,
     uploader: Service<UploaderMsg>,
     watcher: Service<WatcherMsg>,
     databases: BTreeMap<String, DatabaseChild>,
@@ -203,7 +201,6 @@ impl RootState {
             myself,
             store,
             pool: BlockingPool::new(),
-            writer_id: random_id(),
             uploader: Service::new(),
             watcher: Service::new(),
             to_spawn: databases.keys().rev().cloned().collect(),
@@ -289,7 +286,6 @@ impl RootState {
             pool: self.pool.clone(),
             gate: database.gate.clone(),
             notified: database.notified.clone(),
-            writer_id: self.writer_id.clone(),
             host: self.settings.host.clone(),
         })
     }
@@ -298,7 +294,7 @@ impl RootState {
         let Some(database) = self.databases.get(name) else { return };
         let Some(actor) = &database.actor else { return };
         let target = WatchTarget {
-            wal_path: walrust_sqlite::sidecar(&database.settings.path, "-wal"),
+            database: database.settings.path.clone(),
             actor: actor.clone(),
             notified: database.notified.clone(),
         };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use walrust_engine::{CheckpointSettings, RestartSettings, RetryPolicy};
+use walrust_sqlite::WalPin;
 
 /// Settings of the whole tree.
 #[derive(Clone, Debug)]
@@ -29,6 +30,10 @@ pub struct DatabaseSettings {
     pub path: PathBuf,
     /// The least time between two uploads of this database.
     pub sync_interval: Duration,
+    /// How its WAL is pinned.
+    pub wal_pin: WalPin,
     /// When its WAL is checkpointed.
     pub checkpoint: CheckpointSettings,
+    /// Where its local state lives; beside it by default.
+    pub state_directory: Option<PathBuf>,
 }

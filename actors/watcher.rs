@@ -4,8 +4,8 @@
 //! In: [`WatcherMsg::Watch`], [`WatcherMsg::Unwatch`] from the root. Out: `DatabaseMsg::WalChanged`.
 //!
 //! # State
-//! The actor owns one thread, the [`sweep`]. It looks at every WAL once a second, which is the
-//! truth, and inotify on the directories wakes it early, which is a hint.
+//! The actor owns one thread, the [`sweep`]. It looks at every database and its WAL once a second,
+//! which is the truth, and inotify on the directories wakes it early, which is a hint.
 //!
 //! # Crash
 //! The thread ends with the actor. The root starts a new one and names all databases again, whose
@@ -45,8 +45,8 @@ impl Notified {
 /// A database to watch.
 #[derive(Clone, Debug)]
 pub(crate) struct WatchTarget {
-    /// Path of its WAL.
-    pub(crate) wal_path: PathBuf,
+    /// Path of the database, perhaps through symbolic links.
+    pub(crate) database: PathBuf,
     /// The actor to tell.
     pub(crate) actor: ActorRef<DatabaseMsg>,
     /// Whether it was told already.
@@ -57,7 +57,7 @@ impl WatchTarget {
     fn notify(&self) {
         // A dead actor needs no news; the root names its successor.
         if self.notified.set() && self.actor.cast(DatabaseMsg::WalChanged).is_err() {
-            tracing::trace!(wal = %self.wal_path.display(), "the actor of a watched WAL is gone");
+            tracing::trace!(path = %self.database.display(), "the actor of a database is gone");
         }
     }
 }

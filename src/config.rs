@@ -33,6 +33,8 @@ pub struct Config {
     pub retry: RetrySection,
     /// Bounds on the process.
     pub limits: LimitsSection,
+    /// Where local state lives.
+    pub state: StateSection,
     /// The databases.
     pub databases: Vec<DatabaseSection>,
 }
@@ -74,6 +76,35 @@ pub struct SyncSection {
     pub checkpoint_interval: Option<Interval>,
     /// Checkpoint a WAL of this many pages; 0 never.
     pub min_checkpoint_page_count: Option<u32>,
+    /// Stop the writers for a moment to checkpoint a WAL of this many pages, and shorten a WAL file
+    /// of this size; 0 never.
+    pub wal_truncate_threshold_pages: Option<u32>,
+    /// Give the pin up when a WAL of this many pages cannot be checkpointed; 0 never.
+    pub wal_limit_pages: Option<u32>,
+    /// How the WAL is pinned.
+    pub wal_pin: Option<WalPinKind>,
+}
+
+/// Values of `wal_pin`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WalPinKind {
+    /// Detached where the system can, else with connections.
+    Auto,
+    /// With byte-range locks.
+    Detached,
+    /// With read transactions.
+    Connection,
+    /// Only while a file is made.
+    None,
+}
+
+/// `[state]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StateSection {
+    /// Directory for the local state of all databases; beside each database by default.
+    pub dir: Option<PathBuf>,
 }
 
 /// `[retry]`
@@ -114,6 +145,15 @@ pub struct DatabaseSection {
     /// Overrides `[sync]` for this database.
     #[serde(default)]
     pub min_checkpoint_page_count: Option<u32>,
+    /// Overrides `[sync]` for this database.
+    #[serde(default)]
+    pub wal_truncate_threshold_pages: Option<u32>,
+    /// Overrides `[sync]` for this database.
+    #[serde(default)]
+    pub wal_limit_pages: Option<u32>,
+    /// Overrides `[sync]` for this database.
+    #[serde(default)]
+    pub wal_pin: Option<WalPinKind>,
 }
 
 impl SyncSection {
@@ -126,6 +166,11 @@ impl SyncSection {
             min_checkpoint_page_count: self
                 .min_checkpoint_page_count
                 .or(other.min_checkpoint_page_count),
+            wal_truncate_threshold_pages: self
+                .wal_truncate_threshold_pages
+                .or(other.wal_truncate_threshold_pages),
+            wal_limit_pages: self.wal_limit_pages.or(other.wal_limit_pages),
+            wal_pin: self.wal_pin.or(other.wal_pin),
         }
     }
 }
@@ -138,6 +183,9 @@ impl DatabaseSection {
             wal_sync_interval: self.wal_sync_interval,
             checkpoint_interval: self.checkpoint_interval,
             min_checkpoint_page_count: self.min_checkpoint_page_count,
+            wal_truncate_threshold_pages: self.wal_truncate_threshold_pages,
+            wal_limit_pages: self.wal_limit_pages,
+            wal_pin: self.wal_pin,
         }
     }
 }
@@ -153,6 +201,10 @@ impl SyncDefaults {
     pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
     /// `min_checkpoint_page_count`
     pub const MIN_CHECKPOINT_PAGES: u32 = 1000;
+    /// `wal_truncate_threshold_pages`
+    pub const WAL_TRUNCATE_THRESHOLD_PAGES: u32 = 121_359;
+    /// `wal_limit_pages`
+    pub const WAL_LIMIT_PAGES: u32 = 485_436;
     /// `upload_concurrency`
     pub const UPLOAD_CONCURRENCY: usize = 8;
 }

@@ -2,7 +2,9 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use walrust_sqlite::{Capture, DatabaseError, StagedSnapshot, SyncOutcome, WalStatus};
+use walrust_engine::{CheckpointKind, WalFill};
+use walrust_ltx::FileName;
+use walrust_sqlite::{Capture, DatabaseError, StagedFile, StagedSnapshot, SyncOutcome};
 
 use super::DatabaseMsg;
 use super::state::DatabaseState;
@@ -21,8 +23,11 @@ pub(crate) struct Held {
 pub(super) enum Job {
     Sync,
     Snapshot,
-    Confirm,
-    Checkpoint,
+    /// Storage has the first staged file.
+    Confirm(FileName),
+    Checkpoint(CheckpointKind),
+    /// See how full the WAL is, and choose the lock that fits it.
+    Settle,
 }
 
 /// A job that ended.
@@ -30,7 +35,7 @@ pub(super) enum Job {
 pub(crate) struct JobEnded {
     pub(super) held: Held,
     pub(super) began: Instant,
-    pub(super) report: Result<(JobReport, WalStatus), DatabaseError>,
+    pub(super) report: Result<(JobReport, CaptureState), DatabaseError>,
 }
 
 /// What a job came to.
@@ -39,13 +44,24 @@ pub(super) enum JobReport {
     Synced(SyncOutcome),
     SnapshotStaged(StagedSnapshot),
     Confirmed,
-    Checkpointed { complete: bool },
+    Checkpointed { kind: CheckpointKind, complete: bool },
+    Settled,
+}
+
+/// The state of a capture after a job.
+#[derive(Clone, Debug)]
+pub(super) struct CaptureState {
+    pub(super) wal: WalFill,
+    /// Files that are staged and not confirmed.
+    pub(super) staged: Vec<StagedFile>,
 }
 
 impl DatabaseState {
     /// Runs a job on the capture, which is gone until `JobEnded` brings it back.
     pub(super) fn start(&mut self, job: Job) {
         let Some(mut held) = self.held.take() else { return };
+        // Before the job reads anything: what changes from now on is worth a message.
+        self.arguments.notified.clear();
         let pool = self.arguments.pool.clone();
         let myself = self.myself.clone();
         let began = Instant::now();
@@ -64,17 +80,24 @@ impl DatabaseState {
     }
 }
 
-fn run(job: Job, capture: &mut Capture) -> Result<(JobReport, WalStatus), DatabaseError> {
+fn run(job: Job, capture: &mut Capture) -> Result<(JobReport, CaptureState), DatabaseError> {
     let report = match job {
         Job::Sync => JobReport::Synced(capture.sync(now_ms())?),
         Job::Snapshot => JobReport::SnapshotStaged(capture.snapshot(now_ms())?),
-        Job::Confirm => {
-            capture.confirm()?;
+        Job::Confirm(name) => {
+            capture.confirm(name)?;
             JobReport::Confirmed
         }
-        Job::Checkpoint => JobReport::Checkpointed { complete: capture.checkpoint()? },
+        Job::Checkpoint(kind) => {
+            JobReport::Checkpointed { kind, complete: capture.checkpoint(kind, now_ms())? }
+        }
+        Job::Settle => {
+            capture.settle()?;
+            JobReport::Settled
+        }
     };
-    Ok((report, capture.wal_status()?))
+    let wal = capture.wal_fill()?;
+    Ok((report, CaptureState { wal, staged: capture.staged() }))
 }
 
 /// Milliseconds since the Unix epoch.

@@ -7,7 +7,6 @@ use walrust_ltx::FileName;
 use walrust_sqlite::StagedFile;
 
 use super::DatabaseMsg;
-use super::job::Job;
 use super::state::{DatabaseState, answer};
 use crate::manifest_update::{ManifestUpdate, entry_of};
 use crate::uploader::{Upload, UploadJob, UploaderMsg};
@@ -48,6 +47,7 @@ impl DatabaseState {
     pub(super) fn forget_offers(&mut self) {
         if let ManifestState::Offered(update) = &self.manifest {
             self.entries.extend(update.entries.iter().cloned());
+            self.first_manifest |= update.first;
             self.manifest = ManifestState::Clean;
         }
         let database = self.name().to_owned();
@@ -67,7 +67,7 @@ impl DatabaseState {
         if file.name.is_snapshot() {
             self.last_snapshot = Some(file.name.max);
         }
-        if file.name.is_snapshot() && self.txid == Some(file.name.max) {
+        if self.staged.first().is_none_or(|first| first.name != name) {
             // A snapshot beside the history moves no position.
             if let Err(error) = file.remove() {
                 tracing::warn!(db = self.name(), %error, "a staged snapshot stays behind");
@@ -76,7 +76,8 @@ impl DatabaseState {
             self.offer_manifest();
             return self.proceed();
         }
-        self.start(Job::Confirm);
+        self.stored = Some(name);
+        self.proceed();
     }
 
     /// The position has moved to the file that was shipped.
@@ -134,10 +135,11 @@ impl DatabaseState {
             return;
         }
         let Some(page_size) = self.page_size() else { return };
+        let Some(writer) = self.writer.clone() else { return };
         let update = Arc::new(ManifestUpdate {
             page_size,
-            writer_id: self.arguments.writer_id.clone(),
-            host: self.arguments.host.clone(),
+            writer,
+            first: std::mem::take(&mut self.first_manifest),
             entries: std::mem::take(&mut self.entries),
         });
         self.manifest = ManifestState::Offered(Arc::clone(&update));
@@ -154,7 +156,7 @@ impl DatabaseState {
     }
 
     fn page_size(&self) -> Option<u32> {
-        let position = self.held.as_ref()?.capture.position()?;
+        let position = self.held.as_ref()?.capture.captured()?;
         Some(position.page_size.get())
     }
 }

@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use ractor::{ActorRef, RpcReplyPort};
 use walrust_engine::manifest::FileEntry;
-use walrust_engine::{CheckpointPolicy, Pacing};
-use walrust_ltx::Txid;
-use walrust_sqlite::{Reconciliation, StagedFile, StagedSnapshot, SyncOutcome, WalStatus};
+use walrust_engine::{CheckpointKind, CheckpointPolicy, Pacing, WalFill};
+use walrust_ltx::{FileName, Txid};
+use walrust_sqlite::{StagedFile, StagedSnapshot, SyncOutcome};
 
-use super::job::{Held, Job, JobEnded, JobReport};
+use super::job::{CaptureState, Held, Job, JobEnded, JobReport};
 use super::open::{OpenOutcome, Opened, open};
 use super::shipping::ManifestState;
 use super::{DatabaseArguments, DatabaseMsg};
+use crate::manifest_update::Writer;
 use crate::root::RootMsg;
 use crate::status::{DatabasePhase, DatabaseStatus};
 use crate::uploader::Conflict;
@@ -20,6 +21,9 @@ use crate::uploader::Conflict;
 /// The pause before a failed database is opened again; doubles up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often a WAL that grows is looked at while its frames have to wait.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A writer changes the WAL before the wal-index says so: a hint that shows nothing new yet is
 /// looked into again after these pauses.
@@ -34,8 +38,12 @@ pub(crate) struct DatabaseState {
     pub(super) phase: DatabasePhase,
     /// The capture; `None` while a job has it or the database is not open.
     pub(super) held: Option<Held>,
-    /// The staged file whose upload was offered and not confirmed.
+    /// Files of the capture that storage has not confirmed, as of the last job.
+    pub(super) staged: Vec<StagedFile>,
+    /// The file whose upload was offered and has not ended: the first of `staged`, or a snapshot.
     pub(super) outstanding: Option<Arc<StagedFile>>,
+    /// A file that storage has, and the capture does not know yet.
+    pub(super) stored: Option<FileName>,
     /// A snapshot that waits until the incremental before it is confirmed.
     pub(super) staged_snapshot: Option<StagedFile>,
     /// Who asked for a snapshot that was not begun.
@@ -44,7 +52,9 @@ pub(crate) struct DatabaseState {
     pub(super) snapshot_waiters: Vec<RpcReplyPort<Result<Txid, String>>>,
     pub(super) last_snapshot: Option<Txid>,
     pub(super) txid: Option<Txid>,
-    wal: WalStatus,
+    wal: WalFill,
+    /// When a job last looked at the WAL.
+    looked: Instant,
     /// Something may be there to ship.
     wanted: bool,
     /// Second looks that the last hint has had.
@@ -58,6 +68,10 @@ pub(crate) struct DatabaseState {
     pub(super) last_error: Option<String>,
     pub(super) entries: Vec<FileEntry>,
     pub(super) manifest: ManifestState,
+    /// How manifests are signed; `None` until the database was opened.
+    pub(super) writer: Option<Writer>,
+    /// No manifest was written since the database was opened.
+    pub(super) first_manifest: bool,
     pub(super) draining: bool,
 }
 
@@ -71,13 +85,16 @@ impl DatabaseState {
             arguments,
             phase: DatabasePhase::Opening,
             held: None,
+            staged: Vec::new(),
             outstanding: None,
+            stored: None,
             staged_snapshot: None,
             snapshot_requests: Vec::new(),
             snapshot_waiters: Vec::new(),
             last_snapshot: None,
             txid: None,
-            wal: WalStatus { frames: 0, shipped: 0, backfilled: 0 },
+            wal: WalFill::default(),
+            looked: Instant::now(),
             wanted: true,
             looks_done: 0,
             not_before: None,
@@ -86,6 +103,8 @@ impl DatabaseState {
             last_error: None,
             entries: Vec::new(),
             manifest: ManifestState::Clean,
+            writer: None,
+            first_manifest: true,
             draining: false,
         }
     }
@@ -105,30 +124,29 @@ impl DatabaseState {
     }
 
     pub(super) fn opened(&mut self, outcome: OpenOutcome) {
-        let Opened { held, reconciliation, wal, last_snapshot } = match outcome {
+        let opened = match outcome {
             OpenOutcome::Opened(opened) => *opened,
             OpenOutcome::Failed(error) => return self.degrade(&error.to_string()),
         };
+        let Opened { held, new_chain, staged, wal, last_snapshot, writer } = opened;
         self.txid = held.capture.position().map(|position| position.txid);
-        match reconciliation {
-            Reconciliation::NewSnapshot { txid } => {
-                tracing::info!(db = self.name(), %txid, "a snapshot begins the chain");
-            }
-            Reconciliation::Agrees | Reconciliation::Adopted => {
+        match new_chain {
+            Some(txid) => tracing::info!(db = self.name(), %txid, "a snapshot begins a new chain"),
+            None => {
                 let txid = self.txid.map(tracing::field::display);
                 tracing::info!(db = self.name(), txid, "continues");
             }
         }
         self.phase = DatabasePhase::Replicating;
         self.held = Some(held);
-        self.wal = wal;
+        (self.staged, self.wal) = (staged, wal);
         self.last_snapshot = last_snapshot;
+        (self.writer, self.first_manifest) = (Some(writer), true);
         self.wanted = true;
         self.proceed();
     }
 
     pub(super) fn wal_changed(&mut self) {
-        self.arguments.notified.clear();
         self.wanted = true;
         self.looks_done = 0;
         self.not_before = None;
@@ -147,45 +165,79 @@ impl DatabaseState {
 
     /// Decides what happens next. Every handler that changed something ends here.
     pub(super) fn proceed(&mut self) {
-        if self.held.is_none() || self.outstanding.is_some() {
+        if self.held.is_none() {
             return;
         }
-        if let Some(snapshot) = self.staged_snapshot.take() {
-            return self.offer_file(snapshot);
+        if let Some(name) = self.stored.take() {
+            return self.start(Job::Confirm(name));
+        }
+        self.offer_next();
+        let now = Instant::now();
+        if self.outstanding.is_some() {
+            return self.keep_wal_small(now);
         }
         if !self.snapshot_requests.is_empty() {
             self.snapshot_waiters.append(&mut self.snapshot_requests);
             self.wanted = false;
             return self.start(Job::Snapshot);
         }
-        let now = Instant::now();
         if self.wanted {
             let pause = self.not_before.map(|at| at.saturating_duration_since(now));
             let wait = self.pacing.wait(now).max(pause.unwrap_or_default());
-            if !wait.is_zero() && !self.draining {
+            if wait.is_zero() || self.draining {
+                self.wanted = false;
+                self.not_before = None;
+                return self.start(Job::Sync);
+            }
+            if wait < LOOK_INTERVAL {
                 return self.arm(wait);
             }
-            self.wanted = false;
-            self.not_before = None;
-            return self.start(Job::Sync);
+            return self.keep_wal_small(now);
         }
         if self.draining {
             return self.finish_draining();
         }
-        let WalStatus { frames, shipped, backfilled } = self.wal;
-        if self.checkpoint.is_due(shipped, frames, backfilled, now) {
-            return self.start(Job::Checkpoint);
+        if let Some(kind) = self.checkpoint.due(&self.wal, now) {
+            return self.start(Job::Checkpoint(kind));
         }
-        if frames > backfilled
+        if self.wal.frames > self.wal.backfilled
             && let Some(wait) = self.checkpoint.next_look(now)
         {
             self.arm(wait);
         }
     }
 
+    /// Offers what comes next, if nothing is on its way: the oldest staged file, or the snapshot
+    /// behind them.
+    fn offer_next(&mut self) {
+        if self.outstanding.is_some() {
+            return;
+        }
+        if let Some(first) = self.staged.first() {
+            self.offer_file(first.clone());
+        } else if let Some(snapshot) = self.staged_snapshot.take() {
+            self.offer_file(snapshot);
+        }
+    }
+
+    /// The next sync has to wait: looks at a growing WAL now and then, and checkpoints it if it
+    /// cannot wait for the sync.
+    fn keep_wal_small(&mut self, now: Instant) {
+        match self.checkpoint.due(&self.wal, now) {
+            Some(kind @ (CheckpointKind::Barrier { .. } | CheckpointKind::GiveUp)) => {
+                self.start(Job::Checkpoint(kind));
+            }
+            _ if self.wanted => {
+                let wait = (self.looked + LOOK_INTERVAL).saturating_duration_since(now);
+                if wait.is_zero() { self.start(Job::Settle) } else { self.arm(wait) }
+            }
+            _ => {}
+        }
+    }
+
     pub(super) fn job_ended(&mut self, ended: JobEnded) {
         let JobEnded { held, began, report } = ended;
-        let (report, wal) = match report {
+        let (report, CaptureState { wal, staged }) = match report {
             Ok(report) => report,
             Err(error) => {
                 drop(held);
@@ -194,7 +246,8 @@ impl DatabaseState {
         };
         self.txid = held.capture.position().map(|position| position.txid);
         self.held = Some(held);
-        self.wal = wal;
+        (self.wal, self.staged) = (wal, staged);
+        self.looked = began;
         self.failures = 0;
         match report {
             JobReport::Synced(outcome) => self.synced(outcome, began),
@@ -202,12 +255,14 @@ impl DatabaseState {
             JobReport::Confirmed => {
                 self.confirmed();
                 // What was committed during the upload is the next thing to ship.
-                self.wanted |= self.wal.frames != self.wal.shipped;
+                self.wanted |= self.staged.is_empty() && self.wal.frames != self.wal.shipped;
             }
-            JobReport::Checkpointed { complete } => {
-                tracing::debug!(db = self.name(), complete, frames = wal.frames, "checkpoint");
+            JobReport::Checkpointed { kind, complete } => {
+                let frames = wal.frames;
+                tracing::debug!(db = self.name(), ?kind, complete, frames, "checkpoint");
                 self.checkpoint.tried(complete, Instant::now());
             }
+            JobReport::Settled => {}
         }
         self.proceed();
     }
@@ -229,20 +284,17 @@ impl DatabaseState {
                 }
                 self.looks_done = SECOND_LOOKS.len();
                 self.pacing.began(began);
-                self.offer_file(file);
             }
         }
     }
 
     fn snapshot_staged(&mut self, staged: StagedSnapshot, began: Instant) {
-        let StagedSnapshot { incremental, snapshot } = staged;
+        let StagedSnapshot { before, snapshot } = staged;
         self.pacing.began(began);
         // Of a state that has a snapshot already no second one is stored.
         self.staged_snapshot = snapshot.filter(|file| Some(file.name.max) != self.last_snapshot);
-        match incremental {
-            Some(file) => self.offer_file(file),
-            None if self.staged_snapshot.is_none() => self.snapshot_done(),
-            None => {}
+        if before.is_empty() && self.staged_snapshot.is_none() {
+            self.snapshot_done();
         }
     }
 
@@ -318,7 +370,9 @@ impl DatabaseState {
 
     fn let_go(&mut self) {
         self.held = None;
+        self.staged.clear();
         self.outstanding = None;
+        self.stored = None;
         self.staged_snapshot = None;
         self.forget_offers();
     }
@@ -335,6 +389,7 @@ impl DatabaseState {
         let up_to_date = self.phase == DatabasePhase::Replicating
             && self.held.is_some()
             && self.outstanding.is_none()
+            && self.staged.is_empty()
             && !self.wanted
             && self.txid.is_some();
         answer(

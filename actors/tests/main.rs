@@ -6,3 +6,4 @@ mod fault_store;
 mod faults;
 mod scene;
 mod shipping;
+mod writers;

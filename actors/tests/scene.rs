@@ -9,7 +9,7 @@ use walrust_actors::{
 };
 use walrust_engine::{CheckpointSettings, RestartSettings, RestoreTarget, RetryPolicy, Tree};
 use walrust_ltx::Mode;
-use walrust_sqlite::{IntegrityCheck, Restore};
+use walrust_sqlite::{IntegrityCheck, Restore, WalPin};
 use walrust_storage::ObjectStore;
 use walrust_testkit::{TestDatabase, Workload, assert_same_database};
 
@@ -42,12 +42,27 @@ impl Scene {
         }
     }
 
+    /// Another host that has copies of the same databases, no local state, and the same store.
+    pub(crate) fn copied(&self) -> Self {
+        let copy = |(name, database, workload): &(String, TestDatabase, Workload)| {
+            (name.clone(), database.copied(), workload.clone())
+        };
+        Self {
+            store: Arc::clone(&self.store),
+            databases: self.databases.iter().map(copy).collect(),
+            sync_interval: self.sync_interval,
+            checkpoint: self.checkpoint,
+        }
+    }
+
     pub(crate) async fn start(&self) -> Replicator {
         let databases = self.databases.iter().map(|(name, database, _)| DatabaseSettings {
             name: name.clone(),
             path: database.path().to_owned(),
             sync_interval: self.sync_interval,
+            wal_pin: WalPin::Auto,
             checkpoint: self.checkpoint,
+            state_directory: None,
         });
         let settings = Settings {
             databases: databases.collect(),

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use walrust_engine::{ErrorClass, object_key};
+use walrust_engine::{ErrorClass, manifest_key, object_key};
 use walrust_sqlite::{StagedFile, hex};
 use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
 
 use super::Upload;
-use crate::manifest_update;
+use crate::manifest_update::{self, ManifestUpdateError, Writer};
 use crate::remote::SHA256;
 
 /// Why an attempt failed.
@@ -21,24 +21,45 @@ pub(crate) enum AttemptError {
 
 /// Two writers under one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Conflict {
-    /// Where the object is.
-    pub(crate) object: String,
-    /// SHA-256 of the object in storage, if it says so.
-    pub(crate) theirs: Option<String>,
-    /// SHA-256 of the file that was to be stored.
-    pub(crate) ours: String,
+pub(crate) enum Conflict {
+    /// The object exists with other bytes.
+    Object {
+        /// Where the object is.
+        object: String,
+        /// SHA-256 of the object in storage, if it says so.
+        theirs: Option<String>,
+        /// SHA-256 of the file that was to be stored.
+        ours: String,
+    },
+    /// A later writer has taken the name over.
+    Superseded {
+        /// Where the manifest is.
+        object: String,
+        /// The host of the later writer.
+        host: String,
+        /// Its epoch.
+        epoch: u64,
+    },
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let theirs = self.theirs.as_deref().unwrap_or("unknown");
-        write!(
-            f,
-            "{} exists with other content (SHA-256 {theirs}, ours is {}): another process \
-             replicates into this name; stop one of them or give this database another prefix",
-            self.object, self.ours
-        )
+        match self {
+            Self::Object { object, theirs, ours } => {
+                let theirs = theirs.as_deref().unwrap_or("unknown");
+                write!(
+                    f,
+                    "{object} exists with other content (SHA-256 {theirs}, ours is {ours}): \
+                     another process replicates into this name"
+                )?;
+            }
+            Self::Superseded { object, host, epoch } => write!(
+                f,
+                "{object} belongs to a later writer: host {host} has taken the name over \
+                 (epoch {epoch})"
+            )?,
+        }
+        f.write_str("; stop one of them or give this database another prefix")
     }
 }
 
@@ -56,7 +77,14 @@ pub(super) async fn attempt(
 ) -> Result<(), AttemptError> {
     match upload {
         Upload::File(file) => put_file(store, database, file).await,
-        Upload::Manifest(update) => Ok(manifest_update::write(store, database, update).await?),
+        Upload::Manifest(update) => match manifest_update::write(store, database, update).await {
+            Ok(()) => Ok(()),
+            Err(ManifestUpdateError::Storage(error)) => Err(error.into()),
+            Err(ManifestUpdateError::Superseded(Writer { host, epoch, .. })) => {
+                let object = format!("{}/{}", store.url(), manifest_key(database));
+                Err(AttemptError::Conflict(Conflict::Superseded { object, host, epoch }))
+            }
+        },
     }
 }
 
@@ -75,7 +103,11 @@ async fn put_file(
                 return Ok(());
             }
             let object = format!("{}/{key}", store.url());
-            Err(AttemptError::Conflict(Conflict { object, theirs, ours: file.sha256.clone() }))
+            Err(AttemptError::Conflict(Conflict::Object {
+                object,
+                theirs,
+                ours: file.sha256.clone(),
+            }))
         }
         Err(error) => Err(error.into()),
     }

@@ -1,4 +1,7 @@
-//! The thread that looks at every WAL once a second, and earlier when inotify says so.
+//! The thread that looks at every database and its WAL once a second, and earlier when inotify says
+//! so.
+//!
+//! The database file is looked at because it may be replaced, or overwritten in place.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -18,7 +21,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use super::WatchTarget;
 
-/// How often every WAL is looked at.
+/// How often everything is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// A file changed so recently may change again without a new time stamp.
@@ -83,12 +86,16 @@ struct Sweep {
 
 struct Watched {
     target: WatchTarget,
-    seen: Option<Seen>,
+    /// Where SQLite keeps the WAL: beside the file that symbolic links lead to.
+    wal_path: PathBuf,
+    /// The database and its WAL at the last sweep.
+    seen: Option<[Option<Seen>; 2]>,
 }
 
-/// What a WAL looked like at the last sweep.
+/// What a file looked like at the last sweep.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Seen {
+    device: u64,
     inode: u64,
     size: u64,
     modified: SystemTime,
@@ -128,10 +135,11 @@ impl Sweep {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Watch(name, target)) => {
+                    let wal_path = wal_path_of(&target.database);
                     self.forget_directory_of(&name);
-                    self.watch_directory(&name, &target.wal_path);
+                    self.watch_directory(&name, &wal_path);
                     target.notify();
-                    self.databases.insert(name, Watched { target, seen: None });
+                    self.databases.insert(name, Watched { target, wal_path, seen: None });
                 }
                 Ok(Command::Unwatch(name)) => {
                     self.forget_directory_of(&name);
@@ -144,17 +152,25 @@ impl Sweep {
     }
 
     fn sweep(&mut self) {
-        for watched in self.databases.values_mut() {
-            let seen = look(&watched.target.wal_path);
-            let changed = match (&watched.seen, &seen) {
-                (Some(before), Some(now)) => before.young || before != now,
-                (None, None) => false,
-                _ => true,
+        let mut moved = Vec::new();
+        for (name, watched) in &mut self.databases {
+            let seen = [look(&watched.target.database), look(&watched.wal_path)];
+            let same = |before: &[Option<Seen>; 2]| {
+                before.iter().zip(&seen).all(|(before, now)| is_unchanged(before, now))
             };
-            if changed {
+            if !watched.seen.as_ref().is_some_and(same) {
                 watched.target.notify();
+                let wal_path = wal_path_of(&watched.target.database);
+                if wal_path != watched.wal_path {
+                    watched.wal_path.clone_from(&wal_path);
+                    moved.push((name.clone(), wal_path));
+                }
             }
-            watched.seen = seen;
+            watched.seen = Some(seen);
+        }
+        for (name, wal_path) in moved {
+            self.forget_directory_of(&name);
+            self.watch_directory(&name, &wal_path);
         }
     }
 
@@ -228,12 +244,27 @@ impl Sweep {
     }
 }
 
-fn look(wal_path: &Path) -> Option<Seen> {
-    let metadata = std::fs::metadata(wal_path).ok()?;
+fn look(path: &Path) -> Option<Seen> {
+    let metadata = std::fs::metadata(path).ok()?;
     let modified = metadata.modified().ok()?;
     let age = SystemTime::now().duration_since(modified).unwrap_or_default();
     let young = age < TIMESTAMP_GRAIN;
-    Some(Seen { inode: metadata.ino(), size: metadata.len(), modified, young })
+    let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.len());
+    Some(Seen { device, inode, size, modified, young })
+}
+
+fn is_unchanged(before: &Option<Seen>, now: &Option<Seen>) -> bool {
+    match (before, now) {
+        (Some(before), Some(now)) => !before.young && before == now,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn wal_path_of(database: &Path) -> PathBuf {
+    // Of a file that is missing now the path itself is as good as any.
+    let resolved = database.canonicalize();
+    walrust_sqlite::sidecar(resolved.as_deref().unwrap_or(database), "-wal")
 }
 
 fn directory_of(path: &Path) -> Option<PathBuf> {

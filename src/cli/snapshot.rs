@@ -38,17 +38,14 @@ pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error
     check_database(&args.database)?;
     let mut settings =
         watch::settings(std::slice::from_ref(&args.database), &SyncSection::default(), config)?;
-    let path = args
-        .database
-        .canonicalize()
-        .map_err(|source| Error::Io { what: args.database.display().to_string(), source })?;
-    settings.databases.retain(|database| database.path == path);
+    let path = args.database;
+    settings.databases.retain(|database| watch::is_same_file(&database.path, &path));
     let name = settings.databases[0].name.clone();
     let store = args.storage.open(config).await?;
     // Credentials and bucket are checked before anything is read.
     store.list(&format!("{name}/"), None).await?;
     let url = store.url();
-    let txid = if is_replicated(&path)? {
+    let txid = if is_replicated(&path, config.state.dir.as_deref())? {
         snapshot_beside_daemon(store.as_ref(), &path, &name).await?
     } else {
         snapshot_alone(settings, store, &name).await?

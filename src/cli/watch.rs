@@ -1,17 +1,19 @@
 //! `walrust watch`: the daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use walrust_actors::{DatabaseSettings, NotShipped, Replicator, Settings};
 use walrust_engine::{CheckpointSettings, NameRequest, RestartSettings, RetryPolicy, assign_names};
-use walrust_sqlite::check_database;
+use walrust_sqlite::{WalPin, check_database};
 
 use super::StorageArgs;
 use crate::Error;
-use crate::config::{Config, DatabaseSection, Interval, SyncDefaults, SyncSection, parse_interval};
+use crate::config::{
+    Config, DatabaseSection, Interval, SyncDefaults, SyncSection, WalPinKind, parse_interval,
+};
 
 /// How long shipping may take after the first signal.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,6 +44,10 @@ struct SyncArgs {
     /// Checkpoint a WAL of this many pages; 0 never [default: 1000]
     #[arg(long, value_name = "PAGES", env = "WALRUST_MIN_CHECKPOINT_PAGES")]
     min_checkpoint_pages: Option<u32>,
+    /// Stop the writers for a moment to checkpoint a WAL of this many pages; 0 never
+    /// [default: 121359]
+    #[arg(long, value_name = "PAGES", env = "WALRUST_WAL_TRUNCATE_THRESHOLD")]
+    wal_truncate_threshold: Option<u32>,
 }
 
 impl SyncArgs {
@@ -50,6 +56,8 @@ impl SyncArgs {
             wal_sync_interval: self.wal_sync_interval,
             checkpoint_interval: self.checkpoint_interval,
             min_checkpoint_page_count: self.min_checkpoint_pages,
+            wal_truncate_threshold_pages: self.wal_truncate_threshold,
+            ..SyncSection::default()
         }
     }
 }
@@ -103,12 +111,15 @@ pub(super) fn settings(
         wal_sync_interval: None,
         checkpoint_interval: None,
         min_checkpoint_page_count: None,
+        wal_truncate_threshold_pages: None,
+        wal_limit_pages: None,
+        wal_pin: None,
     });
     let mut sections: Vec<DatabaseSection> = Vec::new();
     for mut section in config.databases.iter().cloned().chain(typed) {
-        section.path = absolute(section.path)?;
+        section.path = absolute(&section.path)?;
         // A path that is typed and configured is one database, with the configured name.
-        if !sections.iter().any(|known| known.path == section.path) {
+        if !sections.iter().any(|known| is_same_file(&known.path, &section.path)) {
             sections.push(section);
         }
     }
@@ -120,7 +131,10 @@ pub(super) fn settings(
     let databases = sections.into_iter().zip(names).map(|(section, name)| {
         // A flag wins over the whole file, also over a database's own key.
         let sync = flags.or(&section.sync()).or(&config.sync);
-        database_settings(name, section.path, &sync)
+        DatabaseSettings {
+            state_directory: config.state.dir.clone(),
+            ..database_settings(name, section.path, &sync)
+        }
     });
     let retry = RetryPolicy::default();
     Ok(Settings {
@@ -148,7 +162,18 @@ fn database_settings(name: String, path: PathBuf, sync: &SyncSection) -> Databas
         checkpoint: CheckpointSettings {
             min_pages: sync.min_checkpoint_page_count.unwrap_or(SyncDefaults::MIN_CHECKPOINT_PAGES),
             interval: interval(sync.checkpoint_interval, SyncDefaults::CHECKPOINT_INTERVAL),
+            truncate_pages: sync
+                .wal_truncate_threshold_pages
+                .unwrap_or(SyncDefaults::WAL_TRUNCATE_THRESHOLD_PAGES),
+            limit_pages: sync.wal_limit_pages.unwrap_or(SyncDefaults::WAL_LIMIT_PAGES),
         },
+        wal_pin: match sync.wal_pin {
+            None | Some(WalPinKind::Auto) => WalPin::Auto,
+            Some(WalPinKind::Detached) => WalPin::Detached,
+            Some(WalPinKind::Connection) => WalPin::Connection,
+            Some(WalPinKind::None) => WalPin::None,
+        },
+        state_directory: None,
     }
 }
 
@@ -170,16 +195,17 @@ fn refuse_hopeless(settings: &Settings) -> Result<(), Error> {
     }
 }
 
-/// The absolute path of a database, with symbolic links resolved: SQLite puts the WAL beside the
-/// file itself, not beside a link to it.
-fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
-    if let Ok(resolved) = path.canonicalize() {
-        return Ok(resolved);
-    }
-    std::path::absolute(&path).map_err(|source| Error::Io {
+/// The absolute path of a database. Symbolic links stay: where they lead may change.
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|source| Error::Io {
         what: format!("{}: cannot be made absolute", path.display()),
         source,
     })
+}
+
+/// Whether two paths lead to one file.
+pub(super) fn is_same_file(a: &Path, b: &Path) -> bool {
+    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 fn host_name() -> String {
