@@ -226,7 +226,7 @@ fn a16_a_database_restored_from_its_own_backup_goes_on() {
     drop(application);
     daemon.stop();
     let newest = image(&scene.source);
-    scene.walrust.restore("app", &scene.source, &["--txid", "3", "--force"]).succeeded();
+    scene.walrust.restore("app", &scene.source, &["--txid", "1", "--force"]).succeeded();
     assert!(image(&scene.source) != newest);
     let daemon = scene.replicate(&[]);
     assert_replaced(&scene, daemon, (7, newest));

@@ -10,6 +10,7 @@ use super::{
     COMMIT, NO_CHECKPOINTS, Scene, SystemSqlite, add_documents, assert_no_gaps, checkpoint, commit,
     gaps, run,
 };
+use crate::daemon::Daemon;
 use crate::walrust::PATIENCE;
 
 /// Commits, each of them followed by checkpoints that let the WAL begin anew if nobody objects.
@@ -28,15 +29,12 @@ fn bucket(scene: &Scene) -> PathBuf {
     PathBuf::from(url.strip_prefix("file://").expect("a directory"))
 }
 
-#[test]
-fn a07_our_checkpoints_wait_for_frames_that_are_not_shipped() {
-    let scene = Scene::new();
-    scene.walrust.configure("[retry]\nbase_delay_ms = 20\nmax_delay_ms = 100\n");
+/// Lets the WAL begin anew while nothing can be stored, then ends the daemon in one way or other;
+/// returns the number of commits.
+fn checkpoints_without_storage(scene: &Scene, mut daemon: Daemon, end: impl FnOnce(Daemon)) -> u64 {
     let application = scene.application();
-    let flags = ["--wal-truncate-threshold", "100", "--min-checkpoint-pages", "50"];
-    let mut daemon = scene.replicate(&flags);
     // A file in its place: nothing can be stored.
-    let (bucket, away) = (bucket(&scene), scene.directory.path().join("away"));
+    let (bucket, away) = (bucket(scene), scene.directory.path().join("away"));
     fs::rename(&bucket, &away).expect("the bucket is a directory");
     fs::write(&bucket, b"").expect("nothing is there");
     let (mut commits, mut resets, mut salts) = (0, 0, scene.salts());
@@ -48,14 +46,43 @@ fn a07_our_checkpoints_wait_for_frames_that_are_not_shipped() {
         salts = now;
         resets >= 3
     });
-    daemon.kill();
-    fs::remove_file(&bucket).and_then(|()| fs::rename(&away, &bucket)).expect("it comes back");
-    assert!(scene.head() < 1 + commits, "not everything was in storage");
+    let bring_back = || {
+        fs::remove_file(&bucket).and_then(|()| fs::rename(&away, &bucket)).expect("it comes back");
+        assert!(scene.head() < 1 + commits, "not everything was in storage");
+    };
+    bring_back();
+    end(daemon);
+    commits
+}
 
-    let mut daemon = scene.replicate(&flags);
-    scene.wait_for_head(&mut daemon, 1 + commits);
-    assert_no_gaps(&daemon.stop().stderr);
+const SMALL_WAL: [&str; 4] = ["--wal-truncate-threshold", "100", "--min-checkpoint-pages", "50"];
+
+fn without_patience() -> Scene {
+    let scene = Scene::new();
+    scene.walrust.configure("[retry]\nbase_delay_ms = 20\nmax_delay_ms = 100\n");
+    scene
+}
+
+#[test]
+fn a07_our_checkpoints_wait_for_frames_that_are_not_shipped() {
+    let scene = without_patience();
+    let daemon = scene.replicate(&SMALL_WAL);
+    let commits = checkpoints_without_storage(&scene, daemon, |daemon| {
+        assert_no_gaps(&daemon.stop().stderr);
+    });
     assert_eq!(scene.head(), 1 + commits, "one TXID for each commit");
+    scene.assert_restorable();
+}
+
+#[test]
+fn a07_frames_that_were_checkpointed_but_not_shipped_survive_a_kill() {
+    let scene = without_patience();
+    let daemon = scene.replicate(&SMALL_WAL);
+    let commits = checkpoints_without_storage(&scene, daemon, Daemon::kill);
+    let mut daemon = scene.replicate(&SMALL_WAL);
+    // What was written after the last checkpoint was without a pin from the kill on.
+    scene.wait_for_head(&mut daemon, commits - 100);
+    assert!(gaps(&daemon.stop().stderr) <= 1);
     scene.assert_restorable();
 }
 
@@ -83,12 +110,10 @@ fn pin_on_a_backfilled_wal(wal_pin: &str) {
     let application = scene.application();
     commit(&application, 10);
     assert!(checkpoint(&application, "FULL"), "every frame is in the database file");
-    let mut daemon = scene.replicate_slowly(&NO_CHECKPOINTS);
-    commits_that_others_would_lose(&application, 1);
-    scene.wait_for_head(&mut daemon, 2);
+    let daemon = scene.replicate_slowly(&NO_CHECKPOINTS);
     commits_that_others_would_lose(&application, 30);
     assert_no_gaps(&daemon.stop().stderr);
-    assert_eq!(scene.head(), 32, "one TXID for each commit");
+    assert_eq!(scene.head(), 31, "one TXID for each commit");
     scene.assert_restorable();
 }
 

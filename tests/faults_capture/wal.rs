@@ -241,17 +241,15 @@ fn a25_our_sqlite_does_not_have_the_bug_of_wal_resets() {
 fn a25_a_wal_that_does_not_add_up_is_reported_and_not_shipped() {
     let scene = Scene::new();
     let application = scene.application();
-    let mut daemon = scene.replicate_slowly(&NO_CHECKPOINTS);
-    commit(&application, 1);
-    scene.wait_for_head(&mut daemon, 2);
+    let daemon = scene.replicate_slowly(&NO_CHECKPOINTS);
     let (shipped, end) = (image(&scene.source), scene.wal_size());
     commit(&application, 3);
     damage(&scene, end + 24 + 100, b"garbage!");
     let outcome = daemon.terminate();
     assert_ne!(outcome.code, Some(0), "not everything is shipped");
     assert!(outcome.stderr.contains("the WAL is damaged"), "{}", outcome.stderr);
-    assert_eq!(scene.head(), 2);
-    scene.assert_state(2, &shipped);
+    assert_eq!(scene.head(), 1);
+    scene.assert_state(1, &shipped);
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn a26_a_wal_of_a_header_alone_is_empty() {
 #[test]
 fn a26_frames_lie_where_they_lie_beyond_four_gigabytes() {
     assert_eq!(frame_offset(4096, 0), 32);
-    assert_eq!(frame_offset(4096, 1_042_467), 32 + 1_042_467 * 4120);
-    assert!(frame_offset(4096, 1_042_467) > 1 << 32);
+    assert_eq!(frame_offset(4096, 1_042_468), 32 + 1_042_468 * 4120);
+    assert!(frame_offset(4096, 1_042_468) > 1 << 32);
     assert_eq!(frame_offset(65_536, u32::MAX), 32 + u64::from(u32::MAX) * 65_560);
 }
