@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use walrust_engine::CheckpointKind;
+use walrust_sqlite::{Capture, CaptureOptions};
 use walrust_testkit::{connect, sidecar};
 
 use super::{
@@ -108,6 +110,37 @@ fn a19_the_wal_stays_bounded_under_writes_that_never_pause() {
     assert!(largest <= 2 * THRESHOLD, "{largest} pages in the WAL after {commits} commits");
     assert_eq!(scene.head(), 1 + commits, "one TXID for each commit");
     scene.assert_restorable();
+}
+
+#[test]
+fn a19_writers_that_never_pause_do_not_keep_a_checkpoint_from_beginning() {
+    let scene = Scene::new();
+    let mut capture = Capture::open(&scene.source, &CaptureOptions::default()).expect("a database");
+    capture.begin_new_chain(None).expect("the first TXID");
+    capture.sync(1).expect("a snapshot");
+    let snapshot = capture.staged().remove(0);
+    capture.confirm(snapshot.name).expect("local state");
+    // Another process: the capture opens and closes the files in this one.
+    let script = "
+application = connect(5)
+application.execute('PRAGMA synchronous = OFF')
+print('begun', flush=True)
+while not stopped.is_set():
+    application.execute('INSERT INTO documents (body) VALUES (1)')
+";
+    let mut writer = SystemSqlite::spawn(script, &scene.source);
+    assert_eq!(writer.wait_for_line(), "begun");
+    for round in 1..=60 {
+        let kind = CheckpointKind::Barrier { truncate: false };
+        capture.checkpoint(kind, 1 + round).expect("nothing but locks may be in the way");
+        // The bulk, and what was written until the writer was stopped.
+        let files = capture.staged();
+        assert!(files.len() <= 2, "{} files for one checkpoint", files.len());
+        for file in files {
+            capture.confirm(file.name).expect("local state");
+        }
+    }
+    writer.stop();
 }
 
 #[test]

@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode};
 use walrust_engine::CheckpointKind;
 
 use super::{Capture, History};
-use crate::{DatabaseError, SyncOutcome, connection};
+use crate::{DatabaseError, connection};
 
 /// How long the barrier waits for a writer to end its transaction.
 const BARRIER_PATIENCE: Duration = Duration::from_millis(250);
@@ -118,9 +118,10 @@ impl Capture {
         self.reader.files.is_settled_at(&captured)
     }
 
-    /// Stages everything that is committed, and makes it survive a loss of power.
+    /// Stages everything that was committed when this began, and makes it survive a loss of power.
+    /// Once: writers that do not pause would always have something more.
     fn stage_durably(&mut self, now_ms: i64) -> Result<(), DatabaseError> {
-        while let SyncOutcome::Staged { .. } = self.stage_new(now_ms)? {}
+        self.stage_new(now_ms)?;
         self.queue.make_durable(&self.state.staging())
     }
 
