@@ -187,7 +187,15 @@ impl DetachedPin {
                 let Some(since) = self.since else { return Ok(()) };
                 let header = files.wal_index()?.header;
                 let now = Since { salts: header.salts, frames: header.mx_frame };
-                if now == since || now.frames == 0 {
+                if now == since {
+                    return Ok(());
+                }
+                if now.frames == 0 {
+                    // A comparison of all pages may have ended in this empty generation. Then the
+                    // pin begins here, or the next frames would look as if some had been missed.
+                    if (captured.salts, captured.frames) == (now.salts, now.frames) {
+                        self.since = Some(now);
+                    }
                     return Ok(());
                 }
                 // The new frames are kept by read lock 0 until the mark is held, so `since` stays.
