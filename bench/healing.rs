@@ -110,10 +110,8 @@ fn stored(directory: &Path) -> Vec<(String, u64)> {
 /// Ends the daemon, which saves its position first.
 fn stop(mut daemon: Child) {
     let id = i32::try_from(daemon.id()).expect("process identifiers are small numbers");
-    let terminated = nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(id),
-        nix::sys::signal::Signal::SIGTERM,
-    );
+    let terminated =
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGTERM);
     terminated.expect("the daemon runs");
     assert!(daemon.wait().expect("the daemon is a child").success(), "the daemon failed");
 }

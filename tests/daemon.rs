@@ -52,6 +52,11 @@ impl Daemon {
         Self { child, log, stdout: Some(stdout), stderr: Some(stderr) }
     }
 
+    /// Its process ID.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -14,6 +14,7 @@ mod history;
 mod layout;
 mod litestream;
 mod names;
+mod pins;
 mod pragma;
 mod recording_server;
 mod replicate;

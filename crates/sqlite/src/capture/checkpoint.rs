@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode};
 use walrust_engine::CheckpointKind;
 
 use super::{Capture, History};
-use crate::{DatabaseError, SyncOutcome, connection};
+use crate::{DatabaseError, SyncOutcome, WalPin, connection};
 
 /// How long the barrier waits for a writer to end its transaction.
 const BARRIER_PATIENCE: Duration = Duration::from_millis(250);
@@ -58,6 +58,9 @@ impl Capture {
                 return Ok(false);
             }
         };
+        if self.wal_pin == WalPin::None {
+            self.reader.pin.release(&self.reader.files)?;
+        }
         self.note_file()?;
         Ok(complete)
     }
