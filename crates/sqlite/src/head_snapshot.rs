@@ -10,7 +10,7 @@ use walrust_ltx::{Header, Txid};
 use crate::DatabaseError;
 use crate::capture::Head;
 use crate::database_files::{check_database, resolve};
-use crate::database_reader::{ATTEMPTS, DatabaseReader};
+use crate::database_reader::{ATTEMPTS, DatabaseReader, unless_truncated};
 use crate::pin::WalPin;
 use crate::staging::StagedFile;
 use crate::state_directory::StateDirectory;
@@ -57,7 +57,8 @@ pub fn stage_head_snapshot(
             wal_salt2: 0,
             node_id: 0,
         };
-        let Some(file) = reader.stage_all_pages(staging, &generation, header, None)? else {
+        let staged = reader.stage_all_pages(staging, &generation, header, None);
+        let Some(file) = unless_truncated(staged)? else {
             continue;
         };
         if Some(file.post_apply) == head.checksum {

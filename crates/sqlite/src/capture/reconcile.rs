@@ -7,12 +7,12 @@
 
 use walrust_engine::{HealReason, Position, WalPosition};
 use walrust_ltx::{Checksum, Header, PageSize, Txid};
-use walrust_wal::{Salts, frame_size};
+use walrust_wal::{Salts, WalIndex, frame_size};
 
 use super::head_table::HeadTable;
 use super::{Capture, History};
 use crate::DatabaseError;
-use crate::database_reader::{ATTEMPTS, wal_position};
+use crate::database_reader::{ATTEMPTS, unless_truncated, wal_position};
 use crate::page_checksums::{NewPageChecksums, PageChecksums};
 use crate::wal_source::stored_checksum;
 
@@ -221,33 +221,45 @@ impl Capture {
     fn adopt_by_pages(&mut self, head: &Head, checksum: Checksum) -> Result<bool, DatabaseError> {
         for _ in 0..ATTEMPTS {
             let index = self.reader.files.wal_index()?;
-            let Some(generation) = self.reader.read_generation(&index)? else { continue };
-            if generation.page_count != head.page_count {
-                return Ok(false);
+            if let Some(adopted) = unless_truncated(self.adopt_state(&index, head, checksum))? {
+                return Ok(adopted);
             }
-            let view = self.reader.view(&generation);
-            let mut table = NewPageChecksums::create(&self.state.new_table_path())?;
-            let mut rolling = Checksum::EMPTY;
-            let mut page = vec![0; self.reader.page_size.bytes()];
-            for pgno in view.pgnos() {
-                view.read(pgno, &mut page)?;
-                let checksum = Checksum::of_page(pgno, &page);
-                table.push(pgno, checksum)?;
-                rolling = rolling.toggle(checksum);
-            }
-            if !self.reader.is_current(&generation)? {
-                continue;
-            }
-            if checksum != rolling {
-                return Ok(false);
-            }
-            table.finish(generation.page_count)?;
-            self.save_adopted(head, rolling, generation.wal_position())?;
-            self.distrust = None;
-            self.rest()?;
-            return Ok(true);
         }
         Err(self.reader.unstable())
+    }
+
+    /// The same for the state of one wal-index; `None` if the WAL restarted meanwhile.
+    fn adopt_state(
+        &mut self,
+        index: &WalIndex,
+        head: &Head,
+        checksum: Checksum,
+    ) -> Result<Option<bool>, DatabaseError> {
+        let Some(generation) = self.reader.read_generation(index)? else { return Ok(None) };
+        if generation.page_count != head.page_count {
+            return Ok(Some(false));
+        }
+        let view = self.reader.view(&generation);
+        let mut table = NewPageChecksums::create(&self.state.new_table_path())?;
+        let mut rolling = Checksum::EMPTY;
+        let mut page = vec![0; self.reader.page_size.bytes()];
+        for pgno in view.pgnos() {
+            view.read(pgno, &mut page)?;
+            let checksum = Checksum::of_page(pgno, &page);
+            table.push(pgno, checksum)?;
+            rolling = rolling.toggle(checksum);
+        }
+        if !self.reader.is_current(&generation)? {
+            return Ok(None);
+        }
+        if checksum != rolling {
+            return Ok(Some(false));
+        }
+        table.finish(generation.page_count)?;
+        self.save_adopted(head, rolling, generation.wal_position())?;
+        self.distrust = None;
+        self.rest()?;
+        Ok(Some(true))
     }
 
     fn save_adopted(
