@@ -323,6 +323,7 @@ impl Capture {
         index: &WalIndex,
         now_ms: i64,
     ) -> Result<Option<SyncOutcome>, DatabaseError> {
+        debug_assert!(self.reader.pin.record().is_some(), "what is read must be pinned");
         let position = match &self.history {
             History::Continue(position) => position.clone(),
             // One table at a time can be on its way to storage.

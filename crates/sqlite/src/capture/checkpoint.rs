@@ -35,6 +35,7 @@ impl Capture {
         if matches!(self.history, History::Begin { .. }) {
             return Ok(false);
         }
+        self.prepare()?;
         let worker = connection::open(self.reader.files.path())?;
         let complete = match kind {
             CheckpointKind::Quiet => self.quiet_checkpoint(&worker)?,

@@ -165,3 +165,16 @@ fn a_pin_that_was_given_up_is_taken_again_and_the_gap_healed(pin: WalPin) {
     assert_eq!(busy, 1, "pinned again");
     scene.assert_restorable();
 }
+
+#[test]
+fn a_checkpoint_pins_what_it_reads_also_where_nothing_is_pinned_between_two_syncs() {
+    let mut scene = Scene::new(WalPin::None, 4096);
+    let mut capture = scene.reconciled();
+    scene.ship(&mut capture);
+    scene.insert(100);
+    assert!(capture.checkpoint(BARRIER, 5_000).unwrap());
+    let (busy, ..) = scene.checkpoint("TRUNCATE");
+    assert_eq!(busy, 0, "and lets go afterwards");
+    scene.ship_staged(&mut capture);
+    scene.assert_restorable();
+}
