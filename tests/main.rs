@@ -21,4 +21,5 @@ mod replicate;
 mod restore;
 mod small_history;
 mod storage;
+mod system_calls;
 mod walrust;

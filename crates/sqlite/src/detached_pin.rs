@@ -102,23 +102,21 @@ impl DetachedPin {
             {
                 return Ok(());
             }
-            if let Some(mark) = lock_newest_mark(files, &[])? {
-                let index = files.wal_index()?;
-                self.held = Some(ReadLock::Mark(mark));
-                self.since =
-                    Some(Since { salts: index.header.salts, frames: index.header.mx_frame });
+            // An empty WAL has no marks.
+            let empty = files.wal_index()?.header.mx_frame == 0;
+            let lock = match empty {
+                true => lock_zero(files)?.then_some(ReadLock::Zero),
+                false => lock_newest_mark(files, &[])?.map(ReadLock::Mark),
+            };
+            if lock.is_some() {
+                let header = files.wal_index()?.header;
+                self.held = lock;
+                self.since = Some(Since { salts: header.salts, frames: header.mx_frame });
                 return Ok(());
             }
             pause();
         }
-        // Without any usable mark, read lock 0 keeps all frames as well: nobody can backfill.
-        if !lock_zero(files)? {
-            return Err(DatabaseError::Locked { path: files.path().to_owned() });
-        }
-        let index = files.wal_index()?;
-        self.held = Some(ReadLock::Zero);
-        self.since = Some(Since { salts: index.header.salts, frames: index.header.mx_frame });
-        Ok(())
+        Err(DatabaseError::Locked { path: files.path().to_owned() })
     }
 
     pub(crate) fn release(&mut self, files: &DatabaseFiles) -> Result<(), DatabaseError> {
@@ -147,16 +145,24 @@ impl DetachedPin {
         files: &DatabaseFiles,
         distance: u32,
     ) -> Result<(), DatabaseError> {
-        let Some(ReadLock::Mark(held)) = self.held else { return Ok(()) };
-        let newest = self.marked.unwrap_or(held);
-        let behind = files.wal_index()?.header.mx_frame.saturating_sub(newest.frames);
-        if behind >= distance
-            && let Some(mark) = lock_newest_mark(files, &[held, newest])?
-            && let Some(older) = self.marked.replace(mark)
-        {
-            unlock_mark(files, older)?;
+        let frames = files.wal_index()?.header.mx_frame;
+        match self.held {
+            Some(ReadLock::Zero) if frames >= distance => {
+                let mark = lock_newest_mark(files, &[])?;
+                self.leave_zero(files, mark)
+            }
+            Some(ReadLock::Mark(held)) => {
+                let newest = self.marked.unwrap_or(held);
+                if frames.saturating_sub(newest.frames) >= distance
+                    && let Some(mark) = lock_newest_mark(files, &[held, newest])?
+                    && let Some(older) = self.marked.replace(mark)
+                {
+                    unlock_mark(files, older)?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     pub(crate) fn advance(
@@ -190,14 +196,23 @@ impl DetachedPin {
                 if now == since || now.frames == 0 {
                     return Ok(());
                 }
-                // The new frames are kept by read lock 0 until the mark is held, so `since` stays.
-                if let Some(mark) = lock_mark(files, &[])? {
-                    self.held = Some(ReadLock::Mark(mark));
-                    unlock_zero(files)?;
-                }
-                Ok(())
+                // One that a reader has set is good enough; the next `mark` sets its own.
+                let mark = lock_mark(files, &[])?;
+                self.leave_zero(files, mark)
             }
         }
+    }
+
+    /// Moves from read lock 0 to a mark that is held already. The frames up to here were kept by
+    /// read lock 0, so it is pinned since then.
+    fn leave_zero(
+        &mut self,
+        files: &DatabaseFiles,
+        mark: Option<Mark>,
+    ) -> Result<(), DatabaseError> {
+        let Some(mark) = mark else { return Ok(()) };
+        self.held = Some(ReadLock::Mark(mark));
+        unlock_zero(files)
     }
 
     /// Moves to read lock 0 if all frames are captured and backfilled.
