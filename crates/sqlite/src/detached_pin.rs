@@ -102,12 +102,15 @@ impl DetachedPin {
             {
                 return Ok(());
             }
-            // An empty WAL has no marks.
-            let empty = files.wal_index()?.header.mx_frame == 0;
-            let lock = match empty {
-                true => lock_zero(files)?.then_some(ReadLock::Zero),
-                false => lock_newest_mark(files, &[])?.map(ReadLock::Mark),
-            };
+            let mut lock = None;
+            if files.wal_index()?.header.mx_frame > 0 {
+                lock = lock_newest_mark(files, &[])?.map(ReadLock::Mark);
+            }
+            let index = files.wal_index()?;
+            // Readers of an empty or backfilled WAL take read lock 0, so there may be no mark.
+            if lock.is_none() && index.backfilled == index.header.mx_frame {
+                lock = lock_zero(files)?.then_some(ReadLock::Zero);
+            }
             if lock.is_some() {
                 let header = files.wal_index()?.header;
                 self.held = lock;
@@ -193,6 +196,11 @@ impl DetachedPin {
                 let Some(since) = self.since else { return Ok(()) };
                 let header = files.wal_index()?.header;
                 let now = Since { salts: header.salts, frames: header.mx_frame };
+                if now.frames == 0 && (now.salts, 0) == (captured.salts, captured.frames) {
+                    // A checkpoint of an empty WAL changes its salts, and nothing else. What was
+                    // captured of it is where the pin begins.
+                    self.since = Some(now);
+                }
                 if now == since || now.frames == 0 {
                     return Ok(());
                 }
