@@ -58,10 +58,11 @@ impl Program {
     pub(crate) fn watch(&self, endpoint: &str, config: &Path) -> Daemon {
         let log = File::options().create(true).append(true).open(self.log());
         let log = log.expect("the log can be written");
+        let begins = log.metadata().expect("the log can be read").len() as usize;
         let arguments = [OsStr::new("watch"), "--config".as_ref(), config.as_os_str()];
         let mut command = self.command(endpoint, &arguments);
         let child = command.stdout(Stdio::null()).stderr(log).spawn();
-        Daemon { child: child.expect("the program starts") }
+        Daemon { child: child.expect("the program starts"), log: self.log(), begins }
     }
 
     /// The file with what all daemons logged.
@@ -79,6 +80,9 @@ impl Program {
 #[derive(Debug)]
 pub(crate) struct Daemon {
     child: Child,
+    log: PathBuf,
+    /// Where its part of the log begins.
+    begins: usize,
 }
 
 impl Daemon {
@@ -91,6 +95,19 @@ impl Daemon {
     /// How it ended, if it did.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the daemon is a child of this process")
+    }
+
+    /// Waits until it replicates; before, a signal ends it without a word. `false` if it has ended.
+    #[track_caller]
+    pub(crate) fn wait_until_ready(&mut self) -> bool {
+        let mut ended = false;
+        wait_for(PATIENCE, "the daemon replicates", || {
+            ended = self.ended().is_some();
+            let log = fs::read(&self.log).expect("the log can be read");
+            let words = String::from_utf8_lossy(&log[self.begins..]).into_owned();
+            ended || words.contains("\"replicating\"")
+        });
+        !ended
     }
 
     /// Kills it in whatever it is doing.

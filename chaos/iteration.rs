@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -48,7 +49,9 @@ pub(crate) fn run(
         scene.revive()?;
         scene.act(&event.action)?;
     }
+
     scene.settle()?;
+
     scene.reckon(schedule)
 }
 
@@ -227,12 +230,10 @@ impl Scene {
         for database in &mut self.databases {
             database.stop_writers();
         }
-        self.revive()?;
-        let status = self.daemon.take().expect("a daemon runs between events").terminate();
-        if !status.success() {
-            // What the faults have done to it may outlast them, but not a new start.
+        // What the faults have done to a daemon may outlast them, but not a new start.
+        if !self.finish()?.success() {
             self.start();
-            let status = self.daemon.take().expect("it was just started").terminate();
+            let status = self.finish()?;
             if !status.success() {
                 return Err(format!("a daemon without any fault cannot ship: {status}"));
             }
@@ -242,6 +243,15 @@ impl Scene {
             Some(line) => Err(format!("the daemon panicked: {line}")),
             None => Ok(()),
         }
+    }
+
+    /// Ends the daemon once it replicates.
+    fn finish(&mut self) -> Result<ExitStatus, String> {
+        self.revive()?;
+        while !self.daemon.as_mut().expect("it was revived").wait_until_ready() {
+            self.revive()?;
+        }
+        Ok(self.daemon.take().expect("it is ready").terminate())
     }
 
     /// Restores the newest state and some others, and has all checked.

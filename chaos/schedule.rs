@@ -103,13 +103,13 @@ fn database(prng: &mut Prng) -> DatabasePlan {
     DatabasePlan {
         page_size: page_sizes[prng.below(page_sizes.len() as u64) as usize],
         auto_vacuum: if prng.chance(25) { prng.between(1, 2) as u32 } else { 0 },
-        writer: prng.chance(75).then(|| (prng.next_u64(), prng.between(20, 120) as u32)),
+        writer: prng.chance(75).then(|| (prng.next_u64(), prng.between(5, 60) as u32)),
     }
 }
 
 fn event(prng: &mut Prng, databases: usize) -> Event {
     // Mostly one thing comes upon another; now and then the daemon gets somewhere in between.
-    let after = if prng.chance(15) { millis(prng, 200, 900) } else { millis(prng, 1, 100) };
+    let after = if prng.chance(12) { millis(prng, 150, 800) } else { millis(prng, 1, 40) };
     let action = match prng.below(100) {
         0..=9 => Action::Restart {
             kill: prng.chance(80),
