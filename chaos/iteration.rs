@@ -24,12 +24,25 @@ use crate::schedule::{Action, DatabasePlan, Schedule};
 use crate::weather::Weather;
 
 /// What an iteration came to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     /// Commits that its writers made.
     pub(crate) commits: u64,
     /// Restored databases that were checked.
     pub(crate) restores: u64,
+    /// How often its daemons gave each warning: which guards were needed at all.
+    pub(crate) warnings: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// Adds what another iteration came to.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.commits += other.commits;
+        self.restores += other.restores;
+        for (warning, count) in other.warnings {
+            *self.warnings.entry(warning).or_default() += count;
+        }
+    }
 }
 
 /// Runs a schedule in an empty directory, storing under a prefix of the bucket.
@@ -51,7 +64,6 @@ pub(crate) fn run(
     }
 
     scene.settle()?;
-
     scene.reckon(schedule)
 }
 
@@ -238,11 +250,22 @@ impl Scene {
                 return Err(format!("a daemon without any fault cannot ship: {status}"));
             }
         }
+        Ok(())
+    }
+
+    /// The warnings of all daemons; a panic among them is a failure.
+    fn warnings(&self) -> Result<BTreeMap<String, u64>, String> {
         let log = self.program.logged();
-        match log.lines().find(|line| line.contains("panicked")) {
-            Some(line) => Err(format!("the daemon panicked: {line}")),
-            None => Ok(()),
+        if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
+            return Err(format!("the daemon panicked: {line}"));
         }
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut warnings = BTreeMap::new();
+        for line in lines.filter(|line| line["level"] == "WARN" || line["level"] == "ERROR") {
+            let message = line["message"].as_str().unwrap_or_default().to_owned();
+            *warnings.entry(message).or_default() += 1;
+        }
+        Ok(warnings)
     }
 
     /// Ends the daemon once it replicates.
@@ -257,7 +280,7 @@ impl Scene {
     /// Restores the newest state and some others, and has all checked.
     fn reckon(mut self, schedule: &Schedule) -> Result<Tally, String> {
         let mut prng = Prng::new(schedule.weather);
-        let mut tally = Tally::default();
+        let mut tally = Tally { warnings: self.warnings()?, ..Tally::default() };
         for index in 0..self.databases.len() {
             let newest = self.restored(index, None)?;
             let newest = Claim { complete: true, ..newest };

@@ -73,10 +73,7 @@ fn run(seed: u64, first: u64, time: Duration) -> Report {
     for number in first.. {
         let schedule = Schedule::new(seed, number, EVENTS);
         match iterate(&schedule, &bucket, &faults) {
-            Ok(tally) => {
-                report.tally.commits += tally.commits;
-                report.tally.restores += tally.restores;
-            }
+            Ok(tally) => report.tally.add(tally),
             Err(failure) => {
                 println!("{schedule}\n{}\nkept in {}", failure.reason, failure.kept);
                 report.failures.push(failure);

@@ -189,3 +189,6 @@ impl Head {
         format!("{}\r\n{connection}\r\n", kept.join("\r\n")).into_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,6 +69,7 @@ impl Report {
             "iterations": self.iterations,
             "commits": self.tally.commits,
             "restores_checked": self.tally.restores,
+            "warnings": self.tally.warnings,
             "faults": faults.collect::<serde_json::Map<_, _>>(),
             "faults_total": self.total(),
             "failures": failures.collect::<Vec<_>>(),
@@ -84,7 +85,10 @@ impl fmt::Display for Report {
         for (name, count) in rows.chain([("all_faults".to_owned(), self.total())]) {
             writeln!(out, "  {name:24}{count:8}")?;
         }
-        let Tally { commits, restores } = self.tally;
+        for (warning, count) in &self.tally.warnings {
+            writeln!(out, "  {count} x the daemon warned: {warning}")?;
+        }
+        let Tally { commits, restores, .. } = self.tally;
         writeln!(
             out,
             "{} iterations, {commits} commits, {restores} restored databases checked",
