@@ -16,7 +16,9 @@ mod writer_process;
 
 pub use environment::{S3Server, litestream_binary};
 pub use fixture::Fixture;
-pub use image::{assert_same_content, assert_same_database, check_integrity, dump, image};
+pub use image::{
+    assert_same_content, assert_same_database, check_integrity, dump, dump_connection, image,
+};
 pub use prng::Prng;
 pub use test_database::{TestDatabase, connect, sidecar};
 pub use wait::wait_for;

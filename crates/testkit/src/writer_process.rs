@@ -26,6 +26,9 @@ pub struct WriterOptions {
     pub vacuums: bool,
     /// Whether it runs checkpoints of all modes now and then.
     pub checkpoints: bool,
+    /// Whether it enters its commits in the ledger, which it creates if it is missing; see
+    /// [`Workload::with_ledger`](crate::Workload::with_ledger).
+    pub ledger: bool,
 }
 
 impl Default for WriterOptions {
@@ -37,6 +40,7 @@ impl Default for WriterOptions {
             page_size: 4096,
             vacuums: false,
             checkpoints: false,
+            ledger: false,
         }
     }
 }
@@ -184,6 +188,9 @@ fn arguments(path: &Path, options: &WriterOptions) -> Vec<OsString> {
     }
     if options.checkpoints {
         option("--checkpoints", None);
+    }
+    if options.ledger {
+        option("--ledger", None);
     }
     arguments
 }
