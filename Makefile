@@ -24,7 +24,7 @@ chaos: SEED ?= $(shell date +%s)
 chaos: check-tools $(TOOLS) ## random faults for SECONDS=600 from SEED=n; ITERATION=k begins later
 	cargo build --locked -p walrust-testkit --bins
 	CHAOS_SECONDS=$(SECONDS) CHAOS_SEED=$(SEED) CHAOS_ITERATION=$(ITERATION) $(WITH_SERVERS) \
-	    cargo test --locked --test chaos -- --ignored --exact --nocapture a_long_run_loses_nothing
+	    cargo test --locked --test chaos -- --exact --nocapture random_faults_lose_nothing
 
 .PHONY: lint
 lint: $(TOOLS) ## format, clippy, licences and sources of dependencies
