@@ -36,6 +36,7 @@ lint: $(TOOLS) ## format, clippy, licences and sources of dependencies
 .PHONY: bench
 bench: check-tools $(TOOLS) ## all benchmarks
 	$(WITH_SERVERS) cargo bench --locked --bench daemon
+	$(WITH_SERVERS) cargo bench --locked --bench application
 	cargo bench --locked --bench healing
 	cargo bench --locked -p walrust-ltx
 
