@@ -23,6 +23,9 @@ use crate::proxy::Proxy;
 use crate::schedule::{Action, DatabasePlan, Schedule};
 use crate::weather::Weather;
 
+/// How long a daemon may take to end while it is in trouble.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What an iteration came to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
@@ -62,7 +65,6 @@ pub(crate) fn run(
         scene.revive()?;
         scene.act(&event.action)?;
     }
-
     scene.settle()?;
     scene.reckon(schedule)
 }
@@ -152,8 +154,10 @@ impl Scene {
                     daemon.kill();
                 } else {
                     self.faults.count(Fault::DaemonTerminated);
-                    // In bad weather it may have to say that something was not shipped.
-                    daemon.terminate();
+                    // In bad weather it may take long, and say that something was not shipped.
+                    if daemon.terminate_or_kill(STOP_PATIENCE) {
+                        self.faults.count(Fault::DaemonKilled);
+                    }
                 }
                 self.during(*away, meanwhile)?;
                 if let Some(database) = forget {
