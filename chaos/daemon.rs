@@ -6,7 +6,8 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -135,6 +136,19 @@ impl Daemon {
             status.is_some()
         });
         status.expect("it was waited for")
+    }
+
+    /// Asks it to end and kills it if it takes longer than this, as service managers do. Whether it
+    /// had to be killed.
+    pub(crate) fn terminate_or_kill(mut self, patience: Duration) -> bool {
+        self.send(Signal::SIGTERM);
+        let end = Instant::now() + patience;
+        while self.ended().is_none() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let killed = self.ended().is_none();
+        self.end();
+        killed
     }
 
     fn end(&mut self) {

@@ -11,17 +11,20 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
 use serde_json::Value;
-use walrust_testkit::{Prng, WriterOptions, WriterProcess};
+use walrust_testkit::Prng;
 
 use crate::bucket::Bucket;
 use crate::daemon::{Daemon, Program};
+use crate::database::{Database, checkpoint, stay_reading};
 use crate::fault::{Fault, Faults};
 use crate::oracle::{self, Claim};
 use crate::proxy::Proxy;
-use crate::schedule::{Action, DatabasePlan, Schedule};
+use crate::schedule::{Action, Schedule};
 use crate::weather::Weather;
+
+/// How long a daemon may take to end while it is in trouble.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What an iteration came to.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +65,6 @@ pub(crate) fn run(
         scene.revive()?;
         scene.act(&event.action)?;
     }
-
     scene.settle()?;
     scene.reckon(schedule)
 }
@@ -79,18 +81,6 @@ struct Scene {
     daemon: Option<Daemon>,
     readers: Vec<JoinHandle<()>>,
     restores: usize,
-}
-
-struct Database {
-    name: String,
-    path: PathBuf,
-    page_size: u32,
-    /// Seed and pace go with the writer that stays.
-    writer: Option<(u64, u32, WriterProcess)>,
-    guests: Vec<(u64, WriterProcess)>,
-    /// Commits that SQLite has confirmed to writers that have ended, by their seeds.
-    acknowledged: BTreeMap<u64, u64>,
-    claims: Vec<Claim>,
 }
 
 impl Scene {
@@ -152,8 +142,10 @@ impl Scene {
                     daemon.kill();
                 } else {
                     self.faults.count(Fault::DaemonTerminated);
-                    // In bad weather it may have to say that something was not shipped.
-                    daemon.terminate();
+                    // In bad weather it may take long, and say that something was not shipped.
+                    if daemon.terminate_or_kill(STOP_PATIENCE) {
+                        self.faults.count(Fault::DaemonKilled);
+                    }
                 }
                 self.during(*away, meanwhile)?;
                 if let Some(database) = forget {
@@ -281,6 +273,7 @@ impl Scene {
     fn reckon(mut self, schedule: &Schedule) -> Result<Tally, String> {
         let mut prng = Prng::new(schedule.weather);
         let mut tally = Tally { warnings: self.warnings()?, ..Tally::default() };
+        self.check_for_remains()?;
         for index in 0..self.databases.len() {
             let newest = self.restored(index, None)?;
             let newest = Claim { complete: true, ..newest };
@@ -298,6 +291,16 @@ impl Scene {
             oracle::check_pages(&database.path, &newest.path);
         }
         Ok(tally)
+    }
+
+    /// Restores leave their outputs and nothing else, also those that failed.
+    fn check_for_remains(&self) -> Result<(), String> {
+        let entries = fs::read_dir(self.directory.join("restored")).expect("it was made");
+        let mut found: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+        let claims = self.databases.iter().flat_map(|database| &database.claims);
+        let expected: Vec<_> = claims.map(|claim| &claim.path).collect();
+        found.retain(|path| !expected.contains(&path));
+        if found.is_empty() { Ok(()) } else { Err(format!("a restore has left {found:?}")) }
     }
 
     fn restored(&mut self, database: usize, txid: Option<&str>) -> Result<Claim, String> {
@@ -320,77 +323,6 @@ impl Scene {
     }
 }
 
-impl Database {
-    fn new(directory: &Path, index: usize, plan: &DatabasePlan) -> Self {
-        let name = format!("db{index}");
-        let path = directory.join(format!("{name}.db"));
-        let DatabasePlan { page_size, auto_vacuum, .. } = plan;
-        let create = || -> rusqlite::Result<()> {
-            let connection = Connection::open(&path)?;
-            connection.execute_batch(&format!(
-                "PRAGMA page_size = {page_size}; PRAGMA auto_vacuum = {auto_vacuum};
-                 PRAGMA journal_mode = WAL;"
-            ))?;
-            oracle::create(&connection)
-        };
-        create().expect("a new database");
-        let mut database = Self {
-            name,
-            path,
-            page_size: *page_size,
-            writer: None,
-            guests: Vec::new(),
-            acknowledged: BTreeMap::new(),
-            claims: Vec::new(),
-        };
-        database.writer =
-            plan.writer.map(|(seed, pace)| (seed, pace, database.spawn(seed, None, pace)));
-        database
-    }
-
-    fn spawn(&self, seed: u64, commits: Option<u64>, pace: u32) -> WriterProcess {
-        let options = WriterOptions {
-            seed,
-            commits,
-            commits_per_second: Some(pace),
-            page_size: self.page_size,
-            vacuums: true,
-            checkpoints: true,
-            ledger: true,
-        };
-        WriterProcess::spawn(&self.path, &options)
-    }
-
-    fn visit(&mut self, seed: u64, commits: u64) {
-        self.guests.push((seed, self.spawn(seed, Some(commits), 1000)));
-    }
-
-    /// `false` if there is no writer that stays.
-    fn replace_writer(&mut self, new_seed: u64) -> bool {
-        let Some((seed, pace, writer)) = self.writer.take() else { return false };
-        self.acknowledged.insert(seed, writer.kill());
-        self.writer = Some((new_seed, pace, self.spawn(new_seed, None, pace)));
-        true
-    }
-
-    fn stop_writers(&mut self) {
-        if let Some((seed, _, writer)) = self.writer.take() {
-            self.acknowledged.insert(seed, writer.stop());
-        }
-        for (seed, guest) in self.guests.drain(..) {
-            self.acknowledged.insert(seed, guest.finish());
-        }
-    }
-
-    fn forget(&self) {
-        let state = self.path.with_file_name(format!(".{}.db-walrust", self.name));
-        // It may not have come so far as to have one.
-        if state.exists() {
-            fs::remove_dir_all(&state).expect("nobody uses the local state");
-        }
-    }
-}
-
 fn configuration(schedule: &Schedule, databases: &[Database]) -> String {
     let mut text = format!(
         "[sync]\nwal_sync_interval = \"20ms\"\ncheckpoint_interval = \"{}ms\"\n\
@@ -403,34 +335,4 @@ fn configuration(schedule: &Schedule, databases: &[Database]) -> String {
         text += &format!("[[databases]]\npath = {:?}\n", database.path);
     }
     text
-}
-
-/// A checkpoint by somebody who opens, checkpoints and closes. Whether it gets far is not his
-/// concern.
-fn checkpoint(database: &Path, mode: Fault) {
-    let mode = match mode {
-        Fault::PassiveCheckpoint => "PASSIVE",
-        Fault::FullCheckpoint => "FULL",
-        Fault::RestartCheckpoint => "RESTART",
-        Fault::TruncateCheckpoint => "TRUNCATE",
-        other => panic!("{other:?} is no checkpoint"),
-    };
-    let connection = Connection::open(database).expect("the database is there");
-    connection.busy_timeout(Duration::from_millis(50)).expect("SQLite takes any timeout");
-    let result = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
-    assert!(result.is_ok() || is_busy(&result), "a foreign checkpoint failed: {result:?}");
-}
-
-fn stay_reading(database: &Path, length: Duration) {
-    let connection = Connection::open(database).expect("the database is there");
-    connection.busy_timeout(Duration::from_secs(10)).expect("SQLite takes any timeout");
-    let read = connection.execute_batch("BEGIN; SELECT count(*) FROM ledger;");
-    assert!(read.is_ok() || is_busy(&read), "a reader failed: {read:?}");
-    thread::sleep(length);
-}
-
-fn is_busy<T>(result: &rusqlite::Result<T>) -> bool {
-    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
-    let code = result.as_ref().err().and_then(rusqlite::Error::sqlite_error_code);
-    matches!(code, Some(DatabaseBusy | DatabaseLocked))
 }

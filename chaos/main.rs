@@ -10,6 +10,7 @@
 
 mod bucket;
 mod daemon;
+mod database;
 mod fault;
 mod iteration;
 mod oracle;
