@@ -9,6 +9,7 @@ mod environment;
 mod fixture;
 mod image;
 mod prng;
+mod sql_process;
 mod test_database;
 mod wait;
 mod workload;
@@ -20,6 +21,7 @@ pub use image::{
     assert_same_content, assert_same_database, check_integrity, dump, dump_connection, image,
 };
 pub use prng::Prng;
+pub use sql_process::{SqlProcess, SqliteLibrary};
 pub use test_database::{TestDatabase, connect, sidecar};
 pub use wait::wait_for;
 pub use workload::{Step, Workload};

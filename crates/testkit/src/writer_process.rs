@@ -201,15 +201,20 @@ fn arguments(path: &Path, options: &WriterOptions) -> Vec<OsString> {
 /// If it has not been built.
 #[must_use]
 pub fn writer_binary() -> PathBuf {
+    binary("walrust-test-writer")
+}
+
+/// A binary of this package.
+pub(crate) fn binary(name: &str) -> PathBuf {
     let test = env::current_exe().expect("the path of the test binary");
-    // Test binaries lie in `deps`, one below; others beside the writer.
+    // Test binaries lie in `deps`, one below; others beside the binary.
     let binary = (test.ancestors().skip(1).take(2))
-        .map(|directory| directory.join("walrust-test-writer"))
+        .map(|directory| directory.join(name))
         .find(|binary| binary.is_file());
     binary.unwrap_or_else(|| {
         panic!(
-            "no walrust-test-writer beside {}: build it with \
-             `cargo build -p walrust-testkit --bins` in the same profile, or run `make test`",
+            "no {name} beside {}: build it with `cargo build -p walrust-testkit --bins` in the \
+             same profile, or run `make test`",
             test.display()
         )
     })
