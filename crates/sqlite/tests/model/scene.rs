@@ -232,7 +232,11 @@ impl Scene {
         }
     }
 
+    /// Production asks for a snapshot only when nothing waits for its upload.
     fn stage_snapshot(&mut self) {
+        if !self.staged().is_empty() {
+            return;
+        }
         let clock = self.clock;
         self.snapshot = self.capture().snapshot(clock).expect("a snapshot").snapshot;
         self.check_captured();
