@@ -187,7 +187,15 @@ impl DetachedPin {
                 let Some(since) = self.since else { return Ok(()) };
                 let header = files.wal_index()?.header;
                 let now = Since { salts: header.salts, frames: header.mx_frame };
-                if now == since || now.frames == 0 {
+                if now.frames == 0 {
+                    // A checkpoint of an empty WAL changes its salts, and nothing else. What was
+                    // captured of it is where the pin begins.
+                    if (now.salts, 0) == (captured.salts, captured.frames) {
+                        self.since = Some(now);
+                    }
+                    return Ok(());
+                }
+                if now == since {
                     return Ok(());
                 }
                 // The new frames are kept by read lock 0 until the mark is held, so `since` stays.
