@@ -109,16 +109,28 @@ impl DetachedPin {
                     Some(Since { salts: index.header.salts, frames: index.header.mx_frame });
                 return Ok(());
             }
+            let index = files.wal_index()?;
+            // Readers of a WAL that is backfilled take read lock 0, so none of them sets a mark.
+            if index.backfilled == index.header.mx_frame && self.hold_zero(files)? {
+                return Ok(());
+            }
             pause();
         }
-        // Without any usable mark, read lock 0 keeps all frames as well: nobody can backfill.
+        match self.hold_zero(files)? {
+            true => Ok(()),
+            false => Err(DatabaseError::Locked { path: files.path().to_owned() }),
+        }
+    }
+
+    /// Without any usable mark, read lock 0 keeps all frames as well: nobody can backfill.
+    fn hold_zero(&mut self, files: &DatabaseFiles) -> Result<bool, DatabaseError> {
         if !lock_zero(files)? {
-            return Err(DatabaseError::Locked { path: files.path().to_owned() });
+            return Ok(false);
         }
         let index = files.wal_index()?;
         self.held = Some(ReadLock::Zero);
         self.since = Some(Since { salts: index.header.salts, frames: index.header.mx_frame });
-        Ok(())
+        Ok(true)
     }
 
     pub(crate) fn release(&mut self, files: &DatabaseFiles) -> Result<(), DatabaseError> {
