@@ -85,8 +85,10 @@ impl User {
             }
             Write::Delete { modulus } => format!("DELETE FROM a WHERE id % {modulus} = 0"),
             Write::Blob { bytes } => {
-                format!("REPLACE INTO blobs (rowid, n, blob) \
-                         VALUES ({number} % 3, {number}, zeroblob({bytes}))")
+                format!(
+                    "REPLACE INTO blobs (rowid, n, blob) \
+                         VALUES ({number} % 3, {number}, zeroblob({bytes}))"
+                )
             }
         };
         let counted = format!("{change}; UPDATE counter SET n = {number}");

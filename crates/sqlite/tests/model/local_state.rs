@@ -163,7 +163,19 @@ fn rank(path: &Path, renamed: bool, removed: bool) -> u8 {
         "pages.crc64" => 3,
         "file.json" => 6,
         // A note is written after its file, and removed before it.
-        _ if name.ends_with(".wal.json") => if removed { 4 } else { 5 },
-        _ => if removed { 5 } else { 4 },
+        _ if name.ends_with(".wal.json") => {
+            if removed {
+                4
+            } else {
+                5
+            }
+        }
+        _ => {
+            if removed {
+                5
+            } else {
+                4
+            }
+        }
     }
 }

@@ -15,7 +15,8 @@
 //! At the end the database is restored from the bucket and equal to its source.
 //!
 //! `WALRUST_MODEL_CASES` is the number of sequences of each test, `WALRUST_MODEL_SEED` the seed of
-//! the first; each sequence has a seed of its own. A failure says how to run its sequence alone,
+//! the first; each sequence has a seed of its own. `WALRUST_MODEL_SHRINKS` limits the attempts to
+//! shorten one that fails. A failure says how to run its sequence alone,
 //! and shows the shortest one that fails in the same way.
 
 use std::env;
@@ -42,7 +43,7 @@ const CASES: u64 = 500;
 /// Steps of a sequence.
 const STEPS: std::ops::Range<usize> = 10..50;
 /// Attempts to shorten a sequence that fails.
-const SHRINKS: u32 = 400;
+const SHRINKS: u64 = 400;
 
 struct Model;
 
@@ -79,9 +80,10 @@ fn run(test: &str, pin: WalPin, seed: u64) {
 }
 
 fn run_sequence(test: &str, pin: WalPin, seed: u64) {
+    let shrinks = number("WALRUST_MODEL_SHRINKS", SHRINKS);
     let config = Config {
         failure_persistence: None,
-        max_shrink_iters: SHRINKS,
+        max_shrink_iters: u32::try_from(shrinks).unwrap_or(u32::MAX),
         max_shrink_time: 60_000,
         ..Config::default()
     };
