@@ -57,12 +57,8 @@ impl Application {
     /// # Panics
     /// If the process does not answer.
     pub fn read(&mut self, path: &Path) -> Vec<u8> {
-        let answer = self.ask(&format!("read {}", path.display()));
-        let length = answer.strip_prefix("bytes ").and_then(|length| length.parse().ok());
-        let mut bytes = vec![0; length.expect("the number of bytes")];
-        let process = self.process.as_mut().expect("it has just answered");
-        process.stdout.read_exact(&mut bytes).expect("as many bytes as it said");
-        bytes
+        self.tell(&format!("read {}", path.display()));
+        self.bytes()
     }
 
     /// Kills the process in whatever it has open (`SIGKILL`); the next command starts another.
@@ -76,12 +72,51 @@ impl Application {
         }
     }
 
+    /// Begins to commit some transactions, one after the other, in which `{i}` is the number of
+    /// each; [`end_race`](Self::end_race) waits for them. The connection must be open.
+    ///
+    /// # Panics
+    /// If the process does not take the command.
+    pub fn begin_race(&mut self, slot: u32, database: &Path, transactions: u8, sql: &str) {
+        let database = database.to_str().expect("a path of a test is UTF-8");
+        self.tell(&format!("race {slot} {database} {transactions} {sql}"));
+    }
+
+    /// What the database held after each transaction of a race.
+    ///
+    /// # Panics
+    /// If a transaction failed.
+    pub fn end_race(&mut self) -> Vec<Vec<u8>> {
+        let answer = self.answer();
+        let count = answer.strip_prefix("images ").and_then(|count| count.parse().ok());
+        let count: usize = count.unwrap_or_else(|| panic!("the race failed: {answer}"));
+        (0..count).map(|_| self.bytes()).collect()
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        let answer = self.answer();
+        let length = answer.strip_prefix("bytes ").and_then(|length| length.parse().ok());
+        let mut bytes = vec![0; length.expect("the number of bytes")];
+        let process = self.process.as_mut().expect("it has just answered");
+        process.stdout.read_exact(&mut bytes).expect("as many bytes as it said");
+        bytes
+    }
+
     fn ask(&mut self, command: &str) -> String {
+        self.tell(command);
+        self.answer()
+    }
+
+    fn tell(&mut self, command: &str) {
         let process = self.process.get_or_insert_with(Process::start);
         writeln!(process.stdin, "{command}").expect("the application reads its stdin");
+    }
+
+    fn answer(&mut self) -> String {
+        let process = self.process.as_mut().expect("it was asked");
         let mut answer = String::new();
         process.stdout.read_line(&mut answer).expect("the application answers");
-        assert!(answer.ends_with('\n'), "the application ended at {command:?}");
+        assert!(answer.ends_with('\n'), "the application ended");
         answer.truncate(answer.len() - 1);
         answer
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use walrust_testkit::{Application, sidecar};
 
-use crate::image::Files;
+use crate::image::{Files, Image};
 use crate::step::{Mode, Setup, Write};
 
 /// The connection that writes.
@@ -48,7 +48,7 @@ impl User {
             &user.database,
             &format!(
                 "PRAGMA page_size = {}; PRAGMA auto_vacuum = {}; PRAGMA journal_mode = WAL; {}; \
-                 CREATE TABLE counter (n); INSERT INTO counter VALUES (0); \
+                 CREATE TABLE counter (n); INSERT INTO counter VALUES (1); \
                  CREATE TABLE a (id INTEGER PRIMARY KEY, text TEXT, filler TEXT); \
                  CREATE INDEX a_by_text ON a (text); CREATE TABLE blobs (n, blob)",
                 setup.page_size, setup.auto_vacuum, user.on_open
@@ -91,7 +91,7 @@ impl User {
                 )
             }
         };
-        let counted = format!("{change}; UPDATE counter SET n = {number}");
+        let counted = format!("{change}; {}", count(&number.to_string()));
         match in_transaction {
             true => self.must_run(WRITER, &counted),
             false => self.must_run(WRITER, &format!("BEGIN; {counted}; COMMIT")),
@@ -141,6 +141,28 @@ impl User {
         self.open = [false; 3];
     }
 
+    /// Begins to write while somebody else is at work.
+    pub(crate) fn begin_race(&mut self, transactions: u8) {
+        self.writes += 1;
+        let number = self.writes;
+        // Whoever races waits for the other.
+        self.must_run(WRITER, "PRAGMA busy_timeout = 10000");
+        let sql = format!(
+            "BEGIN IMMEDIATE; {}; \
+             REPLACE INTO blobs (rowid, n, blob) VALUES ({{i}}, {number}, zeroblob(2000 * {{i}})); \
+             COMMIT; PRAGMA wal_checkpoint(PASSIVE)",
+            count(&format!("{number}000 + {{i}}"))
+        );
+        self.application.begin_race(WRITER, &self.database, transactions, &sql);
+    }
+
+    /// The states that the race led through.
+    pub(crate) fn end_race(&mut self, page_size: u32) -> Vec<Image> {
+        let states = self.application.end_race();
+        self.must_run(WRITER, "PRAGMA busy_timeout = 0");
+        states.into_iter().map(|bytes| Image::new(bytes, page_size)).collect()
+    }
+
     /// The files of the database as they are now.
     pub(crate) fn look(&mut self) -> Files {
         let database = self.observer.read(&self.database);
@@ -157,4 +179,11 @@ impl Drop for User {
         let processes = [&mut self.application, &mut self.observer].map(std::mem::take);
         IDLE.with_borrow_mut(|idle| idle.extend(processes));
     }
+}
+
+/// Counts a transaction with a number that looks like none of the others. Rolling checksums are
+/// sums of checksums that are linear: of a database in which the same bytes of two pages change by
+/// the same difference they remain what they were.
+fn count(number: &str) -> String {
+    format!("UPDATE counter SET n = ({number}) * 2654435761 % 4294967296")
 }

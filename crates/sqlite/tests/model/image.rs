@@ -4,6 +4,11 @@ use std::rc::Rc;
 
 use walrust_ltx::{Checksum, Pgno};
 
+/// Bytes before the frames of a WAL.
+const HEADER: usize = 32;
+/// Bytes before the page of a frame.
+const FRAME_HEADER: usize = 24;
+
 /// One state of a database.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
@@ -30,16 +35,8 @@ impl Image {
     /// The database file overlaid with the frames of its WAL up to the last commit. Nobody may have
     /// died while it wrote a commit: the checksums of the frames are not looked at.
     pub(crate) fn of_files(files: &Files, page_size: u32) -> Self {
-        const HEADER: usize = 32;
-        const FRAME_HEADER: usize = 24;
-        let (mut bytes, wal) = (files.database.clone(), &files.wal);
-        let frame_size = page_size as usize + FRAME_HEADER;
-        let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
-        let Some((header, frames)) = wal.split_at_checked(HEADER) else {
-            return Self::new(bytes, page_size);
-        };
-        let ours = |frame: &&[u8]| frame[8..16] == header[16..24];
-        let frames: Vec<&[u8]> = frames.chunks_exact(frame_size).take_while(ours).collect();
+        let mut bytes = files.database.clone();
+        let frames = files.frames(page_size);
         let Some(end) = frames.iter().rposition(|frame| number(&frame[4..8]) > 0) else {
             return Self::new(bytes, page_size);
         };
@@ -66,4 +63,31 @@ impl Image {
 pub(crate) struct Files {
     pub(crate) database: Vec<u8>,
     pub(crate) wal: Vec<u8>,
+}
+
+impl Files {
+    /// The frames of the current generation.
+    fn frames(&self, page_size: u32) -> Vec<&[u8]> {
+        let Some((header, frames)) = self.wal.split_at_checked(HEADER) else { return Vec::new() };
+        let ours = |frame: &&[u8]| frame[8..16] == header[16..24];
+        frames.chunks_exact(FRAME_HEADER + page_size as usize).take_while(ours).collect()
+    }
+
+    /// Which generation the WAL is.
+    pub(crate) fn salts(&self) -> Option<[u8; 8]> {
+        self.wal.get(16..24)?.try_into().ok()
+    }
+
+    /// The sizes of the WAL file at which a commit ends, and before the first.
+    pub(crate) fn commit_ends(&self, page_size: u32) -> Vec<usize> {
+        let frame_size = FRAME_HEADER + page_size as usize;
+        let frames = self.frames(page_size);
+        let ends = (1..).zip(&frames).filter(|(_, frame)| number(&frame[4..8]) > 0);
+        let ends = ends.map(|(count, _)| HEADER + count * frame_size);
+        [HEADER.min(self.wal.len())].into_iter().chain(ends).collect()
+    }
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes(bytes.try_into().expect("four bytes"))
 }

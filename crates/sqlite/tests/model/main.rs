@@ -72,14 +72,14 @@ fn number(variable: &str, default: u64) -> u64 {
 }
 
 /// Runs sequences under one kind of pin.
-fn run(test: &str, pin: WalPin, seed: u64) {
+fn run(test: &str, pin: WalPin, races: bool, seed: u64) {
     let first = number("WALRUST_MODEL_SEED", seed);
     for seed in first..first + number("WALRUST_MODEL_CASES", CASES) {
-        run_sequence(test, pin, seed);
+        run_sequence(test, pin, races, seed);
     }
 }
 
-fn run_sequence(test: &str, pin: WalPin, seed: u64) {
+fn run_sequence(test: &str, pin: WalPin, races: bool, seed: u64) {
     let shrinks = number("WALRUST_MODEL_SHRINKS", SHRINKS);
     let config = Config {
         failure_persistence: None,
@@ -93,7 +93,7 @@ fn run_sequence(test: &str, pin: WalPin, seed: u64) {
     let mut runner = TestRunner::new_with_rng(config.clone(), rng);
     let sequences = Sequential::new(
         STEPS.into(),
-        move || Reference::with_pin(pin),
+        move || Reference::with_pin(pin, races),
         Reference::preconditions,
         Reference::transitions,
         <Reference as ReferenceStateMachine>::apply,
@@ -117,20 +117,30 @@ fn run_sequence(test: &str, pin: WalPin, seed: u64) {
 
 #[test]
 fn detached_pin() {
-    run("detached_pin", WalPin::Detached, 0);
+    run("detached_pin", WalPin::Detached, false, 0);
 }
 
 #[test]
 fn detached_pin_again() {
-    run("detached_pin_again", WalPin::Detached, 1_000_000);
+    run("detached_pin_again", WalPin::Detached, false, 1_000_000);
 }
 
 #[test]
 fn connection_pin() {
-    run("connection_pin", WalPin::Connection, 2_000_000);
+    run("connection_pin", WalPin::Connection, false, 2_000_000);
 }
 
 #[test]
 fn no_pin() {
-    run("no_pin", WalPin::None, 3_000_000);
+    run("no_pin", WalPin::None, false, 3_000_000);
+}
+
+#[test]
+fn detached_pin_in_races() {
+    run("detached_pin_in_races", WalPin::Detached, true, 4_000_000);
+}
+
+#[test]
+fn connection_pin_in_races() {
+    run("connection_pin_in_races", WalPin::Connection, true, 5_000_000);
 }

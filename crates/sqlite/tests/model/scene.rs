@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use walrust_engine::CheckpointKind;
 use walrust_sqlite::{
-    Capture, CaptureOptions, Reconciliation, StagedFile, SyncOutcome, WalPin, state_path,
+    Capture, CaptureOptions, DatabaseError, Reconciliation, StagedFile, SyncOutcome, WalPin,
+    sidecar, state_path,
 };
 
 use crate::application::User;
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, txids_of};
 use crate::history::History;
 use crate::image::{Files, Image};
 use crate::local_state::LocalState;
-use crate::step::{Operation, Reference, Reply, Setup, Step};
+use crate::step::{During, Operation, Reference, Reply, Setup, Step};
 
 /// A database that is replicated.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Scene {
     /// A snapshot beside the history that waits for its upload.
     snapshot: Option<StagedFile>,
     files: Files,
+    /// The size of a WAL up to which the database file may have its pages.
+    backfilled: Option<([u8; 8], usize)>,
     clock: i64,
     /// Since the last sync the WAL was pinned all the time, so nothing may be healed.
     undisturbed: bool,
@@ -54,6 +57,8 @@ impl Scene {
             history: History::new(Image::of_files(&files, setup.page_size)),
             bucket: Bucket::default(),
             snapshot: None,
+            // What made the database is no state that is followed.
+            backfilled: files.salts().map(|salts| (salts, files.wal.len())),
             files,
             clock: 1_000,
             undisturbed: false,
@@ -69,11 +74,11 @@ impl Scene {
         state_path(&self.database(), None)
     }
 
-    /// Takes a step. `before` is what the reference knows before it.
-    pub(crate) fn apply(&mut self, step: &Step, was_writing: bool) {
+    /// Takes a step; `writing` tells whether a transaction of the application is open.
+    pub(crate) fn apply(&mut self, step: &Step, writing: bool) {
         self.clock += 10;
         match step {
-            Step::Write(write) => self.user.write(*write, was_writing),
+            Step::Write(write) => self.user.write(*write, writing),
             Step::Begin => self.user.begin(),
             Step::Commit => self.user.commit(),
             Step::Rollback => self.user.roll_back(),
@@ -84,14 +89,16 @@ impl Scene {
             Step::ForeignCheckpoint(mode) => self.user.checkpoint(*mode),
             Step::Close => self.user.close(),
             Step::Kill => self.user.kill(),
+            Step::PowerLoss { kept } => return self.lose_power(*kept),
             _ => return self.replicate(step),
         }
         let may_commit = match step {
-            Step::Write(_) => !was_writing,
+            Step::Write(_) => !writing,
             Step::Commit | Step::Vacuum | Step::IncrementalVacuum => true,
             _ => false,
         };
-        self.files = self.user.look();
+        let files = self.user.look();
+        self.seen(files);
         let image = Image::of_files(&self.files, self.setup.page_size);
         if image != *self.history.last() {
             assert!(may_commit, "{step:?} changed what the database holds");
@@ -126,6 +133,7 @@ impl Scene {
             Step::UploadSnapshot => self.upload_snapshot(),
             Step::Ship => self.ship(),
             Step::Checkpoint(kind) => self.checkpoint(*kind),
+            Step::Race { transactions, during } => self.race(*transactions, *during),
             _ => unreachable!("{step:?} is the application's"),
         }
         let new = self.staged().into_iter().filter(|file| !staged.contains(file));
@@ -133,13 +141,71 @@ impl Scene {
             assert!(file.header.wal_size > 0, "{} was healed without a reason", file.name);
         }
         let files = self.user.look();
-        if let Step::Checkpoint(_) = step {
+        if let Step::Checkpoint(_) | Step::Race { .. } = step {
             let image = Image::of_files(&files, self.setup.page_size);
             assert!(image == *self.history.last(), "{step:?} changed what the database holds");
         } else {
             assert!(files == self.files, "{step:?} wrote to the files of the database");
         }
+        self.seen(files);
+    }
+
+    fn seen(&mut self, files: Files) {
+        if files.database != self.files.database {
+            self.backfilled = files.salts().map(|salts| (salts, files.wal.len()));
+        }
         self.files = files;
+    }
+
+    /// What is not in the database file is lost from some commit on.
+    fn lose_power(&mut self, kept: u8) {
+        self.crash();
+        self.user.kill();
+        let wal = sidecar(&self.database(), "-wal");
+        let (salts, page_size) = (self.files.salts(), self.setup.page_size);
+        let safe = self.backfilled.filter(|(backfilled, _)| Some(*backfilled) == salts);
+        let safe = safe.map_or(0, |(_, size)| size);
+        let mut ends = self.files.commit_ends(page_size);
+        ends.retain(|end| *end >= safe);
+        if let Some(end) = ends.get(usize::from(kept)) {
+            let file = std::fs::OpenOptions::new().write(true).open(&wal);
+            if let Ok(file) = file {
+                file.set_len(*end as u64).expect("the WAL can be cut");
+            }
+        }
+        let _ = std::fs::remove_file(sidecar(&self.database(), "-shm"));
+        self.files = self.user.look();
+        self.history.lose_behind(&Image::of_files(&self.files, page_size));
+    }
+
+    /// The application writes while the replicator is at work.
+    fn race(&mut self, transactions: u8, during: During) {
+        let (clock, before) = (self.clock, self.history.last().checksum);
+        self.user.begin_race(transactions);
+        let capture = self.capture.as_mut().expect("the reference knows that it is open");
+        let outcome = match during {
+            During::Sync => capture.sync(clock).map(|_| ()),
+            During::Snapshot => capture.snapshot(clock).map(|staged| {
+                self.snapshot = staged.snapshot;
+            }),
+            During::Settle => capture.settle(),
+            During::Checkpoint(kind) => capture.checkpoint(kind, clock).map(|_| ()),
+        };
+        for state in self.user.end_race(self.setup.page_size) {
+            self.history.push(state);
+        }
+        match outcome {
+            Ok(()) => {}
+            // Without a pin others may restart the WAL as often as they like.
+            Err(DatabaseError::Unstable { .. }) if self.setup.pin == WalPin::None => return,
+            Err(error) => panic!("{during:?} in a race: {error}"),
+        }
+        if let During::Sync | During::Snapshot = during {
+            let captured = self.capture().captured().expect("a captured state").checksum;
+            let commits = self.history.commits_between(before, captured);
+            assert!(commits.is_some_and(|commits| commits >= 0), "all before the race is captured");
+            self.undisturbed = self.setup.pin != WalPin::None;
+        }
     }
 
     fn capture(&mut self) -> &mut Capture {
@@ -189,12 +255,12 @@ impl Scene {
         }
         if undisturbed {
             let before = before.expect("there was a sync").checksum;
-            let before = self.history.number_of(before).expect("the captured state");
-            let commits = (self.history.last_number() - before) as u64;
+            let commits = self.history.commits_between(before, self.history.last().checksum);
             let txids = match &outcome {
                 SyncOutcome::UpToDate => 0,
-                SyncOutcome::Staged { file, .. } => file.name.max.get() - file.name.min.get() + 1,
+                SyncOutcome::Staged { file, .. } => txids_of(file.name),
             };
+            let commits = commits.expect("nothing was lost");
             assert_eq!(txids, commits, "one TXID for each commit since the last sync");
         }
         self.check_captured();

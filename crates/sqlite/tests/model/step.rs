@@ -19,6 +19,9 @@ pub(crate) struct Setup {
     /// Pages in the cache of the application: with few of them, frames of open transactions spill
     /// into the WAL.
     pub(crate) cache: u32,
+    /// Whether the application also writes while the replicator is at work. Such a sequence may go
+    /// another way when it is repeated.
+    pub(crate) races: bool,
 }
 
 /// One thing that happens.
@@ -40,6 +43,11 @@ pub(crate) enum Step {
     Close,
     /// The application is killed.
     Kill,
+    /// Application and replicator end with the machine, and the WAL loses its last commits, except
+    /// for some; SQLite allows that with `synchronous = NORMAL`.
+    PowerLoss {
+        kept: u8,
+    },
 
     /// The capture is opened and finds its place in the bucket.
     Open,
@@ -61,6 +69,20 @@ pub(crate) enum Step {
     UploadSnapshot,
     /// Everything is staged, uploaded and confirmed.
     Ship,
+    Checkpoint(CheckpointKind),
+    /// The application commits some transactions while the replicator is at work.
+    Race {
+        transactions: u8,
+        during: During,
+    },
+}
+
+/// What the replicator does during a race.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum During {
+    Sync,
+    Snapshot,
+    Settle,
     Checkpoint(CheckpointKind),
 }
 
@@ -115,13 +137,13 @@ impl Reference {
     }
 
     /// The states of databases with one kind of pin.
-    pub(crate) fn with_pin(pin: WalPin) -> BoxedStrategy<Self> {
+    pub(crate) fn with_pin(pin: WalPin, races: bool) -> BoxedStrategy<Self> {
         let page_size = prop_oneof![Just(512_u32), Just(4096)];
         let autocheckpoint = prop_oneof![2 => Just(0_u32), 1 => Just(4), 1 => Just(1000)];
         let cache = prop_oneof![Just(2000_u32), Just(4)];
         (page_size, 0..3_u8, autocheckpoint, cache)
             .prop_map(move |(page_size, auto_vacuum, autocheckpoint, cache)| Self {
-                setup: Setup { pin, page_size, auto_vacuum, autocheckpoint, cache },
+                setup: Setup { pin, page_size, auto_vacuum, autocheckpoint, cache, races },
                 writing: false,
                 reading: false,
                 capturing: false,
@@ -135,7 +157,7 @@ impl ReferenceStateMachine for Reference {
     type Transition = Step;
 
     fn init_state() -> BoxedStrategy<Self> {
-        Self::with_pin(WalPin::Detached)
+        Self::with_pin(WalPin::Detached, false)
     }
 
     fn transitions(state: &Self) -> BoxedStrategy<Step> {
@@ -157,6 +179,7 @@ impl ReferenceStateMachine for Reference {
         add(12, mode().prop_map(Step::ForeignCheckpoint).boxed());
         add(5, Just(Step::Close).boxed());
         add(3, Just(Step::Kill).boxed());
+        add(2, (0..6_u8).prop_map(|kept| Step::PowerLoss { kept }).boxed());
         if state.capturing {
             add(12, Just(Step::Sync).boxed());
             add(5, Just(Step::Settle).boxed());
@@ -166,6 +189,9 @@ impl ReferenceStateMachine for Reference {
             add(10, Just(Step::Ship).boxed());
             add(14, checkpoint(state).prop_map(Step::Checkpoint).boxed());
             add(4, Just(Step::Crash).boxed());
+            if state.setup.races && !state.writing {
+                add(40, race().boxed());
+            }
             let within = (operation(), 0..7_u8);
             add(4, within.prop_map(|(within, point)| Step::CrashWithin(within, point)).boxed());
         } else {
@@ -184,7 +210,9 @@ impl ReferenceStateMachine for Reference {
             Step::EndRead => state.reading,
             Step::BeginRead => !state.reading,
             Step::Open | Step::Tear(..) | Step::Forget => !state.capturing,
-            Step::Write(_) | Step::ForeignCheckpoint(_) | Step::Close | Step::Kill => true,
+            Step::Write(_) | Step::ForeignCheckpoint(_) => true,
+            Step::Close | Step::Kill | Step::PowerLoss { .. } => true,
+            Step::Race { .. } => state.capturing && !state.writing,
             Step::Crash
             | Step::CrashWithin(..)
             | Step::Sync
@@ -204,6 +232,9 @@ impl ReferenceStateMachine for Reference {
             Step::BeginRead => state.reading = true,
             Step::EndRead => state.reading = false,
             Step::Close | Step::Kill => (state.writing, state.reading) = (false, false),
+            Step::PowerLoss { .. } => {
+                (state.writing, state.reading, state.capturing) = (false, false, false);
+            }
             Step::Open => state.capturing = true,
             Step::Crash | Step::CrashWithin(..) => state.capturing = false,
             _ => {}
@@ -246,4 +277,16 @@ fn checkpoint(state: &Reference) -> BoxedStrategy<CheckpointKind> {
         2 => Just(CheckpointKind::GiveUp),
     ]
     .boxed()
+}
+
+fn race() -> BoxedStrategy<Step> {
+    let during = prop_oneof![
+        4 => Just(During::Sync),
+        1 => Just(During::Snapshot),
+        3 => Just(During::Settle),
+        3 => Just(During::Checkpoint(CheckpointKind::Quiet)),
+        3 => Just(During::Checkpoint(CheckpointKind::Barrier { truncate: false })),
+    ];
+    let race = (1..8_u8, during);
+    race.prop_map(|(transactions, during)| Step::Race { transactions, during }).boxed()
 }

@@ -3,6 +3,8 @@
 //! Commands on stdin, each answered on stdout before the next is read:
 //! * `run <slot> <path> <sql>`: runs SQL on the connection of a slot, which opens `path` if it is
 //!   not open. Answer: `ok`, or `refused <reason>`.
+//! * `race <slot> <path> <count> <sql>`: runs SQL so often, with its number in place of `{i}`, and
+//!   looks at the database each time. Answer: `images <count>`, then each as `read` answers.
 //! * `close`: closes all connections, in the order of their slots. Answer: `ok`.
 //! * `read <path>`: the bytes of a file. Answer: `bytes <number>`, then the bytes.
 
@@ -10,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, MAIN_DB};
 
 fn main() -> ExitCode {
     match serve() {
@@ -38,6 +40,24 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
                     Err(error) => {
                         writeln!(out, "refused {}", error.to_string().replace('\n', " "))?;
                     }
+                }
+            }
+            "race" => {
+                let mut words = rest.splitn(4, ' ');
+                let mut word = || words.next().ok_or("a command is cut short");
+                let (slot, path, count, sql) = (word()?.parse()?, word()?, word()?, word()?);
+                let connection = connections.get(&slot).ok_or("the connection is not open")?;
+                let mut images = Vec::new();
+                for number in 0..count.parse::<u8>()? {
+                    connection.execute_batch(&sql.replace("{i}", &number.to_string()))?;
+                    // Another connection: the cache of this one may have pages of its own.
+                    let image = Connection::open(path)?.serialize(MAIN_DB)?.to_vec();
+                    images.push(image);
+                }
+                writeln!(out, "images {}", images.len())?;
+                for image in images {
+                    writeln!(out, "bytes {}", image.len())?;
+                    out.write_all(&image)?;
                 }
             }
             "close" => {
