@@ -84,12 +84,13 @@ impl User {
                 format!("UPDATE a SET text = 'updated by {number}' WHERE id % {modulus} = 0")
             }
             Write::Delete { modulus } => format!("DELETE FROM a WHERE id % {modulus} = 0"),
-            Write::Blob { bytes } => {
-                format!(
-                    "REPLACE INTO blobs (rowid, n, blob) \
-                         VALUES ({number} % 3, {number}, zeroblob({bytes}))"
-                )
-            }
+            Write::Blob { bytes } => format!(
+                "REPLACE INTO blobs (rowid, n, blob) VALUES ({number} % 3, {number}, zeroblob({bytes}))"
+            ),
+            Write::Churn { bytes } => format!(
+                "REPLACE INTO blobs (rowid, blob) VALUES (9, zeroblob({bytes})); \
+                 DELETE FROM blobs WHERE rowid = 9"
+            ),
         };
         let counted = format!("{change}; {}", count(&number.to_string()));
         match in_transaction {

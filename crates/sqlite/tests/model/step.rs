@@ -89,10 +89,23 @@ pub(crate) enum During {
 /// What a transaction writes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Write {
-    Insert { rows: u16 },
-    Update { modulus: u8 },
-    Delete { modulus: u8 },
-    Blob { bytes: u16 },
+    Insert {
+        rows: u16,
+    },
+    Update {
+        modulus: u8,
+    },
+    Delete {
+        modulus: u8,
+    },
+    Blob {
+        bytes: u16,
+    },
+    /// What is inserted is deleted in the same transaction: the database grows by pages that are
+    /// never written.
+    Churn {
+        bytes: u16,
+    },
 }
 
 /// The modes of `PRAGMA wal_checkpoint`.
@@ -250,6 +263,7 @@ fn write() -> BoxedStrategy<Write> {
         6 => (1..9_u8).prop_map(|modulus| Write::Update { modulus }),
         3 => (1..5_u8).prop_map(|modulus| Write::Delete { modulus }),
         2 => (1..30_000_u16).prop_map(|bytes| Write::Blob { bytes }),
+        2 => (1..30_000_u16).prop_map(|bytes| Write::Churn { bytes }),
     ]
     .boxed()
 }
