@@ -5,6 +5,8 @@
 //! replayed; and nothing here touches the files of a database in a way that its user or a
 //! replicator could notice. What goes wrong panics with a message that says what to do about it.
 
+mod application;
+mod binary;
 mod environment;
 mod fixture;
 mod image;
@@ -15,6 +17,7 @@ mod wait;
 mod workload;
 mod writer_process;
 
+pub use application::Application;
 pub use environment::{S3Server, litestream_binary};
 pub use fixture::Fixture;
 pub use image::{

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::writer_process::binary;
+use crate::binary::test_binary;
 
 /// The SQLite library of an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl SqlProcess {
     #[must_use]
     pub fn open(library: SqliteLibrary, path: &Path) -> Self {
         let mut command = match library {
-            SqliteLibrary::Bundled => Command::new(binary("walrust-test-sql")),
+            SqliteLibrary::Bundled => Command::new(test_binary("walrust-test-sql")),
             SqliteLibrary::System => {
                 let mut python = Command::new("python3");
                 python.args(["-c", include_str!("sql_process.py")]);

@@ -2,7 +2,6 @@
 //!
 //! Invariant: the process does not outlive the value. Tests wait for its commits, not for time.
 
-use std::env;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,6 +9,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::binary::test_binary;
 
 /// What a writer does.
 #[derive(Clone, Debug)]
@@ -195,27 +196,11 @@ fn arguments(path: &Path, options: &WriterOptions) -> Vec<OsString> {
     arguments
 }
 
-/// The binary of the writer, which lies beside the test binaries of the same target directory.
+/// The binary of the writer.
 ///
 /// # Panics
 /// If it has not been built.
 #[must_use]
 pub fn writer_binary() -> PathBuf {
-    binary("walrust-test-writer")
-}
-
-/// A binary of this package.
-pub(crate) fn binary(name: &str) -> PathBuf {
-    let test = env::current_exe().expect("the path of the test binary");
-    // Test binaries lie in `deps`, one below; others beside the binary.
-    let binary = (test.ancestors().skip(1).take(2))
-        .map(|directory| directory.join(name))
-        .find(|binary| binary.is_file());
-    binary.unwrap_or_else(|| {
-        panic!(
-            "no {name} beside {}: build it with `cargo build -p walrust-testkit --bins` in the \
-             same profile, or run `make test`",
-            test.display()
-        )
-    })
+    test_binary("walrust-test-writer")
 }
