@@ -32,6 +32,7 @@ mod bucket;
 mod history;
 mod image;
 mod local_state;
+mod rolling_checksum;
 mod scene;
 mod step;
 

@@ -9,6 +9,7 @@
 //! * `read <path>`: the bytes of a file. Answer: `bytes <number>`, then the bytes.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 
@@ -88,8 +89,9 @@ fn run(
     path: &str,
     sql: &str,
 ) -> rusqlite::Result<()> {
-    if !connections.contains_key(&slot) {
-        connections.insert(slot, Connection::open(path)?);
-    }
-    connections[&slot].execute_batch(sql)
+    let connection = match connections.entry(slot) {
+        Entry::Occupied(open) => open.into_mut(),
+        Entry::Vacant(vacant) => vacant.insert(Connection::open(path)?),
+    };
+    connection.execute_batch(sql)
 }
