@@ -5,14 +5,13 @@ use std::fs;
 
 use walrust_ltx::Mode;
 use walrust_sqlite::{
-    Capture, CaptureOptions, Head, IntegrityCheck, Restore, SyncOutcome, state_path,
+    Capture, CaptureOptions, Head, IntegrityCheck, Reconciliation, Restore, SyncOutcome, state_path,
 };
 use walrust_testkit::Application;
 
-/// Without local state, the head is taken for the state of the database because their rolling
-/// checksums are equal, and what was written since is never shipped.
+/// A database whose rolling checksum is that of the head need not be in the head's state: without
+/// local state the pages of the head are fetched and compared one by one.
 #[test]
-#[ignore = "a state is adopted by its rolling checksum alone"]
 fn equal_changes_of_two_pages_are_found_without_local_state() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (database, restored) = (directory.path().join("app.db"), directory.path().join("r.db"));
@@ -32,7 +31,11 @@ fn equal_changes_of_two_pages_are_found_without_local_state() {
     run("BEGIN; UPDATE one SET n = 3; UPDATE two SET n = 3; COMMIT");
     let head = Head::of_file(&file.header, Some(file.post_apply));
     let mut capture = open();
-    capture.reconcile(Some(&head)).expect("a place in the bucket");
+    let place = capture.reconcile(Some(&head)).expect("a place in the bucket");
+    assert_eq!(place, Reconciliation::Differs { after: None });
+    let mut table = capture.head_table(&head, None).expect("a table");
+    assert!(table.apply(file.name, stored.as_slice()).expect("a table that can be written"));
+    assert!(capture.adopt_table(table, &head).expect("a position that can be saved"));
     let outcome = capture.sync(2).expect("a sync");
     let mut restore = Restore::begin(&restored, true, Mode::Strict).expect("a restore");
     restore.apply("head", file.name, stored.as_slice()).expect("a sound file");

@@ -21,8 +21,8 @@ fn lost_local_state_is_found_again_in_the_bucket(pin: WalPin) {
     drop(capture);
     fs::remove_dir_all(state_path(&scene.database(), None)).unwrap();
     let mut capture = scene.capture();
-    assert_eq!(capture.reconcile(scene.head().as_ref()).unwrap(), Reconciliation::Adopted);
-    assert_eq!(scene.ship(&mut capture), SyncOutcome::UpToDate);
+    assert_eq!(scene.reconcile(&mut capture), Reconciliation::Differs { after: None });
+    assert_eq!(scene.ship(&mut capture), SyncOutcome::UpToDate, "nothing differs");
     scene.insert(50);
     assert_eq!(txids(&scene.ship(&mut capture)), (2, 2));
     scene.assert_restorable();
