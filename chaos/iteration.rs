@@ -243,7 +243,9 @@ impl Scene {
             self.start();
             let status = self.finish()?;
             if !status.success() {
-                return Err(format!("a daemon without any fault cannot ship: {status}"));
+                let log = self.program.logged();
+                let words = log.rsplit("\"}\n").next().unwrap_or_default();
+                return Err(format!("a daemon without any fault cannot ship: {status}: {words}"));
             }
         }
         Ok(())
