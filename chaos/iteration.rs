@@ -33,7 +33,7 @@ pub(crate) struct Tally {
     pub(crate) commits: u64,
     /// Restored databases that were checked.
     pub(crate) restores: u64,
-    /// How often its daemons gave each warning: which guards were needed at all.
+    /// How often its daemons gave each warning, or reason for one: which guards were needed.
     pub(crate) warnings: BTreeMap<String, u64>,
 }
 
@@ -81,6 +81,8 @@ struct Scene {
     daemon: Option<Daemon>,
     readers: Vec<JoinHandle<()>>,
     restores: usize,
+    /// How often the daemon did not end within [`STOP_PATIENCE`].
+    slow_ends: u64,
 }
 
 impl Scene {
@@ -110,6 +112,7 @@ impl Scene {
             daemon: None,
             readers: Vec::new(),
             restores: 0,
+            slow_ends: 0,
         };
         scene.start();
         scene
@@ -145,6 +148,7 @@ impl Scene {
                     // In bad weather it may take long, and say that something was not shipped.
                     if daemon.terminate_or_kill(STOP_PATIENCE) {
                         self.faults.count(Fault::DaemonKilled);
+                        self.slow_ends += 1;
                     }
                 }
                 self.during(*away, meanwhile)?;
@@ -239,7 +243,9 @@ impl Scene {
             self.start();
             let status = self.finish()?;
             if !status.success() {
-                return Err(format!("a daemon without any fault cannot ship: {status}"));
+                let log = self.program.logged();
+                let words = log.rsplit("\"}\n").next().unwrap_or_default();
+                return Err(format!("a daemon without any fault cannot ship: {status}: {words}"));
             }
         }
         Ok(())
@@ -253,6 +259,9 @@ impl Scene {
         }
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let mut warnings = BTreeMap::new();
+        if self.slow_ends > 0 {
+            warnings.insert(format!("no end within {STOP_PATIENCE:?} of SIGTERM"), self.slow_ends);
+        }
         for line in lines.filter(|line| line["level"] == "WARN" || line["level"] == "ERROR") {
             let message = line["message"].as_str().unwrap_or_default().to_owned();
             *warnings.entry(message).or_default() += 1;

@@ -85,8 +85,9 @@ impl fmt::Display for Report {
         for (name, count) in rows.chain([("all_faults".to_owned(), self.total())]) {
             writeln!(out, "  {name:24}{count:8}")?;
         }
+        writeln!(out, "what daemons warned of:")?;
         for (warning, count) in &self.tally.warnings {
-            writeln!(out, "  {count} x the daemon warned: {warning}")?;
+            writeln!(out, "  {count:6} x {warning}")?;
         }
         let Tally { commits, restores, .. } = self.tally;
         writeln!(
