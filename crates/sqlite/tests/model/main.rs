@@ -14,6 +14,9 @@
 //!
 //! At the end the database is restored from the bucket and equal to its source.
 //!
+//! In the tests with races the application also writes while the capture is at work: what they find
+//! may need several runs to be found again. All other sequences are repeatable.
+//!
 //! `WALRUST_MODEL_CASES` is the number of sequences of each test, `WALRUST_MODEL_SEED` the seed of
 //! the first; each sequence has a seed of its own. `WALRUST_MODEL_SHRINKS` limits the attempts to
 //! shorten one that fails. A failure says how to run its sequence alone,
