@@ -10,6 +10,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rusqlite::Connection;
 
 /// Rows of the database; each takes a page.
@@ -26,7 +28,7 @@ fn main() {
     let bucket = directory.path().join("bucket");
     create(&database);
     let mut files = 1;
-    stop(start_and_wait(&database, &bucket, files).0);
+    start_and_wait(&database, &bucket, files).0.stop();
     let size = database.metadata().expect("the database is there").len();
     println!("database of {:.2} GB, {CHANGED} rows changed while away", size as f64 / 1e9);
     for round in 0..ROUNDS {
@@ -34,7 +36,7 @@ fn main() {
         let reading = read_once(&database);
         files += 1;
         let (daemon, healing, uploaded) = start_and_wait(&database, &bucket, files);
-        stop(daemon);
+        daemon.stop();
         println!(
             "reading once {:.0} ms, healing {:.0} ms, ratio {:.1}; uploaded {:.2} MB",
             reading.as_secs_f64() * 1e3,
@@ -78,12 +80,12 @@ fn read_once(path: &Path) -> Duration {
 
 /// Starts the daemon and waits until storage has so many files; the time that took, and the size of
 /// the newest.
-fn start_and_wait(database: &Path, bucket: &Path, files: usize) -> (Child, Duration, u64) {
+fn start_and_wait(database: &Path, bucket: &Path, files: usize) -> (Daemon, Duration, u64) {
     let began = Instant::now();
     let mut command = Command::new(env!("CARGO_BIN_EXE_walrust"));
     let url = format!("file://{}", bucket.display());
     command.arg("watch").arg(database).args(["-b", &url, "--log-level", "warn"]);
-    let daemon = command.stdout(Stdio::null()).spawn().expect("the daemon starts");
+    let daemon = Daemon(command.stdout(Stdio::null()).spawn().expect("the daemon starts"));
     loop {
         let stored = stored(&bucket.join("app"));
         if stored.len() >= files {
@@ -107,11 +109,21 @@ fn stored(directory: &Path) -> Vec<(String, u64)> {
     files
 }
 
-/// Ends the daemon, which saves its position first.
-fn stop(mut daemon: Child) {
-    let id = i32::try_from(daemon.id()).expect("process identifiers are small numbers");
-    let terminated =
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGTERM);
-    terminated.expect("the daemon runs");
-    assert!(daemon.wait().expect("the daemon is a child").success(), "the daemon failed");
+struct Daemon(Child);
+
+impl Daemon {
+    /// Ends the daemon, which saves its position first.
+    fn stop(mut self) {
+        let id = i32::try_from(self.0.id()).expect("process identifiers are small numbers");
+        kill(Pid::from_raw(id), Signal::SIGTERM).expect("the daemon runs");
+        assert!(self.0.wait().expect("the daemon is a child").success(), "the daemon failed");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // A measurement that failed must not leave a daemon behind.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
