@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     Refused(ErrorClass),
     /// The file is stored, but the answer is lost.
     LostReply,
+    /// An upload of other bytes by the same writer arrives just before.
+    Overtaken,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +98,12 @@ impl ObjectStore for FaultStore {
         let fault = self.faults.lock().unwrap().pop_front();
         if let Some(Fault::Refused(class)) = fault {
             return Err(self.error("put", key, class));
+        }
+        if let Some(Fault::Overtaken) = fault {
+            let mut earlier = metadata.clone();
+            earlier.insert("sha256".to_owned(), "of an earlier run".to_owned());
+            let body = bytes::Bytes::from_static(b"torn");
+            self.inner.put(key, body, &earlier, &Condition::IfAbsent).await?;
         }
         let receipt = self.inner.put_file(key, path, metadata, condition).await?;
         self.uploads.lock().unwrap().push((key.to_owned(), Instant::now()));
