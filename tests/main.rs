@@ -10,6 +10,7 @@ mod config;
 mod crashes;
 mod daemon;
 mod damage;
+mod faults_capture;
 mod history;
 mod layout;
 mod litestream;
