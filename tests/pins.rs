@@ -143,7 +143,8 @@ fn local_state_lives_where_the_file_says() {
     assert!(states[0].starts_with("app.db-"), "{states:?}");
     daemon.stop();
     // It is found again: the second run needs no snapshot.
-    let daemon = scene.walrust.watch(&[&scene.source]);
+    let mut daemon = scene.walrust.watch(&[&scene.source]);
+    daemon.wait_for_line(&["continues"]);
     scene.application().execute_batch("CREATE TABLE later (x)").expect("a commit");
     daemon.stop();
     scene.assert_restorable();

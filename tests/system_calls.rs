@@ -255,12 +255,13 @@ fn calls_of_a_daemon(
             format!("INSERT INTO traced VALUES (randomblob({}))", 100 + number * 37 % 9000);
         application.execute_batch(&insert).expect("a commit");
     }
-    drop(application);
     let grown = || source.metadata().is_ok_and(|now| now.len() > before);
     if checkpointed {
         wait_for(PATIENCE, "a checkpoint", grown);
     }
+    // While the application is there the WAL is its own affair also at the end.
     let calls = traced.stop();
+    drop(application);
     assert_same_database(&source, &walrust.restored("app", &[]));
     let own = calls.iter().filter(|call| call.path.to_string_lossy().contains("-walrust/"));
     assert!(own.count() > 3, "the tracer sees what the daemon writes to its own files");

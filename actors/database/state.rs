@@ -263,6 +263,7 @@ impl DatabaseState {
                 self.checkpoint.tried(complete, Instant::now());
             }
             JobReport::Settled => {}
+            JobReport::Left => return self.drained(),
         }
         self.proceed();
     }
@@ -320,12 +321,21 @@ impl DatabaseState {
         }
     }
 
-    /// Everything is shipped, or cannot be: writes the manifest, then reports and stops.
+    /// Everything is shipped, or cannot be: writes the manifest, lets go of the database, then reports
+    /// and stops.
     pub(super) fn finish_draining(&mut self) {
-        let replicating = self.phase == DatabasePhase::Replicating;
-        if replicating && self.manifest_outstanding() {
-            return;
+        if self.phase == DatabasePhase::Replicating {
+            if self.manifest_outstanding() {
+                return;
+            }
+            if self.held.is_some() {
+                return self.start(Job::Leave);
+            }
         }
+        self.drained();
+    }
+
+    fn drained(&mut self) {
         let problem = match self.phase {
             DatabasePhase::Replicating => None,
             _ => Some(self.last_error.clone().unwrap_or_else(|| self.phase.to_string())),

@@ -204,20 +204,6 @@ fn a16_a_database_overwritten_in_place_while_away_is_compared() {
 }
 
 #[test]
-fn a16_a_database_overwritten_in_place_beside_the_daemon_is_compared() {
-    let scene = Scene::new();
-    let application = scene.application();
-    let mut daemon = scene.replicate(&["--wal-truncate-threshold", "2"]);
-    commit(&application, 5);
-    scene.wait_for_head(&mut daemon, 6);
-    daemon.wait_until("an empty WAL", |_| scene.wal_size() == 0);
-    let old = (6, image(&scene.source));
-    drop(application);
-    copy_in_place(&other_database(&scene), &scene.source);
-    assert_replaced(&scene, daemon, old);
-}
-
-#[test]
 fn a16_a_database_restored_from_its_own_backup_goes_on() {
     let (scene, mut daemon, _) = replicated();
     let application = scene.application();

@@ -23,6 +23,7 @@ use walrust_ltx::{FileName, Txid};
 use walrust_wal::{Salts, WalIndex, frame_size};
 
 use crate::DatabaseError;
+use crate::connection;
 use crate::database_files::{check_database, resolve};
 use crate::database_reader::{ATTEMPTS, DatabaseReader, unless_truncated};
 use crate::pin::{MARK_DISTANCE, WalPin};
@@ -245,6 +246,31 @@ impl Capture {
         self.reader.pin.advance(&self.reader.files, &staged.next.wal)?;
         self.confirmed = Some(staged.next);
         self.rest()
+    }
+
+    /// Leaves the database as if it had never been open here; to be called once everything is in
+    /// storage, before the capture is dropped.
+    ///
+    /// While a database is pinned, the last connection of an application that closes cannot remove
+    /// the WAL. If nobody has the database open any more, that is made up for: a WAL that is left
+    /// behind would be replayed into whatever file takes the place of the database.
+    ///
+    /// # Errors
+    /// If the locks fail. Nothing is lost then; the WAL stays.
+    pub fn leave(&mut self) -> Result<(), DatabaseError> {
+        let index = self.reader.files.wal_index()?;
+        let end = (index.header.salts, index.header.mx_frame);
+        let shipped = self.captured_wal().is_some_and(|wal| (wal.salts, wal.frames) == end);
+        if !shipped || !self.queue.is_empty() {
+            return Ok(());
+        }
+        self.reader.files.check_identity(&self.path)?;
+        let path = self.reader.files.path().to_owned();
+        let last = connection::open_as_application(&path)
+            .map_err(DatabaseError::sqlite("open the database", &path))?;
+        self.reader.pin.leave(&self.reader.files)?;
+        // If another connection is open, or a lock is in the way, SQLite leaves the WAL alone.
+        last.close().map_err(|(_, error)| DatabaseError::sqlite("close the database", &path)(error))
     }
 
     /// Chooses the lock that fits the WAL as it is now, without staging anything. To be called when

@@ -87,6 +87,13 @@ pub(crate) fn lock_wal_index(files: &DatabaseFiles) -> Result<(), DatabaseError>
     Err(DatabaseError::Locked { path: files.path().to_owned() })
 }
 
+/// Gives the locks back that are held as long as the files are open.
+pub(crate) fn unlock_files(files: &DatabaseFiles) -> Result<(), DatabaseError> {
+    unlock(files.shm(), SHM_DMS)
+        .and_then(|()| unlock(files.database(), DATABASE_SHARED_BYTE))
+        .map_err(lock_error(files.path()))
+}
+
 impl DetachedPin {
     pub(crate) fn hold(
         &mut self,
