@@ -10,6 +10,8 @@ mod config;
 mod crashes;
 mod daemon;
 mod damage;
+mod fault_proxy;
+mod faults_upload;
 mod history;
 mod layout;
 mod litestream;
