@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use walrust_testkit::{TestDatabase, assert_same_database, sidecar};
 
 use super::{INSERT, SMALL_WAL, assert_one_history, behind, watch_with};
 use crate::daemon::Daemon;
-use crate::fault_proxy::FaultProxy;
+use crate::fault_proxy::{Fault, FaultProxy};
 use crate::storage::Storage;
 use crate::walrust::{QUICK, Walrust};
 
@@ -209,4 +210,32 @@ fn b19_a_full_disk_is_named_and_replication_goes_on_when_there_is_space() {
     daemon.stop();
     assert_one_history(&storage, "app");
     assert_same_database(database.path(), &walrust.restored("app", &["--integrity-check", "full"]));
+}
+
+#[test]
+fn b19_a_position_that_cannot_be_saved_is_no_lost_position() {
+    let database = TestDatabase::with_history(4096, 412, 20);
+    let storage = Storage::s3();
+    let proxy = FaultProxy::start();
+    let walrust = behind(&proxy, &storage);
+    let mut daemon = watch_under_quota(&walrust, database.path());
+    storage.wait_for_manifest(&mut daemon, "app");
+    // The disk fills up while a staged file is on its way.
+    proxy.set(|exchange| match exchange.uploads() {
+        Some(_) => Fault::Late(Duration::from_millis(500)),
+        None => Fault::Pass,
+    });
+    database.run(INSERT);
+    daemon.wait_until("a file is on its way", |_| proxy.uploads("app").len() == 2);
+    set_quota(&daemon, "0");
+    let line = daemon.wait_for_line(&["ERROR", "not replicated, will be tried again", "\"app\""]);
+    assert!(line.contains("File too large"), "the words of the system: {line}");
+    proxy.pass();
+    database.run(INSERT);
+    daemon.assert_running();
+    set_quota(&daemon, "unlimited");
+    storage.wait_for_txid(&mut daemon, "app", 3);
+    daemon.stop();
+    assert_one_history(&storage, "app");
+    assert_same_database(database.path(), &walrust.restored("app", &[]));
 }

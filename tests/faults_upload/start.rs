@@ -170,7 +170,7 @@ fn b14_broken_databases_are_named_and_stop_no_other() {
 /// Databases that start together.
 const HERD: usize = 100;
 /// Looking up and signing a name, a snapshot, a manifest: no database asks for more to begin.
-const MOST_REQUESTS: usize = 8;
+const MOST_REQUESTS: usize = 7;
 
 #[test]
 fn b20_a_herd_of_databases_is_shipped_with_few_requests_each() {
