@@ -83,7 +83,7 @@ impl Walrust {
         names_in(self.directory.path())
     }
 
-    /// A command that has not started.
+    /// A command, to be started in another way than [`run`](Self::run) does.
     pub(crate) fn command<S: AsRef<OsStr>>(
         &self,
         arguments: impl IntoIterator<Item = S>,

@@ -24,7 +24,7 @@ use walrust_wal::{Salts, WalIndex, frame_size};
 
 use crate::DatabaseError;
 use crate::database_files::{check_database, resolve};
-use crate::database_reader::{ATTEMPTS, DatabaseReader};
+use crate::database_reader::{ATTEMPTS, DatabaseReader, unless_truncated};
 use crate::pin::{MARK_DISTANCE, WalPin};
 use crate::staging::StagedFile;
 use crate::state_directory::StateDirectory;
@@ -207,7 +207,7 @@ impl Capture {
         let mut before = Vec::new();
         for _ in 0..ATTEMPTS {
             let index = self.reader.files.wal_index()?;
-            match self.stage_next(&index, now_ms)? {
+            match unless_truncated(self.stage_next(&index, now_ms))? {
                 None => continue,
                 Some(SyncOutcome::Staged { file, .. }) => before.push(file),
                 Some(SyncOutcome::UpToDate) => {}
@@ -215,7 +215,7 @@ impl Capture {
             let base = before.last().is_some_and(|file| file.name.is_snapshot());
             let snapshot = match base {
                 true => None,
-                false => match self.stage_snapshot(&index)? {
+                false => match unless_truncated(self.stage_snapshot(&index))? {
                     None => continue,
                     snapshot => snapshot,
                 },
@@ -311,7 +311,7 @@ impl Capture {
     fn stage_new(&mut self, now_ms: i64) -> Result<SyncOutcome, DatabaseError> {
         for _ in 0..ATTEMPTS {
             let index = self.reader.files.wal_index()?;
-            if let Some(outcome) = self.stage_next(&index, now_ms)? {
+            if let Some(outcome) = unless_truncated(self.stage_next(&index, now_ms))? {
                 return Ok(outcome);
             }
         }
@@ -323,6 +323,7 @@ impl Capture {
         index: &WalIndex,
         now_ms: i64,
     ) -> Result<Option<SyncOutcome>, DatabaseError> {
+        debug_assert!(self.reader.pin.record().is_some(), "what is read must be pinned");
         let position = match &self.history {
             History::Continue(position) => position.clone(),
             // One table at a time can be on its way to storage.

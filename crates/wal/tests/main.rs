@@ -6,6 +6,7 @@
 mod big_endian;
 mod commits;
 mod database_header;
+mod faults;
 mod hostile_bytes;
 mod live_database;
 mod lock_bytes;
