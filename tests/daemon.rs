@@ -105,11 +105,16 @@ impl Daemon {
         assert!(ended.is_none(), "it has ended with {ended:?}:\n{}", self.log());
     }
 
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.id()).expect("process IDs are small");
+        kill(Pid::from_raw(id), signal).expect("the daemon is a child of this process");
+    }
+
     /// Sends SIGTERM, as a service manager does, and waits for the end.
     #[track_caller]
     pub(crate) fn terminate(self) -> Outcome {
-        let id = i32::try_from(self.child.id()).expect("process IDs are small");
-        kill(Pid::from_raw(id), Signal::SIGTERM).expect("the daemon is a child of this process");
+        self.signal(Signal::SIGTERM);
         self.wait()
     }
 

@@ -69,15 +69,20 @@ impl DatabaseState {
         }
         if self.staged.first().is_none_or(|first| first.name != name) {
             // A snapshot beside the history moves no position.
-            if let Err(error) = file.remove() {
-                tracing::warn!(db = self.name(), %error, "a staged snapshot stays behind");
-            }
+            self.remove_snapshot(&file);
             self.snapshot_done();
             self.offer_manifest();
             return self.proceed();
         }
         self.stored = Some(name);
         self.proceed();
+    }
+
+    /// Removes a staged snapshot that nobody needs any more.
+    pub(super) fn remove_snapshot(&self, file: &StagedFile) {
+        if let Err(error) = file.remove() {
+            tracing::warn!(db = self.name(), %error, "a staged snapshot stays behind");
+        }
     }
 
     /// The position has moved to the file that was shipped.

@@ -292,8 +292,13 @@ impl DatabaseState {
     fn snapshot_staged(&mut self, staged: StagedSnapshot, began: Instant) {
         let StagedSnapshot { before, snapshot } = staged;
         self.pacing.began(began);
+        self.staged_snapshot = snapshot;
         // Of a state that has a snapshot already no second one is stored.
-        self.staged_snapshot = snapshot.filter(|file| Some(file.name.max) != self.last_snapshot);
+        if let Some(file) =
+            self.staged_snapshot.take_if(|file| Some(file.name.max) == self.last_snapshot)
+        {
+            self.remove_snapshot(&file);
+        }
         if before.is_empty() && self.staged_snapshot.is_none() {
             self.snapshot_done();
         }

@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     Refused(ErrorClass),
     /// The file is stored, but the answer is lost.
     LostReply,
+    /// Nothing is stored, and there is never an answer.
+    Silence,
     /// An upload of other bytes by the same writer arrives just before.
     Overtaken,
 }
@@ -39,6 +41,11 @@ pub(crate) struct FaultStore {
 impl FaultStore {
     pub(crate) fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.faults.lock().unwrap().extend(faults);
+    }
+
+    /// Forgets the faults that have not happened.
+    pub(crate) fn heal(&self) {
+        self.faults.lock().unwrap().clear();
     }
 
     /// While the store is away every request fails.
@@ -96,8 +103,10 @@ impl ObjectStore for FaultStore {
     ) -> Result<PutReceipt, StorageError> {
         self.admit("put", key)?;
         let fault = self.faults.lock().unwrap().pop_front();
-        if let Some(Fault::Refused(class)) = fault {
-            return Err(self.error("put", key, class));
+        match fault {
+            Some(Fault::Refused(class)) => return Err(self.error("put", key, class)),
+            Some(Fault::Silence) => std::future::pending().await,
+            Some(Fault::LostReply | Fault::Overtaken) | None => {}
         }
         if let Some(Fault::Overtaken) = fault {
             let mut earlier = metadata.clone();
