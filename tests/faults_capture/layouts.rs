@@ -11,13 +11,13 @@ use crate::walrust::QUICK;
 fn arrange(application: &Connection, reader: &Connection, layout: u64) {
     let mode = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"][(layout % 4) as usize];
     commit(application, layout % 5);
-    if layout % 3 == 0 {
+    if layout.is_multiple_of(3) {
         run(reader, "BEGIN; SELECT * FROM audit");
     }
     commit(application, layout % 2);
     checkpoint(application, mode);
     commit(application, layout / 4 % 4);
-    if layout % 3 == 0 {
+    if layout.is_multiple_of(3) {
         run(reader, "ROLLBACK");
     }
 }
