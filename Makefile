@@ -18,6 +18,14 @@ demo: ## the main job end to end, without any server
 test: check-tools $(TOOLS) ## all tests, against SeaweedFS and Litestream
 	$(WITH_SERVERS) cargo nextest run --workspace --locked
 
+.PHONY: chaos
+chaos: SECONDS ?= 600
+chaos: SEED ?= $(shell date +%s)
+chaos: check-tools $(TOOLS) ## random faults for SECONDS=600 from SEED=n; ITERATION=k begins later
+	cargo build --locked -p walrust-testkit --bins
+	CHAOS_SECONDS=$(SECONDS) CHAOS_SEED=$(SEED) CHAOS_ITERATION=$(ITERATION) $(WITH_SERVERS) \
+	    cargo test --locked --test chaos -- --exact --nocapture random_faults_lose_nothing
+
 .PHONY: lint
 lint: $(TOOLS) ## format, clippy, licences and sources of dependencies
 	@.ci/check-tools lint
@@ -28,6 +36,8 @@ lint: $(TOOLS) ## format, clippy, licences and sources of dependencies
 .PHONY: bench
 bench: check-tools $(TOOLS) ## all benchmarks
 	$(WITH_SERVERS) cargo bench --locked --bench daemon
+	$(WITH_SERVERS) cargo bench --locked --bench application
+	cargo bench --locked --bench healing
 	cargo bench --locked -p walrust-ltx
 
 .PHONY: tools

@@ -29,6 +29,7 @@ use walrust_ltx::{FileName, Txid};
 use walrust_storage::ObjectStore;
 
 use crate::blocking::{BlockingPool, Gate};
+use crate::manifest_update::Stored;
 use crate::root::RootMsg;
 use crate::service::Service;
 use crate::settings::DatabaseSettings;
@@ -72,7 +73,9 @@ pub(crate) enum DatabaseMsg {
     /// Entries of the manifest have waited long enough.
     ManifestDue,
     /// Storage has the manifest.
-    ManifestWritten,
+    ManifestWritten(Stored),
+    /// An upload of an earlier run of this writer arrived late; the object is where.
+    Overtaken(String),
     /// The uploader is a new one and knows nothing.
     UploaderRestarted,
     /// Take a snapshot of the newest state.
@@ -134,7 +137,8 @@ impl Actor for DatabaseActor {
             DatabaseMsg::UploadFailed(error) => state.upload_failed(error),
             DatabaseMsg::UploadConflict(conflict) => state.conflicted(&conflict),
             DatabaseMsg::ManifestDue => state.manifest_due(),
-            DatabaseMsg::ManifestWritten => state.manifest_written(),
+            DatabaseMsg::ManifestWritten(stored) => state.manifest_written(stored),
+            DatabaseMsg::Overtaken(object) => state.overtaken(&object),
             DatabaseMsg::UploaderRestarted => state.offer_again(),
             DatabaseMsg::Snapshot(reply) => state.snapshot_requested(reply),
             DatabaseMsg::Drain => state.drain(),

@@ -27,6 +27,15 @@ pub(crate) struct ManifestUpdate {
     pub(crate) entries: Vec<FileEntry>,
 }
 
+/// What was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// All of it.
+    Whole,
+    /// A manifest without entries for some files of earlier runs, which storage did not show.
+    Part,
+}
+
 /// Why a manifest was not written.
 #[derive(Debug)]
 pub(crate) enum ManifestUpdateError {
@@ -90,7 +99,7 @@ pub(crate) async fn write(
     store: &dyn ObjectStore,
     database: &str,
     update: &ManifestUpdate,
-) -> Result<(), ManifestUpdateError> {
+) -> Result<Stored, ManifestUpdateError> {
     let key = manifest_key(database);
     let (mut manifest, condition, new) = match read(store, &key).await? {
         Some((manifest, etag)) => (manifest, Condition::IfMatch(etag), false),
@@ -102,11 +111,19 @@ pub(crate) async fn write(
     manifest.writer = update.writer.clone();
     manifest.page_size = update.page_size;
     manifest.add(update.entries.iter().cloned());
+    let mut stored = Stored::Whole;
     if new || update.first {
         // A writer before us may have been stopped between an upload and its manifest.
-        manifest.add(describe_unknown(store, database, &manifest).await?);
+        let mut entries = Vec::new();
+        if let Err(error) = describe_unknown(store, database, &manifest, &mut entries).await {
+            // What is described stays described; the files are safe without an entry.
+            tracing::debug!(db = database, %error, "the manifest is completed later");
+            stored = Stored::Part;
+        }
+        manifest.add(entries);
     }
-    Ok(put(store, &key, &manifest, &condition).await?)
+    put(store, &key, &manifest, &condition).await?;
+    Ok(stored)
 }
 
 async fn put(
@@ -191,25 +208,25 @@ async fn read(
     }
 }
 
-/// Entries of files that are in the bucket but not in the manifest.
+/// Adds entries of files that are in the bucket but not in the manifest, as far as it gets.
 async fn describe_unknown(
     store: &dyn ObjectStore,
     database: &str,
     manifest: &Manifest,
-) -> Result<Vec<FileEntry>, StorageError> {
+    entries: &mut Vec<FileEntry>,
+) -> Result<(), StorageError> {
     let known: std::collections::HashSet<FileName> =
         manifest.files.iter().filter_map(FileEntry::file_name).collect();
     let prefix = format!("{database}/");
     let listing = store.list(&prefix, None).await?;
     let tree = Tree::read(database, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));
-    let mut entries = Vec::new();
     for file in tree.files.iter().filter(|file| !known.contains(&file.name)) {
         match describe(store, file).await? {
             Some(entry) => entries.push(entry),
             None => tracing::warn!(key = %file.key, "an object is not an LTX file of ours"),
         }
     }
-    Ok(entries)
+    Ok(())
 }
 
 /// Reads the entry of a file from its metadata, header and trailer; `None` if they do not parse.

@@ -8,6 +8,10 @@ use walrust_storage::{ObjectStore, StorageError};
 /// The metadata key under which every object carries the SHA-256 of its bytes.
 pub const SHA256: &str = "sha256";
 
+/// The metadata key under which every LTX file carries the identifier of the local state that it
+/// came from: the writer of the manifest.
+pub(crate) const WRITER: &str = "writer";
+
 /// The files of a database in the bucket.
 #[derive(Clone, Debug)]
 pub struct Remote {

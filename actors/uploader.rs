@@ -32,7 +32,7 @@ use walrust_sqlite::StagedFile;
 use walrust_storage::{ObjectStore, StorageError};
 
 use crate::database::DatabaseMsg;
-use crate::manifest_update::ManifestUpdate;
+use crate::manifest_update::{ManifestUpdate, Stored};
 
 mod attempt;
 
@@ -42,8 +42,8 @@ pub(crate) use attempt::{AttemptError, Conflict};
 /// What to bring to storage.
 #[derive(Clone, Debug)]
 pub(crate) enum Upload {
-    /// An LTX file, stored only if its key is free.
-    File(Arc<StagedFile>),
+    /// An LTX file, stored only if its key is free, and the identifier of its writer.
+    File(Arc<StagedFile>, String),
     /// New entries of `manifest.json`.
     Manifest(Arc<ManifestUpdate>),
 }
@@ -76,7 +76,7 @@ pub(crate) enum UploaderMsg {
         /// Number of the attempt.
         attempt: u32,
         /// How it ended.
-        outcome: Result<(), AttemptError>,
+        outcome: Result<Stored, AttemptError>,
     },
     /// A job may have become due for a retry.
     RetryDue,
@@ -167,27 +167,33 @@ impl UploaderState {
         }
     }
 
-    fn ended(&mut self, database: &str, attempt: u32, outcome: Result<(), AttemptError>) {
+    fn ended(&mut self, database: &str, attempt: u32, outcome: Result<Stored, AttemptError>) {
         // Frees what finished tasks hold.
         while self.attempts.try_join_next().is_some() {}
         let Some(job) = self.under_way.remove(database) else { return };
         match outcome {
-            Ok(()) => self.succeeded(database, &job),
+            Ok(stored) => self.succeeded(database, &job, stored),
             Err(AttemptError::Conflict(conflict)) => {
                 tracing::error!(db = database, %conflict, "another writer owns this name");
                 self.queue.finish(&database.to_owned());
                 self.queue.forget(&database.to_owned());
                 tell(&job, DatabaseMsg::UploadConflict(conflict));
             }
+            Err(AttemptError::Overtaken { object }) => {
+                tracing::warn!(db = database, object, "an upload of an earlier run arrived late");
+                self.queue.finish(&database.to_owned());
+                self.queue.forget(&database.to_owned());
+                tell(&job, DatabaseMsg::Overtaken(object));
+            }
             Err(AttemptError::Storage(error)) => self.failed(database, attempt, &job, error),
         }
     }
 
-    fn succeeded(&mut self, database: &str, job: &UploadJob) {
+    fn succeeded(&mut self, database: &str, job: &UploadJob, stored: Stored) {
         self.queue.finish(&database.to_owned());
         match &job.upload {
-            Upload::File(file) => tell(job, DatabaseMsg::Uploaded(file.name)),
-            Upload::Manifest(_) => tell(job, DatabaseMsg::ManifestWritten),
+            Upload::File(file, _) => tell(job, DatabaseMsg::Uploaded(file.name)),
+            Upload::Manifest(_) => tell(job, DatabaseMsg::ManifestWritten(stored)),
         }
     }
 

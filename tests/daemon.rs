@@ -52,6 +52,11 @@ impl Daemon {
         Self { child, log, stdout: Some(stdout), stderr: Some(stderr) }
     }
 
+    /// Its process ID.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -100,11 +105,16 @@ impl Daemon {
         assert!(ended.is_none(), "it has ended with {ended:?}:\n{}", self.log());
     }
 
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.id()).expect("process IDs are small");
+        kill(Pid::from_raw(id), signal).expect("the daemon is a child of this process");
+    }
+
     /// Sends SIGTERM, as a service manager does, and waits for the end.
     #[track_caller]
     pub(crate) fn terminate(self) -> Outcome {
-        let id = i32::try_from(self.child.id()).expect("process IDs are small");
-        kill(Pid::from_raw(id), Signal::SIGTERM).expect("the daemon is a child of this process");
+        self.signal(Signal::SIGTERM);
         self.wait()
     }
 

@@ -83,7 +83,11 @@ impl Walrust {
         names_in(self.directory.path())
     }
 
-    fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+    /// A command, to be started in another way than [`run`](Self::run) does.
+    pub(crate) fn command<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_walrust"));
         command.args(arguments).args(self.bucket.iter().flat_map(|url| ["-b", url.as_str()]));
         command.env_clear().envs(&self.variables).current_dir(self.directory.path());

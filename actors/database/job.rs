@@ -26,6 +26,8 @@ pub(super) enum Job {
     /// Storage has the first staged file.
     Confirm(FileName),
     Checkpoint(CheckpointKind),
+    /// Let go of the database, of which everything is in storage.
+    Leave,
     /// See how full the WAL is, and choose the lock that fits it.
     Settle,
 }
@@ -46,6 +48,7 @@ pub(super) enum JobReport {
     Confirmed,
     Checkpointed { kind: CheckpointKind, complete: bool },
     Settled,
+    Left,
 }
 
 /// The state of a capture after a job.
@@ -90,6 +93,14 @@ fn run(job: Job, capture: &mut Capture) -> Result<(JobReport, CaptureState), Dat
         }
         Job::Checkpoint(kind) => {
             JobReport::Checkpointed { kind, complete: capture.checkpoint(kind, now_ms())? }
+        }
+        Job::Leave => {
+            if let Err(error) = capture.leave() {
+                // Everything is in storage, and the next start finds the WAL as it is.
+                tracing::warn!(%error, "the WAL of a database stays behind");
+            }
+            let state = CaptureState { wal: WalFill::default(), staged: Vec::new() };
+            return Ok((JobReport::Left, state));
         }
         Job::Settle => {
             capture.settle()?;

@@ -8,7 +8,7 @@ use walrust_sqlite::StagedFile;
 
 use super::DatabaseMsg;
 use super::state::{DatabaseState, answer};
-use crate::manifest_update::{ManifestUpdate, entry_of};
+use crate::manifest_update::{ManifestUpdate, Stored, entry_of};
 use crate::uploader::{Upload, UploadJob, UploaderMsg};
 
 /// The least time between two manifests of a database, snapshots and the end apart.
@@ -30,13 +30,13 @@ impl DatabaseState {
     pub(super) fn offer_file(&mut self, file: StagedFile) {
         let file = Arc::new(file);
         self.outstanding = Some(Arc::clone(&file));
-        self.offer(Upload::File(file));
+        self.offer(Upload::File(file, self.writer_id()));
     }
 
     /// The uploader lost what it had: offers all of it again.
     pub(super) fn offer_again(&mut self) {
         if let Some(file) = &self.outstanding {
-            self.offer(Upload::File(Arc::clone(file)));
+            self.offer(Upload::File(Arc::clone(file), self.writer_id()));
         }
         if let ManifestState::Offered(update) = &self.manifest {
             self.offer(Upload::Manifest(Arc::clone(update)));
@@ -69,15 +69,20 @@ impl DatabaseState {
         }
         if self.staged.first().is_none_or(|first| first.name != name) {
             // A snapshot beside the history moves no position.
-            if let Err(error) = file.remove() {
-                tracing::warn!(db = self.name(), %error, "a staged snapshot stays behind");
-            }
+            self.remove_snapshot(&file);
             self.snapshot_done();
             self.offer_manifest();
             return self.proceed();
         }
         self.stored = Some(name);
         self.proceed();
+    }
+
+    /// Removes a staged snapshot that nobody needs any more.
+    pub(super) fn remove_snapshot(&self, file: &StagedFile) {
+        if let Err(error) = file.remove() {
+            tracing::warn!(db = self.name(), %error, "a staged snapshot stays behind");
+        }
     }
 
     /// The position has moved to the file that was shipped.
@@ -103,6 +108,11 @@ impl DatabaseState {
     }
 
     pub(super) fn upload_failed(&mut self, error: String) {
+        let lost = self.outstanding.as_ref().filter(|file| !file.path.exists());
+        if let Some(path) = lost.map(|file| file.path.display().to_string()) {
+            // Local state may be deleted at any time: it is made again from the database.
+            return self.degrade(&format!("{path}: the staged file is gone; it is made again"));
+        }
         self.last_error = Some(error);
     }
 
@@ -112,8 +122,14 @@ impl DatabaseState {
         }
     }
 
-    pub(super) fn manifest_written(&mut self) {
+    /// What an earlier run had sent is the head now: the database is opened again from there.
+    pub(super) fn overtaken(&mut self, object: &str) {
+        self.degrade(&format!("{object}: an upload of an earlier run arrived late"));
+    }
+
+    pub(super) fn manifest_written(&mut self, stored: Stored) {
         self.manifest = ManifestState::Clean;
+        self.first_manifest |= stored == Stored::Part;
         if !self.entries.is_empty() {
             self.manifest = ManifestState::Waiting;
             self.myself.send_after(MANIFEST_INTERVAL, || DatabaseMsg::ManifestDue);
@@ -153,6 +169,10 @@ impl DatabaseState {
             // The root tells when there is one again.
             tracing::debug!(db = self.name(), "the uploader is away");
         }
+    }
+
+    fn writer_id(&self) -> String {
+        self.writer.as_ref().map(|writer| writer.id.clone()).unwrap_or_default()
     }
 
     fn page_size(&self) -> Option<u32> {

@@ -263,6 +263,7 @@ impl DatabaseState {
                 self.checkpoint.tried(complete, Instant::now());
             }
             JobReport::Settled => {}
+            JobReport::Left => return self.drained(),
         }
         self.proceed();
     }
@@ -291,8 +292,13 @@ impl DatabaseState {
     fn snapshot_staged(&mut self, staged: StagedSnapshot, began: Instant) {
         let StagedSnapshot { before, snapshot } = staged;
         self.pacing.began(began);
+        self.staged_snapshot = snapshot;
         // Of a state that has a snapshot already no second one is stored.
-        self.staged_snapshot = snapshot.filter(|file| Some(file.name.max) != self.last_snapshot);
+        if let Some(file) =
+            self.staged_snapshot.take_if(|file| Some(file.name.max) == self.last_snapshot)
+        {
+            self.remove_snapshot(&file);
+        }
         if before.is_empty() && self.staged_snapshot.is_none() {
             self.snapshot_done();
         }
@@ -320,12 +326,21 @@ impl DatabaseState {
         }
     }
 
-    /// Everything is shipped, or cannot be: writes the manifest, then reports and stops.
+    /// Everything is shipped, or cannot be: writes the manifest, lets go of the database, then reports
+    /// and stops.
     pub(super) fn finish_draining(&mut self) {
-        let replicating = self.phase == DatabasePhase::Replicating;
-        if replicating && self.manifest_outstanding() {
-            return;
+        if self.phase == DatabasePhase::Replicating {
+            if self.manifest_outstanding() {
+                return;
+            }
+            if self.held.is_some() {
+                return self.start(Job::Leave);
+            }
         }
+        self.drained();
+    }
+
+    fn drained(&mut self) {
         let problem = match self.phase {
             DatabasePhase::Replicating => None,
             _ => Some(self.last_error.clone().unwrap_or_else(|| self.phase.to_string())),

@@ -21,6 +21,10 @@ pub(crate) enum Fault {
     Refused(ErrorClass),
     /// The file is stored, but the answer is lost.
     LostReply,
+    /// Nothing is stored, and there is never an answer.
+    Silence,
+    /// An upload of other bytes by the same writer arrives just before.
+    Overtaken,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +41,11 @@ pub(crate) struct FaultStore {
 impl FaultStore {
     pub(crate) fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.faults.lock().unwrap().extend(faults);
+    }
+
+    /// Forgets the faults that have not happened.
+    pub(crate) fn heal(&self) {
+        self.faults.lock().unwrap().clear();
     }
 
     /// While the store is away every request fails.
@@ -94,8 +103,16 @@ impl ObjectStore for FaultStore {
     ) -> Result<PutReceipt, StorageError> {
         self.admit("put", key)?;
         let fault = self.faults.lock().unwrap().pop_front();
-        if let Some(Fault::Refused(class)) = fault {
-            return Err(self.error("put", key, class));
+        match fault {
+            Some(Fault::Refused(class)) => return Err(self.error("put", key, class)),
+            Some(Fault::Silence) => std::future::pending().await,
+            Some(Fault::LostReply | Fault::Overtaken) | None => {}
+        }
+        if let Some(Fault::Overtaken) = fault {
+            let mut earlier = metadata.clone();
+            earlier.insert("sha256".to_owned(), "of an earlier run".to_owned());
+            let body = bytes::Bytes::from_static(b"torn");
+            self.inner.put(key, body, &earlier, &Condition::IfAbsent).await?;
         }
         let receipt = self.inner.put_file(key, path, metadata, condition).await?;
         self.uploads.lock().unwrap().push((key.to_owned(), Instant::now()));

@@ -109,3 +109,17 @@ async fn one_broken_database_is_reported_and_the_others_go_on() {
     shut_down(replicator).await;
     scene.assert_restorable().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_of_an_earlier_run_that_arrives_late_is_not_another_writer() {
+    let mut scene = Scene::new(1);
+    let replicator = scene.start().await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    scene.store.fail_next([Fault::Overtaken]);
+    scene.write(5);
+    wait_for_phase(&replicator, "a", DatabasePhase::Degraded).await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    scene.write(5);
+    shut_down(replicator).await;
+    scene.assert_restorable().await;
+}

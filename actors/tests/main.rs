@@ -4,6 +4,7 @@
 
 mod fault_store;
 mod faults;
+mod faults_upload;
 mod scene;
 mod shipping;
 mod writers;

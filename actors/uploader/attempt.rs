@@ -7,8 +7,8 @@ use walrust_sqlite::{StagedFile, hex};
 use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
 
 use super::Upload;
-use crate::manifest_update::{self, ManifestUpdateError, Writer};
-use crate::remote::SHA256;
+use crate::manifest_update::{self, ManifestUpdateError, Stored, Writer};
+use crate::remote::{SHA256, WRITER};
 
 /// Why an attempt failed.
 #[derive(Debug)]
@@ -17,6 +17,11 @@ pub(crate) enum AttemptError {
     Storage(StorageError),
     /// Another writer has stored other bytes under the key.
     Conflict(Conflict),
+    /// An upload of an earlier run of this writer arrived late: the key holds other bytes of ours.
+    Overtaken {
+        /// Where the object is.
+        object: String,
+    },
 }
 
 /// Two writers under one name.
@@ -74,11 +79,13 @@ pub(super) async fn attempt(
     store: &dyn ObjectStore,
     database: &str,
     upload: &Upload,
-) -> Result<(), AttemptError> {
+) -> Result<Stored, AttemptError> {
     match upload {
-        Upload::File(file) => put_file(store, database, file).await,
+        Upload::File(file, writer) => {
+            put_file(store, database, file, writer).await.map(|()| Stored::Whole)
+        }
         Upload::Manifest(update) => match manifest_update::write(store, database, update).await {
-            Ok(()) => Ok(()),
+            Ok(stored) => Ok(stored),
             Err(ManifestUpdateError::Storage(error)) => Err(error.into()),
             Err(ManifestUpdateError::Superseded(Writer { host, epoch, .. })) => {
                 let object = format!("{}/{}", store.url(), manifest_key(database));
@@ -92,17 +99,24 @@ async fn put_file(
     store: &dyn ObjectStore,
     database: &str,
     file: &StagedFile,
+    writer: &str,
 ) -> Result<(), AttemptError> {
     let key = object_key(database, file.name);
-    let metadata = Metadata::from([(SHA256.to_owned(), file.sha256.clone())]);
+    let metadata = Metadata::from([
+        (SHA256.to_owned(), file.sha256.clone()),
+        (WRITER.to_owned(), writer.to_owned()),
+    ]);
     match store.put_file(&key, &file.path, &metadata, &Condition::IfAbsent).await {
         Ok(_) => Ok(()),
         Err(error) if error.class() == ErrorClass::Precondition => {
-            let theirs = stored_sha256(store, &key, file.size).await?;
+            let (theirs, by) = stored_sha256(store, &key, file.size).await?;
             if theirs.as_deref() == Some(file.sha256.as_str()) {
                 return Ok(());
             }
             let object = format!("{}/{key}", store.url());
+            if by.as_deref() == Some(writer) {
+                return Err(AttemptError::Overtaken { object });
+            }
             Err(AttemptError::Conflict(Conflict::Object {
                 object,
                 theirs,
@@ -113,21 +127,23 @@ async fn put_file(
     }
 }
 
-/// SHA-256 of a stored object: from its metadata, else from its bytes if they can be ours.
+/// SHA-256 of a stored object, from its metadata, else from its bytes if they can be ours; and who
+/// wrote it, if it says so.
 async fn stored_sha256(
     store: &dyn ObjectStore,
     key: &str,
     our_size: u64,
-) -> Result<Option<String>, StorageError> {
+) -> Result<(Option<String>, Option<String>), StorageError> {
     use sha2::{Digest, Sha256};
     use tokio::io::AsyncReadExt;
 
     let meta = store.head(key).await?;
+    let writer = meta.metadata.get(WRITER).cloned();
     if let Some(sha256) = meta.metadata.get(SHA256) {
-        return Ok(Some(sha256.clone()));
+        return Ok((Some(sha256.clone()), writer));
     }
     if meta.size != our_size {
-        return Ok(None);
+        return Ok((None, writer));
     }
     let mut object = store.get(key).await?;
     let mut hasher = Sha256::new();
@@ -135,10 +151,10 @@ async fn stored_sha256(
     loop {
         let length = match object.body.read(&mut buffer).await {
             Ok(length) => length,
-            Err(_) => return Ok(None),
+            Err(_) => return Ok((None, writer)),
         };
         if length == 0 {
-            return Ok(Some(hex(&hasher.finalize())));
+            return Ok((Some(hex(&hasher.finalize())), writer));
         }
         hasher.update(&buffer[..length]);
     }

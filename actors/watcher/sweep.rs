@@ -24,6 +24,10 @@ use super::WatchTarget;
 /// How often everything is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long hints are left alone after one was taken. The kernel merges what a busy writer causes
+/// meanwhile, instead of waking this thread with each of its writes.
+const HINT_PAUSE: Duration = Duration::from_millis(10);
+
 /// A file changed so recently may change again without a new time stamp.
 const TIMESTAMP_GRAIN: Duration = Duration::from_secs(2);
 
@@ -120,13 +124,13 @@ impl Sweep {
             if !self.take_commands() {
                 return;
             }
-            let now = Instant::now();
-            if now >= next_sweep {
+            if Instant::now() >= next_sweep {
                 self.sweep();
-                next_sweep = now + INTERVAL;
+                next_sweep = Instant::now() + INTERVAL;
             }
-            self.wait(next_sweep.saturating_duration_since(Instant::now()));
-            self.take_hints();
+            let listens_again = self.take_hints().then(|| Instant::now() + HINT_PAUSE);
+            let until = listens_again.unwrap_or(next_sweep).min(next_sweep);
+            self.wait(until.saturating_duration_since(Instant::now()), listens_again.is_none());
         }
     }
 
@@ -174,11 +178,12 @@ impl Sweep {
         }
     }
 
-    fn wait(&self, timeout: Duration) {
+    /// Waits for a command, or for a hint as well.
+    fn wait(&self, timeout: Duration, for_hints: bool) {
         let timeout = PollTimeout::try_from(timeout + Duration::from_millis(1))
             .unwrap_or(PollTimeout::from(1000_u16));
         let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
-        if let Some(inotify) = &self.inotify {
+        if let Some(inotify) = self.inotify.as_ref().filter(|_| for_hints) {
             fds.push(PollFd::new(inotify.as_fd(), PollFlags::POLLIN));
         }
         if let Err(error) = poll(&mut fds, timeout)
@@ -191,24 +196,26 @@ impl Sweep {
         let _ = self.wake.read();
     }
 
-    fn take_hints(&mut self) {
-        let Some(inotify) = &self.inotify else { return };
+    /// Passes hints on; whether there were any.
+    fn take_hints(&mut self) -> bool {
+        let Some(inotify) = &self.inotify else { return false };
         let events = match inotify.read_events() {
             Ok(events) => events,
-            Err(Errno::EAGAIN | Errno::EINTR) => return,
+            Err(Errno::EAGAIN | Errno::EINTR) => return false,
             Err(error) => {
                 tracing::warn!(%error, "inotify failed: changes are seen once a second");
                 self.inotify = None;
-                return;
+                return false;
             }
         };
-        for event in events {
+        for event in &events {
             let names = self.directories.get(&event.wd);
             let name = event.name.as_ref().and_then(|file| names?.get(file));
             if let Some(watched) = name.and_then(|name| self.databases.get(name)) {
                 watched.target.notify();
             }
         }
+        !events.is_empty()
     }
 
     fn watch_directory(&mut self, name: &str, wal_path: &Path) {

@@ -46,7 +46,7 @@ pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error
     store.list(&format!("{name}/"), None).await?;
     let url = store.url();
     let txid = if is_replicated(&path, config.state.dir.as_deref())? {
-        snapshot_beside_daemon(store.as_ref(), &path, &name).await?
+        snapshot_beside_daemon(store.as_ref(), &path, config.state.dir.as_deref(), &name).await?
     } else {
         snapshot_alone(settings, store, &name).await?
     };
@@ -72,6 +72,7 @@ async fn snapshot_alone(
 async fn snapshot_beside_daemon(
     store: &dyn ObjectStore,
     path: &Path,
+    state: Option<&Path>,
     name: &str,
 ) -> Result<Txid, Error> {
     let staging = tempfile::tempdir().map_err(|source| Error::Io {
@@ -86,7 +87,8 @@ async fn snapshot_beside_daemon(
                 return Ok(head.txid);
             }
             let (path, directory) = (path.to_owned(), staging.path().to_owned());
-            let stage = move || stage_head_snapshot(&path, &directory, &head);
+            let state = state.map(Path::to_owned);
+            let stage = move || stage_head_snapshot(&path, state.as_deref(), &directory, &head);
             let staged = tokio::task::spawn_blocking(stage).await;
             let staged =
                 staged.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;

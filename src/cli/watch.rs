@@ -72,14 +72,20 @@ pub(super) async fn run(args: WatchArgs, config: &Config) -> Result<(), Error> {
     }
     refuse_hopeless(&settings)?;
     let store = args.storage.open(config).await?;
-    if let Err(error) = store.list(&format!("{}/", settings.databases[0].name), None).await {
+    let mut signals = Signals::new()?;
+    let prefix = format!("{}/", settings.databases[0].name);
+    let listed = tokio::select! {
+        listed = store.list(&prefix, None) => listed,
+        // Nothing was begun.
+        () = signals.next() => return Ok(()),
+    };
+    if let Err(error) = listed {
         // A store that is away for a while must not keep the daemon from starting.
         if !error.class().is_retryable() {
             return Err(error.into());
         }
         tracing::warn!(%error, "storage is away, databases wait for it");
     }
-    let mut signals = Signals::new()?;
     let (databases, url) = (settings.databases.len(), store.url());
     tracing::info!(databases, %url, "replicating");
     let replicator = Replicator::start(settings, store).await?;

@@ -9,7 +9,10 @@ use std::process::Command;
 use rusqlite::Connection;
 use walrust_testkit::{TestDatabase, assert_same_database, connect, dump, image, sidecar};
 
-use super::{Scene, assert_no_gaps, checkpoint, commit, gaps, query, run};
+use super::{
+    COMMIT, NO_CHECKPOINTS, Scene, SystemSqlite, assert_no_gaps, checkpoint, commit, gaps, query,
+    run,
+};
 use crate::daemon::Daemon;
 use crate::walrust::QUICK;
 
@@ -384,4 +387,23 @@ fn a17_a_database_that_is_only_readable_is_replicated_with_its_state_elsewhere()
     let arguments = ["restore", "app", "-b", &reader.bucket(), "-o"].map(PathBuf::from);
     crate::walrust::Walrust::alone().run(arguments.iter().chain([&restored])).succeeded();
     assert_same_database(&reader.scene.source, &restored);
+}
+
+#[test]
+fn a16_what_the_application_puts_in_place_of_a_closed_database_is_not_spoilt() {
+    // Without walrust the last close deletes the WAL, so a file that takes the place of a closed
+    // database meets none. With it, the WAL that is left must not be played into the new file.
+    let scene = Scene::new();
+    let mut daemon = scene.replicate(&NO_CHECKPOINTS);
+    SystemSqlite::spawn(
+        &format!("application = connect()\napplication.execute({COMMIT:?})\napplication.close()"),
+        &scene.source,
+    )
+    .finish();
+    scene.wait_for_head(&mut daemon, 2);
+    daemon.stop();
+    let other = other_database(&scene);
+    let expected = image(&other);
+    fs::rename(&other, &scene.source).expect("nobody has it open");
+    assert!(image(&scene.source) == expected, "a WAL of the old database was left behind");
 }

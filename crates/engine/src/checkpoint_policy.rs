@@ -81,7 +81,7 @@ pub struct CheckpointPolicy {
 }
 
 /// The pause after the first incomplete checkpoint; doubles up to [`MAX_PAUSE`].
-const MIN_PAUSE: Duration = Duration::from_millis(500);
+const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// A reader of the application may hold the WAL for minutes; trying more often helps nobody.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 

@@ -23,8 +23,9 @@ use walrust_ltx::{FileName, Txid};
 use walrust_wal::{Salts, WalIndex, frame_size};
 
 use crate::DatabaseError;
+use crate::connection;
 use crate::database_files::{check_database, resolve};
-use crate::database_reader::{ATTEMPTS, DatabaseReader};
+use crate::database_reader::{ATTEMPTS, DatabaseReader, unless_truncated};
 use crate::pin::{MARK_DISTANCE, WalPin};
 use crate::staging::StagedFile;
 use crate::state_directory::StateDirectory;
@@ -207,7 +208,7 @@ impl Capture {
         let mut before = Vec::new();
         for _ in 0..ATTEMPTS {
             let index = self.reader.files.wal_index()?;
-            match self.stage_next(&index, now_ms)? {
+            match unless_truncated(self.stage_next(&index, now_ms))? {
                 None => continue,
                 Some(SyncOutcome::Staged { file, .. }) => before.push(file),
                 Some(SyncOutcome::UpToDate) => {}
@@ -215,7 +216,7 @@ impl Capture {
             let base = before.last().is_some_and(|file| file.name.is_snapshot());
             let snapshot = match base {
                 true => None,
-                false => match self.stage_snapshot(&index)? {
+                false => match unless_truncated(self.stage_snapshot(&index))? {
                     None => continue,
                     snapshot => snapshot,
                 },
@@ -245,6 +246,31 @@ impl Capture {
         self.reader.pin.advance(&self.reader.files, &staged.next.wal)?;
         self.confirmed = Some(staged.next);
         self.rest()
+    }
+
+    /// Leaves the database as if it had never been open here; to be called once everything is in
+    /// storage, before the capture is dropped.
+    ///
+    /// While a database is pinned, the last connection of an application that closes cannot remove
+    /// the WAL. If nobody has the database open any more, that is made up for: a WAL that is left
+    /// behind would be replayed into whatever file takes the place of the database.
+    ///
+    /// # Errors
+    /// If the locks fail. Nothing is lost then; the WAL stays.
+    pub fn leave(&mut self) -> Result<(), DatabaseError> {
+        let index = self.reader.files.wal_index()?;
+        let end = (index.header.salts, index.header.mx_frame);
+        let shipped = self.captured_wal().is_some_and(|wal| (wal.salts, wal.frames) == end);
+        if !shipped || !self.queue.is_empty() {
+            return Ok(());
+        }
+        self.reader.files.check_identity(&self.path)?;
+        let path = self.reader.files.path().to_owned();
+        let last = connection::open_as_application(&path)
+            .map_err(DatabaseError::sqlite("open the database", &path))?;
+        self.reader.pin.leave(&self.reader.files)?;
+        // If another connection is open, or a lock is in the way, SQLite leaves the WAL alone.
+        last.close().map_err(|(_, error)| DatabaseError::sqlite("close the database", &path)(error))
     }
 
     /// Chooses the lock that fits the WAL as it is now, without staging anything. To be called when
@@ -311,7 +337,7 @@ impl Capture {
     fn stage_new(&mut self, now_ms: i64) -> Result<SyncOutcome, DatabaseError> {
         for _ in 0..ATTEMPTS {
             let index = self.reader.files.wal_index()?;
-            if let Some(outcome) = self.stage_next(&index, now_ms)? {
+            if let Some(outcome) = unless_truncated(self.stage_next(&index, now_ms))? {
                 return Ok(outcome);
             }
         }
@@ -323,6 +349,7 @@ impl Capture {
         index: &WalIndex,
         now_ms: i64,
     ) -> Result<Option<SyncOutcome>, DatabaseError> {
+        debug_assert!(self.reader.pin.record().is_some(), "what is read must be pinned");
         let position = match &self.history {
             History::Continue(position) => position.clone(),
             // One table at a time can be on its way to storage.

@@ -28,6 +28,17 @@ pub(crate) fn open(path: &Path) -> Result<Connection, DatabaseError> {
     connect().map_err(DatabaseError::sqlite("open the database", path))
 }
 
+/// Opens an existing database as an application does: if it is the last connection to close, SQLite
+/// copies the WAL into the database and removes it.
+pub(crate) fn open_as_application(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    // Without a transaction SQLite opens no WAL, and has none to remove.
+    begin_read(&connection)?;
+    end_read(&connection);
+    Ok(connection)
+}
+
 /// Begins a read transaction that holds a read lock of the WAL.
 ///
 /// `BEGIN` alone takes no lock; reading the schema version takes one and parses no schema.

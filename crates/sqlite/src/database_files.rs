@@ -166,7 +166,9 @@ impl DatabaseFiles {
     pub(crate) fn is_settled_at(&self, captured: &WalPosition) -> Result<bool, DatabaseError> {
         let WalIndex { header, backfilled, .. } = self.wal_index()?;
         let end = (header.salts, header.mx_frame, backfilled);
-        Ok(end == (captured.salts, captured.frames, captured.frames))
+        // After a loss of power other frames may have come in the place of those captured.
+        let same = captured.frames == 0 || header.frame_checksum == captured.checksum;
+        Ok(same && end == (captured.salts, captured.frames, captured.frames))
     }
 
     /// Size of the WAL file in bytes; 0 if there is none.

@@ -179,6 +179,17 @@ pub(crate) fn wal_position(index: &WalIndex, frames: &Committed) -> WalPosition 
     WalPosition { salts: index.header.salts, frames: frames.frames, checksum: frames.checksum }
 }
 
+/// Takes a page that was missing in the WAL for what it is: under read lock 0 others may truncate
+/// the WAL while it is read, and all of it is in the database file then.
+pub(crate) fn unless_truncated<T>(
+    result: Result<Option<T>, DatabaseError>,
+) -> Result<Option<T>, DatabaseError> {
+    match result {
+        Err(DatabaseError::Unstable { .. }) => Ok(None),
+        result => result,
+    }
+}
+
 fn empty_wal() -> Committed {
     Committed {
         frames: 0,

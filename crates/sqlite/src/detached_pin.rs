@@ -87,6 +87,13 @@ pub(crate) fn lock_wal_index(files: &DatabaseFiles) -> Result<(), DatabaseError>
     Err(DatabaseError::Locked { path: files.path().to_owned() })
 }
 
+/// Gives the locks back that are held as long as the files are open.
+pub(crate) fn unlock_files(files: &DatabaseFiles) -> Result<(), DatabaseError> {
+    unlock(files.shm(), SHM_DMS)
+        .and_then(|()| unlock(files.database(), DATABASE_SHARED_BYTE))
+        .map_err(lock_error(files.path()))
+}
+
 impl DetachedPin {
     pub(crate) fn hold(
         &mut self,
@@ -102,23 +109,24 @@ impl DetachedPin {
             {
                 return Ok(());
             }
-            if let Some(mark) = lock_newest_mark(files, &[])? {
-                let index = files.wal_index()?;
-                self.held = Some(ReadLock::Mark(mark));
-                self.since =
-                    Some(Since { salts: index.header.salts, frames: index.header.mx_frame });
+            let mut lock = None;
+            if files.wal_index()?.header.mx_frame > 0 {
+                lock = lock_newest_mark(files, &[])?.map(ReadLock::Mark);
+            }
+            let index = files.wal_index()?;
+            // Readers of an empty or backfilled WAL take read lock 0, so there may be no mark.
+            if lock.is_none() && index.backfilled == index.header.mx_frame {
+                lock = lock_zero(files)?.then_some(ReadLock::Zero);
+            }
+            if lock.is_some() {
+                let header = files.wal_index()?.header;
+                self.held = lock;
+                self.since = Some(Since { salts: header.salts, frames: header.mx_frame });
                 return Ok(());
             }
             pause();
         }
-        // Without any usable mark, read lock 0 keeps all frames as well: nobody can backfill.
-        if !lock_zero(files)? {
-            return Err(DatabaseError::Locked { path: files.path().to_owned() });
-        }
-        let index = files.wal_index()?;
-        self.held = Some(ReadLock::Zero);
-        self.since = Some(Since { salts: index.header.salts, frames: index.header.mx_frame });
-        Ok(())
+        Err(DatabaseError::Locked { path: files.path().to_owned() })
     }
 
     pub(crate) fn release(&mut self, files: &DatabaseFiles) -> Result<(), DatabaseError> {
@@ -147,16 +155,24 @@ impl DetachedPin {
         files: &DatabaseFiles,
         distance: u32,
     ) -> Result<(), DatabaseError> {
-        let Some(ReadLock::Mark(held)) = self.held else { return Ok(()) };
-        let newest = self.marked.unwrap_or(held);
-        let behind = files.wal_index()?.header.mx_frame.saturating_sub(newest.frames);
-        if behind >= distance
-            && let Some(mark) = lock_newest_mark(files, &[held, newest])?
-            && let Some(older) = self.marked.replace(mark)
-        {
-            unlock_mark(files, older)?;
+        let frames = files.wal_index()?.header.mx_frame;
+        match self.held {
+            Some(ReadLock::Zero) if frames >= distance => {
+                let mark = lock_newest_mark(files, &[])?;
+                self.leave_zero(files, mark)
+            }
+            Some(ReadLock::Mark(held)) => {
+                let newest = self.marked.unwrap_or(held);
+                if frames.saturating_sub(newest.frames) >= distance
+                    && let Some(mark) = lock_newest_mark(files, &[held, newest])?
+                    && let Some(older) = self.marked.replace(mark)
+                {
+                    unlock_mark(files, older)?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     pub(crate) fn advance(
@@ -187,25 +203,31 @@ impl DetachedPin {
                 let Some(since) = self.since else { return Ok(()) };
                 let header = files.wal_index()?.header;
                 let now = Since { salts: header.salts, frames: header.mx_frame };
-                if now == since {
+                if now.frames == 0 && (now.salts, 0) == (captured.salts, captured.frames) {
+                    // A checkpoint of an empty WAL changes its salts, and nothing else. What was
+                    // captured of it is where the pin begins.
+                    self.since = Some(now);
+                }
+                if now == since || now.frames == 0 {
                     return Ok(());
                 }
-                if now.frames == 0 {
-                    // A comparison of all pages may have ended in this empty generation. Then the
-                    // pin begins here, or the next frames would look as if some had been missed.
-                    if (captured.salts, captured.frames) == (now.salts, now.frames) {
-                        self.since = Some(now);
-                    }
-                    return Ok(());
-                }
-                // The new frames are kept by read lock 0 until the mark is held, so `since` stays.
-                if let Some(mark) = lock_mark(files, &[])? {
-                    self.held = Some(ReadLock::Mark(mark));
-                    unlock_zero(files)?;
-                }
-                Ok(())
+                // One that a reader has set is good enough; the next `mark` sets its own.
+                let mark = lock_mark(files, &[])?;
+                self.leave_zero(files, mark)
             }
         }
+    }
+
+    /// Moves from read lock 0 to a mark that is held already. The frames up to here were kept by
+    /// read lock 0, so it is pinned since then.
+    fn leave_zero(
+        &mut self,
+        files: &DatabaseFiles,
+        mark: Option<Mark>,
+    ) -> Result<(), DatabaseError> {
+        let Some(mark) = mark else { return Ok(()) };
+        self.held = Some(ReadLock::Mark(mark));
+        unlock_zero(files)
     }
 
     /// Moves to read lock 0 if all frames are captured and backfilled.

@@ -1,7 +1,8 @@
 //! A snapshot of a database that another process replicates.
 //!
-//! Invariant: the snapshot is made only of a state that storage already has as its head, which the
-//! checksum proves. Local state belongs to the other process and is not touched.
+//! Invariant: the snapshot is made only of a state that storage already has as its head: the WAL
+//! ends where the position of the other process does. The rolling checksum alone would not prove it
+//! (see `capture/reconcile.rs`). Local state belongs to the other process and is only read.
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use walrust_ltx::{Header, Txid};
 use crate::DatabaseError;
 use crate::capture::Head;
 use crate::database_files::{check_database, resolve};
-use crate::database_reader::{ATTEMPTS, DatabaseReader};
+use crate::database_reader::{ATTEMPTS, DatabaseReader, unless_truncated};
 use crate::pin::WalPin;
 use crate::staging::StagedFile;
 use crate::state_directory::StateDirectory;
@@ -31,6 +32,7 @@ pub fn is_replicated(path: &Path, state: Option<&Path>) -> Result<bool, Database
 /// If the database cannot be read, or the file cannot be written.
 pub fn stage_head_snapshot(
     path: &Path,
+    state: Option<&Path>,
     staging: &Path,
     head: &Head,
 ) -> Result<Option<StagedFile>, DatabaseError> {
@@ -39,6 +41,16 @@ pub fn stage_head_snapshot(
     let reader = DatabaseReader::open(&path, WalPin::Auto, None)?;
     for _ in 0..ATTEMPTS {
         let index = reader.files.wal_index()?;
+        let position = StateDirectory::peek(&path, state);
+        let at_head = position.is_some_and(|position| {
+            let wal = (position.wal.salts, position.wal.frames);
+            // Under the pin of the other process a WAL that restarted and is empty holds nothing new.
+            let same = wal == (index.header.salts, index.header.mx_frame);
+            position.txid == head.txid && (same || index.header.mx_frame == 0)
+        });
+        if !at_head {
+            return Ok(None);
+        }
         let Some(generation) = reader.read_generation(&index)? else { continue };
         if (generation.page_count, reader.page_size) != (head.page_count, head.page_size) {
             return Ok(None);
@@ -57,7 +69,8 @@ pub fn stage_head_snapshot(
             wal_salt2: 0,
             node_id: 0,
         };
-        let Some(file) = reader.stage_all_pages(staging, &generation, header, None)? else {
+        let staged = reader.stage_all_pages(staging, &generation, header, None);
+        let Some(file) = unless_truncated(staged)? else {
             continue;
         };
         if Some(file.post_apply) == head.checksum {

@@ -10,7 +10,7 @@ use walrust_engine::{PinRecord, WalPosition};
 use crate::DatabaseError;
 use crate::connection_pin::ConnectionPin;
 use crate::database_files::DatabaseFiles;
-use crate::detached_pin::DetachedPin;
+use crate::detached_pin::{DetachedPin, unlock_files};
 
 /// How the WAL of a database is pinned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +55,17 @@ impl Pin {
                 pin.release();
                 Ok(())
             }
+        }
+    }
+
+    /// Lets go of the database altogether, as if it had never been open here. The pin cannot be held
+    /// again.
+    pub(crate) fn leave(&mut self, files: &DatabaseFiles) -> Result<(), DatabaseError> {
+        self.release(files)?;
+        match std::mem::replace(self, Self::Detached(DetachedPin::default())) {
+            Self::Detached(_) => unlock_files(files),
+            // Its connections close.
+            Self::Connection(_) => Ok(()),
         }
     }
 

@@ -95,6 +95,11 @@ impl StateDirectory {
         }
     }
 
+    /// The position that the owner of a state directory has saved last, without its table.
+    pub(crate) fn peek(database: &Path, directory: Option<&Path>) -> Option<Position> {
+        parse_position(&fs::read(state_path(database, directory).join("position.json")).ok()?)
+    }
+
     /// The position and its table of page checksums, if both are there and agree.
     pub(crate) fn load(&self) -> Result<Option<Position>, DatabaseError> {
         let path = self.path.join("position.json");

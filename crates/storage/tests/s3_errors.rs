@@ -24,7 +24,7 @@ async fn answered(status: u16, code: &'static str) -> StorageError {
 }
 
 #[tokio::test]
-async fn codes_and_statuses_have_classes() {
+async fn b09_codes_and_statuses_have_classes() {
     use ErrorClass::{Auth, NotFound, Permanent, Precondition, Throttled, Transient};
 
     for (status, code, class) in [
@@ -88,7 +88,7 @@ async fn a_head_is_classed_by_its_status_alone() {
 }
 
 #[tokio::test]
-async fn another_region_is_named() {
+async fn b09_another_region_is_named() {
     let server = FakeServer::start(|_| {
         Reply::error(301, "PermanentRedirect").with("x-amz-bucket-region", "eu-central-1")
     })
@@ -136,7 +136,7 @@ async fn a_refused_connection_is_transient_and_names_the_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_never_answers_is_a_transient_error() {
+async fn b09_a_server_that_never_answers_is_a_transient_error() {
     let server = FakeServer::start(|_| Reply::Silence).await;
     let store = server.store().await;
     let answer = tokio::time::timeout(Duration::from_secs(600), put(&store)).await;
@@ -171,7 +171,7 @@ async fn no_text_has_a_secret_in_it() {
 }
 
 #[tokio::test]
-async fn an_endpoint_needs_a_scheme_and_no_password() {
+async fn b16_an_endpoint_needs_a_scheme_and_no_password() {
     let server = FakeServer::start(|_| Reply::Reset).await;
     for (endpoint, help) in [
         ("localhost:8333", "http://localhost:8333"),

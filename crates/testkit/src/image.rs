@@ -177,11 +177,15 @@ fn check_file(copy: &Path, database: &Path) {
 }
 
 fn dump_file(path: &Path) -> Vec<String> {
-    try_dump(&open_read_only(path))
+    dump_connection(&open_read_only(path))
         .unwrap_or_else(|error| panic!("cannot dump {}: {error}", path.display()))
 }
 
-fn try_dump(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+/// Schema and rows as [`dump`] tells them, of a database that this process has open.
+///
+/// # Errors
+/// SQLite's.
+pub fn dump_connection(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut lines = rows(connection, "sqlite_schema", "type, name, tbl_name, sql")?;
     let mut tables =
         connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?;

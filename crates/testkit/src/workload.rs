@@ -15,6 +15,7 @@ pub struct Workload {
     taken: u64,
     vacuums: bool,
     checkpoints: bool,
+    ledger: bool,
 }
 
 /// What a step came to.
@@ -30,7 +31,14 @@ impl Workload {
     /// A workload without `VACUUM` and without checkpoints of its own.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, taken: 0, vacuums: false, checkpoints: false }
+        Self { seed, taken: 0, vacuums: false, checkpoints: false, ledger: false }
+    }
+
+    /// The same workload, when it has taken so many steps.
+    #[must_use]
+    pub fn resumed_at(mut self, taken: u64) -> Self {
+        self.taken = taken;
+        self
     }
 
     /// Lets one step in thirty or so be a `VACUUM`.
@@ -45,6 +53,26 @@ impl Workload {
     pub fn with_checkpoints(mut self) -> Self {
         self.checkpoints = true;
         self
+    }
+
+    /// Lets every step that commits leave a row in the table `ledger`: the seed and the number of
+    /// the step. All commits stand there in order, also when writers share the database, so taking
+    /// the steps of the first n rows again gives the content of the n-th state.
+    #[must_use]
+    pub fn with_ledger(mut self) -> Self {
+        self.ledger = true;
+        self
+    }
+
+    /// Creates the table of [`Workload::with_ledger`] unless it is there.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn create_ledger(connection: &Connection) -> rusqlite::Result<()> {
+        connection.execute_batch(
+            "CREATE TABLE IF NOT EXISTS ledger (
+                 id INTEGER PRIMARY KEY, seed INTEGER NOT NULL, step INTEGER NOT NULL)",
+        )
     }
 
     /// Creates the tables of the workload unless they are there.
@@ -84,35 +112,79 @@ impl Workload {
         // Each step has a generator of its own, or a retry would not repeat it.
         let mut prng = Prng::new(self.seed ^ self.taken.wrapping_mul(0xd134_2543_de82_ef95));
         let step = match prng.below(100) {
-            0..=2 if self.vacuums => connection.execute_batch("VACUUM").map(|()| Step::Committed),
+            0..=2 if self.vacuums => self.vacuum(connection),
             3..=9 if self.checkpoints => checkpoint(connection, &mut prng),
-            _ => transact(connection, &mut prng),
+            _ => self.transact(connection, &mut prng),
         }?;
         self.taken += 1;
         Ok(step)
     }
-}
 
-fn transact(connection: &mut Connection, prng: &mut Prng) -> rusqlite::Result<Step> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    match prng.below(100) {
-        0..=34 => insert_accounts(&transaction, prng, 5)?,
-        35..=49 => update_accounts(&transaction, prng)?,
-        50..=64 => insert_document(&transaction, prng)?,
-        65..=76 => delete(&transaction, prng)?,
-        77..=79 => insert_accounts(&transaction, prng, 400)?,
-        80..=84 => change_schema(&transaction)?,
-        85..=92 => partly_roll_back(&transaction, prng)?,
-        _ => {
-            insert_accounts(&transaction, prng, 50)?;
-            transaction.rollback()?;
-            return Ok(Step::Unchanged);
+    fn vacuum(&self, connection: &Connection) -> rusqlite::Result<Step> {
+        connection.execute_batch("VACUUM")?;
+        self.enter(connection)?;
+        Ok(Step::Committed)
+    }
+
+    fn enter(&self, connection: &Connection) -> rusqlite::Result<()> {
+        if self.ledger {
+            // SQLite has no unsigned integers; the bits of the seed are what counts.
+            connection.execute(
+                "INSERT INTO ledger (seed, step) VALUES (?1, ?2)",
+                [self.seed.cast_signed(), self.taken.cast_signed()],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn transact(&self, connection: &mut Connection, prng: &mut Prng) -> rusqlite::Result<Step> {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        match prng.below(100) {
+            0..=34 => insert_accounts(&transaction, prng, 5)?,
+            35..=49 => update_accounts(&transaction, prng)?,
+            50..=64 => insert_document(&transaction, prng)?,
+            65..=76 => delete(&transaction, prng)?,
+            77..=79 => insert_accounts(&transaction, prng, 400)?,
+            80..=84 => self.change_schema(&transaction)?,
+            85..=92 => partly_roll_back(&transaction, prng)?,
+            _ => {
+                insert_accounts(&transaction, prng, 50)?;
+                transaction.rollback()?;
+                return Ok(Step::Unchanged);
+            }
+        }
+        // Makes every step a commit, also one that finds nothing to update or delete.
+        transaction.execute("INSERT INTO audit (account, change) VALUES (NULL, 0)", [])?;
+        self.enter(&transaction)?;
+        transaction.commit()?;
+        Ok(Step::Committed)
+    }
+
+    /// Adds a table with an index, and drops one that was added before, if there are several.
+    fn change_schema(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        // Both grow with every change of the schema, so writers that share a database share no name.
+        // The version also follows from what is in no ledger.
+        let sql = match self.ledger {
+            true => "SELECT count(*) FROM ledger",
+            false => "PRAGMA schema_version",
+        };
+        let version: u32 = transaction.query_row(sql, [], |row| row.get(0))?;
+        transaction.execute_batch(&format!(
+            "CREATE TABLE extra_{version} (id INTEGER PRIMARY KEY, value TEXT);
+             ALTER TABLE extra_{version} ADD COLUMN unit TEXT DEFAULT 'none';
+             CREATE INDEX extra_{version}_by_value ON extra_{version} (value);
+             INSERT INTO extra_{version} (value) SELECT name FROM accounts LIMIT 40;"
+        ))?;
+        let mut extras = transaction.prepare(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 'extra_*' ORDER BY rowid",
+        )?;
+        let names: Vec<String> =
+            extras.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        match names.as_slice() {
+            [oldest, _, _, ..] => transaction.execute_batch(&format!("DROP TABLE {oldest}")),
+            _ => Ok(()),
         }
     }
-    // Makes every step a commit, also one that finds nothing to update or delete.
-    transaction.execute("INSERT INTO audit (account, change) VALUES (NULL, 0)", [])?;
-    transaction.commit()?;
-    Ok(Step::Committed)
 }
 
 fn insert_accounts(
@@ -170,27 +242,6 @@ fn delete(transaction: &Transaction<'_>, prng: &mut Prng) -> rusqlite::Result<()
         transaction.execute(statement, [modulus])?;
     }
     Ok(())
-}
-
-/// Adds a table with an index, and drops one that was added before, if there are several.
-fn change_schema(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    // Grows with every change of the schema, so writers that share a database share no name.
-    let version: u32 = transaction.pragma_query_value(None, "schema_version", |row| row.get(0))?;
-    transaction.execute_batch(&format!(
-        "CREATE TABLE extra_{version} (id INTEGER PRIMARY KEY, value TEXT);
-         ALTER TABLE extra_{version} ADD COLUMN unit TEXT DEFAULT 'none';
-         CREATE INDEX extra_{version}_by_value ON extra_{version} (value);
-         INSERT INTO extra_{version} (value) SELECT name FROM accounts LIMIT 40;"
-    ))?;
-    let mut extras = transaction.prepare(
-        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 'extra_*' ORDER BY rowid",
-    )?;
-    let names: Vec<String> =
-        extras.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    match names.as_slice() {
-        [oldest, _, _, ..] => transaction.execute_batch(&format!("DROP TABLE {oldest}")),
-        _ => Ok(()),
-    }
 }
 
 fn partly_roll_back(transaction: &Transaction<'_>, prng: &mut Prng) -> rusqlite::Result<()> {

@@ -2,7 +2,6 @@
 //!
 //! Invariant: the process does not outlive the value. Tests wait for its commits, not for time.
 
-use std::env;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,6 +9,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::binary::test_binary;
 
 /// What a writer does.
 #[derive(Clone, Debug)]
@@ -26,6 +27,9 @@ pub struct WriterOptions {
     pub vacuums: bool,
     /// Whether it runs checkpoints of all modes now and then.
     pub checkpoints: bool,
+    /// Whether it enters its commits in the ledger, which it creates if it is missing; see
+    /// [`Workload::with_ledger`](crate::Workload::with_ledger).
+    pub ledger: bool,
 }
 
 impl Default for WriterOptions {
@@ -37,6 +41,7 @@ impl Default for WriterOptions {
             page_size: 4096,
             vacuums: false,
             checkpoints: false,
+            ledger: false,
         }
     }
 }
@@ -185,25 +190,17 @@ fn arguments(path: &Path, options: &WriterOptions) -> Vec<OsString> {
     if options.checkpoints {
         option("--checkpoints", None);
     }
+    if options.ledger {
+        option("--ledger", None);
+    }
     arguments
 }
 
-/// The binary of the writer, which lies beside the test binaries of the same target directory.
+/// The binary of the writer.
 ///
 /// # Panics
 /// If it has not been built.
 #[must_use]
 pub fn writer_binary() -> PathBuf {
-    let test = env::current_exe().expect("the path of the test binary");
-    // Test binaries lie in `deps`, one below; others beside the writer.
-    let binary = (test.ancestors().skip(1).take(2))
-        .map(|directory| directory.join("walrust-test-writer"))
-        .find(|binary| binary.is_file());
-    binary.unwrap_or_else(|| {
-        panic!(
-            "no walrust-test-writer beside {}: build it with \
-             `cargo build -p walrust-testkit --bins` in the same profile, or run `make test`",
-            test.display()
-        )
-    })
+    test_binary("walrust-test-writer")
 }

@@ -3,5 +3,6 @@
 
 mod fixtures;
 mod oracle;
+mod sql;
 mod workload;
 mod writer;

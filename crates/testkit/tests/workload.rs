@@ -1,6 +1,6 @@
 //! The workload: it replays, and it does what applications do.
 
-use walrust_testkit::{Prng, Step, TestDatabase, Workload, check_integrity, connect};
+use walrust_testkit::{Prng, Step, TestDatabase, Workload, check_integrity, connect, dump};
 
 #[test]
 fn a_seed_replays_page_for_page() {
@@ -67,4 +67,33 @@ fn the_generator_is_splitmix64() {
     let mut prng = Prng::new(1_234_567);
     let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973];
     assert_eq!([prng.next_u64(), prng.next_u64()], expected);
+}
+
+#[test]
+fn a_ledger_replays_what_two_writers_did_in_turns() {
+    let mut database = TestDatabase::new(4096);
+    Workload::create_ledger(database.connection()).unwrap();
+    let workload = |seed| Workload::new(seed).with_vacuums().with_checkpoints().with_ledger();
+    let mut writers = [workload(u64::MAX), workload(2)];
+    let mut turns = Prng::new(1);
+    for _ in 0..120 {
+        database.step(&mut writers[turns.below(2) as usize]);
+    }
+    let entries: Vec<(i64, i64)> = {
+        let mut rows = database
+            .connection()
+            .prepare("SELECT seed, step FROM ledger ORDER BY id")
+            .expect("the ledger");
+        let entries = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        entries.collect::<Result<_, _>>().unwrap()
+    };
+    assert!(entries.len() > 60, "{}", entries.len());
+
+    let mut replayed = TestDatabase::new(4096);
+    Workload::create_ledger(replayed.connection()).unwrap();
+    for (seed, step) in entries {
+        let mut writer = workload(seed.cast_unsigned()).resumed_at(step.cast_unsigned());
+        assert_eq!(writer.step(replayed.connection()).unwrap(), Step::Committed);
+    }
+    assert!(dump(replayed.path()) == dump(database.path()));
 }

@@ -91,8 +91,8 @@ fn an_incomplete_checkpoint_is_tried_again_with_growing_pauses() {
     let mut policy = policy(now);
     let wal = fill(2000, 2000, 0);
     policy.tried(false, now);
-    assert_eq!(policy.due(&wal, now + Duration::from_millis(499)), None);
-    assert_eq!(policy.due(&wal, now + Duration::from_millis(500)), Some(CheckpointKind::Quiet));
+    assert_eq!(policy.due(&wal, now + Duration::from_millis(99)), None);
+    assert_eq!(policy.due(&wal, now + Duration::from_millis(100)), Some(CheckpointKind::Quiet));
     for _ in 0..20 {
         policy.tried(false, now);
     }

@@ -8,16 +8,19 @@
 //!
 //! The result row of each checkpoint is checked, and then the wal-index: what it says counts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 use walrust_engine::CheckpointKind;
 
 use super::{Capture, History};
-use crate::{DatabaseError, connection};
+use crate::{DatabaseError, WalPin, connection};
 
 /// How long the barrier waits for a writer to end its transaction.
 const BARRIER_PATIENCE: Duration = Duration::from_millis(250);
+/// How long the barrier waits for a checkpoint of the application to end, and how often it looks.
+const CHECKPOINTER_PATIENCE: Duration = Duration::from_millis(50);
+const CHECKPOINTER_PAUSE: Duration = Duration::from_millis(1);
 /// How long a truncation waits for readers and writers.
 const TRUNCATE_PATIENCE: Duration = Duration::from_millis(50);
 
@@ -32,6 +35,7 @@ impl Capture {
         if matches!(self.history, History::Begin { .. }) {
             return Ok(false);
         }
+        self.prepare()?;
         let worker = connection::open(self.reader.files.path())?;
         let complete = match kind {
             CheckpointKind::Quiet => self.quiet_checkpoint(&worker)?,
@@ -55,6 +59,9 @@ impl Capture {
                 return Ok(false);
             }
         };
+        if self.wal_pin == WalPin::None {
+            self.reader.pin.release(&self.reader.files)?;
+        }
         self.note_file()?;
         Ok(complete)
     }
@@ -111,7 +118,7 @@ impl Capture {
             _ => return Ok(false),
         };
         self.reader.pin.release(&self.reader.files)?;
-        let copied = passive(worker);
+        let copied = passive_after_others(worker);
         // Before any error is looked at: nothing may be written without a pin.
         self.reader.pin.hold(&self.reader.files, Some(&captured))?;
         copied.map_err(self.checkpoint_error())?;
@@ -131,7 +138,8 @@ impl Capture {
             .busy_timeout(TRUNCATE_PATIENCE)
             .map_err(DatabaseError::sqlite("set the patience", self.reader.files.path()))?;
         // Whatever a writer adds before this has the locks is kept by the pin.
-        checkpoint(worker, "TRUNCATE").map_err(self.checkpoint_error())
+        let copied = checkpoint(worker, "TRUNCATE").map_err(self.checkpoint_error())?;
+        Ok(copied == Copied::All)
     }
 
     fn checkpoint_error(&self) -> impl FnOnce(rusqlite::Error) -> DatabaseError + use<> {
@@ -145,20 +153,45 @@ impl Capture {
     }
 }
 
+/// What a checkpoint came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copied {
+    /// All frames are in the database file.
+    All,
+    /// Readers, or a file that may not be written to, stood in the way.
+    Part,
+    /// Another checkpoint is at work, or somebody holds a lock.
+    Busy,
+}
+
 /// Copies frames up to the lowest mark of any reader; waits for nobody.
-fn passive(connection: &Connection) -> rusqlite::Result<bool> {
+fn passive(connection: &Connection) -> rusqlite::Result<Copied> {
     checkpoint(connection, "PASSIVE")
 }
 
-/// Runs a checkpoint; whether all frames are in the database file. That locks of others or a
-/// read-only file stood in the way is no failure.
-fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<bool> {
+/// As [`passive`], but lets a checkpoint that is at work end first: SQLite itself does not wait.
+fn passive_after_others(connection: &Connection) -> rusqlite::Result<Copied> {
+    let begun = Instant::now();
+    loop {
+        match passive(connection)? {
+            Copied::Busy if begun.elapsed() < CHECKPOINTER_PATIENCE => {
+                std::thread::sleep(CHECKPOINTER_PAUSE);
+            }
+            copied => return Ok(copied),
+        }
+    }
+}
+
+fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Copied> {
     let row = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
     });
     match row {
-        Ok((busy, log, checkpointed)) => Ok(busy == 0 && log == checkpointed),
-        Err(error) if is_busy(&error) || is_read_only(&error) => Ok(false),
+        Ok((0, log, checkpointed)) if log == checkpointed => Ok(Copied::All),
+        Ok((0, ..)) => Ok(Copied::Part),
+        Ok(_) => Ok(Copied::Busy),
+        Err(error) if is_busy(&error) => Ok(Copied::Busy),
+        Err(error) if is_read_only(&error) => Ok(Copied::Part),
         Err(error) => Err(error),
     }
 }

@@ -138,17 +138,17 @@ impl StagedQueue {
         confirmed: Option<&Position>,
     ) -> Result<(Self, bool), DatabaseError> {
         let mut names = staged_names(&state.staging())?;
-        names.sort_by_key(|name| name.max);
+        // Of a state that both lead to, the file that continues comes before a snapshot beside it.
+        names.sort_by_key(|name| (name.max, name.is_snapshot()));
         let mut queue = Self::default();
         let mut wal_known = true;
         for name in names {
             let before = queue.0.back().map(|staged| &staged.next).or(confirmed);
-            let continues = before.is_none_or(|before| name.max > before.txid);
-            let loaded = match continues {
-                true => queue.load_file(state, name, before.cloned())?,
-                false => None,
-            };
-            match loaded {
+            if before.is_some_and(|before| name.max <= before.txid) {
+                // In storage already, or a snapshot that nobody waits for any more.
+                continue;
+            }
+            match queue.load_file(state, name, before.cloned())? {
                 Some((staged, known)) => {
                     queue.0.push_back(staged);
                     wal_known = known;

@@ -1,9 +1,13 @@
 //! Finds out what the bucket's head means for a database.
 //!
-//! Invariant: a head is continued only if the database is proven to have been in its state: by the
-//! rolling checksum of the frames that lead there, by that of the whole database, or by a table of
-//! the head's page checksums that the next sync compares with the database. Anything else begins a
-//! new chain, behind everything that is stored.
+//! Invariant: a head is continued only if the database is proven to have been in its state, by the
+//! frames that lead there, or if a table of the head's page checksums is there, which the next sync
+//! compares with the database page by page. Anything else begins a new chain, behind everything that
+//! is stored.
+//!
+//! That the rolling checksum of the database is that of the head is no such proof. It is a XOR of
+//! checksums that are linear: where the same bytes of two pages change by the same difference (two
+//! tables of one row, say), it remains what it was.
 
 use walrust_engine::{HealReason, Position, WalPosition};
 use walrust_ltx::{Checksum, Header, PageSize, Txid};
@@ -12,7 +16,7 @@ use walrust_wal::{Salts, frame_size};
 use super::head_table::HeadTable;
 use super::{Capture, History};
 use crate::DatabaseError;
-use crate::database_reader::{ATTEMPTS, wal_position};
+use crate::database_reader::wal_position;
 use crate::page_checksums::{NewPageChecksums, PageChecksums};
 use crate::wal_source::stored_checksum;
 
@@ -101,7 +105,7 @@ impl Capture {
             return Ok(Reconciliation::Adopted);
         }
         self.forget_staged()?;
-        if self.adopt_by_frames(head, checksum)? || self.adopt_by_pages(head, checksum)? {
+        if self.adopt_by_frames(head, checksum)? {
             return Ok(Reconciliation::Adopted);
         }
         let after = self.confirmed.as_ref().map(|position| position.txid);
@@ -215,39 +219,6 @@ impl Capture {
         self.confirmed = Some(next.clone());
         self.continue_from(next);
         Ok(true)
-    }
-
-    /// Whether the whole database is in the state of the head; if so, that becomes the position.
-    fn adopt_by_pages(&mut self, head: &Head, checksum: Checksum) -> Result<bool, DatabaseError> {
-        for _ in 0..ATTEMPTS {
-            let index = self.reader.files.wal_index()?;
-            let Some(generation) = self.reader.read_generation(&index)? else { continue };
-            if generation.page_count != head.page_count {
-                return Ok(false);
-            }
-            let view = self.reader.view(&generation);
-            let mut table = NewPageChecksums::create(&self.state.new_table_path())?;
-            let mut rolling = Checksum::EMPTY;
-            let mut page = vec![0; self.reader.page_size.bytes()];
-            for pgno in view.pgnos() {
-                view.read(pgno, &mut page)?;
-                let checksum = Checksum::of_page(pgno, &page);
-                table.push(pgno, checksum)?;
-                rolling = rolling.toggle(checksum);
-            }
-            if !self.reader.is_current(&generation)? {
-                continue;
-            }
-            if checksum != rolling {
-                return Ok(false);
-            }
-            table.finish(generation.page_count)?;
-            self.save_adopted(head, rolling, generation.wal_position())?;
-            self.distrust = None;
-            self.rest()?;
-            return Ok(true);
-        }
-        Err(self.reader.unstable())
     }
 
     fn save_adopted(

@@ -267,6 +267,9 @@ fn hint_of(status: Option<u16>, code: Option<&str>, region: Option<String>) -> O
         Some("AccessDenied" | "Forbidden") => "the credentials lack a permission on the bucket",
         Some("InvalidAccessKeyId") => "check AWS_ACCESS_KEY_ID, the profile, and the endpoint",
         Some("SignatureDoesNotMatch") => "check AWS_SECRET_ACCESS_KEY, or the profile",
+        Some("ExpiredToken" | "TokenRefreshRequired") => {
+            "get new ones: AWS_SESSION_TOKEN and its keys, the profile, or the role"
+        }
         Some("RequestTimeTooSkewed" | "RequestExpired") => "set the clock of this host",
         Some("PermanentRedirect" | "AuthorizationHeaderMalformed") => {
             return Some(region_hint(region));

@@ -1,7 +1,8 @@
 //! Writes to a database from a process of its own and tells of each commit on stdout.
 //!
 //! `walrust-test-writer <path> <seed> (--commits N | --until-stdin-closes)
-//! [--commits-per-second N] [--page-size N] [--vacuums] [--checkpoints]`
+//! [--commits-per-second N] [--page-size N] [--vacuums] [--checkpoints]
+//! [--ledger]`
 
 use std::env;
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ struct Arguments {
     page_size: u32,
     vacuums: bool,
     checkpoints: bool,
+    ledger: bool,
 }
 
 impl Arguments {
@@ -40,6 +42,7 @@ impl Arguments {
             page_size: 4096,
             vacuums: false,
             checkpoints: false,
+            ledger: false,
         };
         let mut has_end = false;
         while let Some(option) = arguments.next() {
@@ -56,6 +59,7 @@ impl Arguments {
                 Some("--page-size") => parsed.page_size = number("--page-size", arguments.next())?,
                 Some("--vacuums") => parsed.vacuums = true,
                 Some("--checkpoints") => parsed.checkpoints = true,
+                Some("--ledger") => parsed.ledger = true,
                 _ => return Err(format!("unknown option {}", option.display())),
             }
         }
@@ -101,6 +105,10 @@ fn write(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     }
     if arguments.checkpoints {
         workload = workload.with_checkpoints();
+    }
+    if arguments.ledger {
+        Workload::create_ledger(&connection)?;
+        workload = workload.with_ledger();
     }
     let start = Instant::now();
     let mut commits = 0;

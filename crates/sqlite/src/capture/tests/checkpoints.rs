@@ -7,6 +7,8 @@ under_both_pins!(
     under_the_barrier_the_wal_restarts_although_nothing_is_uploaded,
     what_a_barrier_staged_survives_the_loss_of_the_wal,
     a_large_wal_file_is_shortened,
+    a_wal_that_nobody_uses_any_more_goes_when_the_capture_leaves,
+    the_first_frames_of_an_empty_wal_are_checkpointed_although_nobody_reads_them,
     a_busy_writer_makes_the_barrier_step_back,
     a_reader_in_the_way_keeps_the_pin_and_the_frames,
     a_pin_that_was_given_up_is_taken_again_and_the_gap_healed,
@@ -163,5 +165,47 @@ fn a_pin_that_was_given_up_is_taken_again_and_the_gap_healed(pin: WalPin) {
     scene.write("PRAGMA busy_timeout = 0");
     let (busy, ..) = scene.checkpoint("TRUNCATE");
     assert_eq!(busy, 1, "pinned again");
+    scene.assert_restorable();
+}
+
+#[test]
+fn a_checkpoint_pins_what_it_reads_also_where_nothing_is_pinned_between_two_syncs() {
+    let mut scene = Scene::new(WalPin::None, 4096);
+    let mut capture = scene.reconciled();
+    scene.ship(&mut capture);
+    scene.insert(100);
+    assert!(capture.checkpoint(BARRIER, 5_000).unwrap());
+    let (busy, ..) = scene.checkpoint("TRUNCATE");
+    assert_eq!(busy, 0, "and lets go afterwards");
+    scene.ship_staged(&mut capture);
+    scene.assert_restorable();
+}
+
+fn the_first_frames_of_an_empty_wal_are_checkpointed_although_nobody_reads_them(pin: WalPin) {
+    let mut scene = Scene::new(pin, 4096);
+    scene.insert(10);
+    scene.checkpoint("TRUNCATE");
+    scene.reopen_application();
+    let mut capture = scene.reconciled();
+    scene.ship(&mut capture);
+    scene.insert(10);
+    scene.ship(&mut capture);
+    assert!(capture.checkpoint(CheckpointKind::Quiet, 5_000).unwrap());
+    scene.assert_restorable();
+}
+
+fn a_wal_that_nobody_uses_any_more_goes_when_the_capture_leaves(pin: WalPin) {
+    let mut scene = Scene::new(pin, 4096);
+    let mut capture = scene.reconciled();
+    scene.insert(10);
+    capture.leave().unwrap();
+    let wal = crate::sidecar(&scene.database(), "-wal");
+    assert!(wal.exists(), "not everything is in storage");
+    scene.ship(&mut capture);
+    scene.application = Connection::open_in_memory().unwrap();
+    assert!(wal.exists(), "the last close of the application could not remove it");
+    capture.leave().unwrap();
+    assert!(!wal.exists());
+    drop(capture);
     scene.assert_restorable();
 }

@@ -10,6 +10,7 @@ under_both_pins!(
     an_emptied_bucket_gets_a_new_chain,
     a_torn_staged_file_is_made_again,
     staged_files_survive_a_crash_in_their_order,
+    a_snapshot_left_beside_the_history_does_not_take_its_place,
 );
 
 fn lost_local_state_is_found_again_in_the_bucket(pin: WalPin) {
@@ -20,8 +21,8 @@ fn lost_local_state_is_found_again_in_the_bucket(pin: WalPin) {
     drop(capture);
     fs::remove_dir_all(state_path(&scene.database(), None)).unwrap();
     let mut capture = scene.capture();
-    assert_eq!(capture.reconcile(scene.head().as_ref()).unwrap(), Reconciliation::Adopted);
-    assert_eq!(scene.ship(&mut capture), SyncOutcome::UpToDate);
+    assert_eq!(scene.reconcile(&mut capture), Reconciliation::Differs { after: None });
+    assert_eq!(scene.ship(&mut capture), SyncOutcome::UpToDate, "nothing differs");
     scene.insert(50);
     assert_eq!(txids(&scene.ship(&mut capture)), (2, 2));
     scene.assert_restorable();
@@ -173,5 +174,23 @@ fn staged_files_survive_a_crash_in_their_order(pin: WalPin) {
     scene.ship_staged(&mut capture);
     let outcome = scene.ship(&mut capture);
     assert_eq!(txids(&outcome), (5, 5));
+    scene.assert_restorable();
+}
+
+fn a_snapshot_left_beside_the_history_does_not_take_its_place(pin: WalPin) {
+    let mut scene = Scene::new(pin, 4096);
+    let mut capture = scene.reconciled();
+    scene.ship(&mut capture);
+    scene.insert(30);
+    capture.snapshot(5_000).unwrap();
+    scene.insert(30);
+    capture.sync(6_000).unwrap();
+    let files = capture.staged();
+    assert_eq!(files.len(), 2);
+    drop(capture);
+    let mut capture = scene.reconciled();
+    assert_eq!(capture.staged(), files, "without the snapshot");
+    scene.ship_staged(&mut capture);
+    assert_eq!(capture.sync(9_000).unwrap(), SyncOutcome::UpToDate);
     scene.assert_restorable();
 }

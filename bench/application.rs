@@ -1,0 +1,177 @@
+//! What the application notices of walrust: the latency of its writes, and locks in its way.
+//!
+//! `python3 tests/servers.py -- cargo bench --bench application` writes at 500 commits a second from
+//! a process of its own, in turn without and with the daemon beside it (S3, default settings), and
+//! prints the percentiles side by side, as ratios. Then one long run with a writer that waits for
+//! nobody counts how often it was locked out; it is long enough for a checkpoint that stops the
+//! writers.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode};
+use walrust_storage::{S3Credentials, S3Options, S3Store};
+use walrust_testkit::S3Server;
+
+/// Commits a second.
+const RATE: u32 = 500;
+/// Commits of one measurement, and pairs of measurements.
+const COMMITS: u32 = 4_000;
+const PAIRS: usize = 5;
+/// Commits of the writer that waits for nobody.
+const IMPATIENT: u32 = 40_000;
+const PATIENT: Duration = Duration::from_secs(5);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, role, path, commits, timeout] = &arguments[..]
+        && role == "writer"
+    {
+        let number = |text: &str| text.parse().expect("a number");
+        return write(
+            Path::new(path),
+            number(commits),
+            Duration::from_millis(number(timeout).into()),
+        );
+    }
+    let server = S3Server::from_env();
+    let bucket = server.unique_bucket("application");
+    create(&server, &bucket);
+    let mut ratios = Vec::new();
+    for pair in 0..PAIRS {
+        let alone = measure(None, COMMITS, PATIENT);
+        let url = format!("s3://{bucket}/{pair}");
+        let beside = measure(Some((&server, &url)), COMMITS, PATIENT);
+        println!("without {alone}\nwith    {beside}");
+        ratios.push(beside.p99 / alone.p99);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("ratio of the p99, median of {PAIRS} pairs: {:.2} {ratios:.2?}", ratios[PAIRS / 2]);
+    let url = format!("s3://{bucket}/impatient");
+    let impatient = measure(Some((&server, &url)), IMPATIENT, Duration::ZERO);
+    println!("without a busy timeout: {impatient}");
+}
+
+/// The latency of some writes.
+struct Latency {
+    p50: f64,
+    p99: f64,
+    max: f64,
+    /// Writes that were refused with `SQLITE_BUSY`.
+    busy: u32,
+    commits: u32,
+}
+
+impl std::fmt::Display for Latency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { p50, p99, max, busy, commits } = self;
+        write!(
+            f,
+            "p50 {p50:.3} ms, p99 {p99:.3} ms, max {max:.1} ms, SQLITE_BUSY {busy} of {commits}"
+        )
+    }
+}
+
+/// Runs a writer on a new database, perhaps with a daemon beside it.
+fn measure(daemon: Option<(&S3Server, &str)>, commits: u32, timeout: Duration) -> Latency {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let database = directory.path().join("app.db");
+    open(&database, PATIENT);
+    let daemon = daemon.map(|(server, url)| Daemon::start(&database, server, url));
+    // The daemon opens the database and stores its base.
+    std::thread::sleep(Duration::from_secs(1));
+    let writer = Command::new(std::env::current_exe().expect("the path of this benchmark"))
+        .arg("writer")
+        .arg(&database)
+        .args([commits.to_string(), timeout.as_millis().to_string()])
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("the writer starts");
+    assert!(writer.status.success(), "the writer failed");
+    drop(daemon);
+    let text = String::from_utf8(writer.stdout).expect("numbers are text");
+    let mut numbers = text.split_whitespace().map(|word| word.parse().expect("a number"));
+    let busy: f64 = numbers.next().expect("the number of refused writes");
+    let mut times: Vec<f64> = numbers.collect();
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    let (p50, p99, max) = (at(0.5), at(0.99), at(1.0));
+    Latency { p50, p99, max, busy: busy as u32, commits }
+}
+
+fn open(path: &Path, timeout: Duration) -> Connection {
+    let connection = Connection::open(path).expect("the database opens");
+    connection.busy_timeout(timeout).expect("a setting");
+    let schema = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
+                  CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, k TEXT, v BLOB);
+                  CREATE INDEX IF NOT EXISTS t_by_k ON t (k);";
+    connection.execute_batch(schema).expect("the schema is created");
+    connection
+}
+
+/// The writer: prints how often it was locked out, then the milliseconds of each commit.
+fn write(path: &Path, commits: u32, timeout: Duration) {
+    let connection = open(path, timeout);
+    let mut insert = connection
+        .prepare("INSERT INTO t (k, v) VALUES (hex(randomblob(8)), randomblob(200))")
+        .expect("a statement");
+    let begun = Instant::now();
+    let (mut busy, mut times) = (0, Vec::new());
+    for number in 0..commits {
+        let due = Duration::from_secs_f64(f64::from(number) / f64::from(RATE));
+        std::thread::sleep(due.saturating_sub(begun.elapsed()));
+        let before = Instant::now();
+        match insert.execute([]) {
+            Ok(_) => {}
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => busy += 1,
+            Err(error) => panic!("a write failed: {error}"),
+        }
+        times.push(before.elapsed().as_secs_f64() * 1e3);
+    }
+    println!("{busy}");
+    for time in times {
+        println!("{time:.4}");
+    }
+}
+
+fn create(server: &S3Server, bucket: &str) {
+    let options = S3Options {
+        endpoint: Some(server.endpoint().to_owned()),
+        credentials: Some(S3Credentials {
+            access_key: server.access_key().to_owned(),
+            secret_key: server.secret_key().to_owned(),
+            session_token: None,
+        }),
+        ..S3Options::default()
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime for the bucket");
+    runtime.block_on(async {
+        let store = S3Store::open(bucket, "", &options).await.expect("the store opens");
+        store.create_bucket().await.expect("the bucket is created");
+    });
+}
+
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(database: &Path, server: &S3Server, url: &str) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_walrust"))
+            .arg("watch")
+            .arg(database)
+            .args(["-b", url, "--log-level", "warn", "--endpoint", server.endpoint()])
+            .env("AWS_ACCESS_KEY_ID", server.access_key())
+            .env("AWS_SECRET_ACCESS_KEY", server.secret_key())
+            .stdout(Stdio::null())
+            .spawn();
+        Self(child.expect("the daemon starts"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // A measurement that failed must not leave a daemon behind.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
