@@ -108,10 +108,11 @@ impl DatabaseState {
     }
 
     pub(super) fn upload_failed(&mut self, error: String) {
-        let lost = self.outstanding.as_ref().filter(|file| !file.path.exists());
+        let lost = self.outstanding.as_ref().filter(|file| !file.is_whole());
         if let Some(path) = lost.map(|file| file.path.display().to_string()) {
             // Local state may be deleted at any time: it is made again from the database.
-            return self.degrade(&format!("{path}: the staged file is gone; it is made again"));
+            return self
+                .degrade(&format!("{path}: the staged file is gone or torn; it is made again"));
         }
         self.last_error = Some(error);
     }

@@ -237,6 +237,10 @@ impl DatabaseState {
 
     pub(super) fn job_ended(&mut self, ended: JobEnded) {
         let JobEnded { held, began, report } = ended;
+        if self.phase != DatabasePhase::Replicating {
+            // The database was let go of while the job ran, and so is what it brings back.
+            return;
+        }
         let (report, CaptureState { wal, staged }) = match report {
             Ok(report) => report,
             Err(error) => {

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use walrust_actors::DatabasePhase;
 use walrust_engine::ErrorClass;
 
 use crate::fault_store::Fault;
-use crate::scene::{Scene, shut_down, wait_for_status};
+use crate::scene::{PATIENCE, Scene, shut_down, wait_for_phase, wait_for_status};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b12_one_deadline_is_for_all_databases() {
@@ -54,4 +55,36 @@ async fn b17_no_number_of_failures_is_the_last() {
         .await;
     shut_down(replicator).await;
     scene.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b06_a_writer_that_is_superseded_stops_in_the_middle_of_its_work() {
+    let mut scene = Scene::new(1);
+    let replicator = scene.start().await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    let other = scene.copied();
+    shut_down(other.start().await).await;
+    // Writes do not pause, so that a file is being made when the manifest tells of the other.
+    let mut snapshot = Box::pin(async {
+        let _ = replicator.snapshot("a").await;
+        std::future::pending::<()>().await;
+    });
+    loop {
+        let document = "INSERT INTO documents (body) VALUES (randomblob(2000000))";
+        scene.databases[0].1.run(document);
+        let _ = tokio::time::timeout(Duration::from_millis(5), &mut snapshot).await;
+        let status = replicator.status("a").await.unwrap();
+        if status.phase == DatabasePhase::WriterConflict {
+            break;
+        }
+    }
+    drop(snapshot);
+    let stored = scene.store.uploads("a").len();
+    scene.write(5);
+    // It has every chance to go on.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(scene.store.uploads("a").len(), stored, "it has been told to stop");
+    wait_for_phase(&replicator, "a", DatabasePhase::WriterConflict).await;
+    let not_shipped = replicator.shut_down(PATIENCE).await.unwrap();
+    assert!(not_shipped[0].reason.contains("has taken the name over"), "{not_shipped:?}");
 }

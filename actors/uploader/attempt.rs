@@ -102,6 +102,11 @@ async fn put_file(
     writer: &str,
 ) -> Result<(), AttemptError> {
     let key = object_key(database, file.name);
+    if !file.is_whole() {
+        let path = file.path.display();
+        let reason = format!("{path} is gone, or not as long as it was staged");
+        return Err(StorageError::permanent("put", store.url(), &key, reason).into());
+    }
     let metadata = Metadata::from([
         (SHA256.to_owned(), file.sha256.clone()),
         (WRITER.to_owned(), writer.to_owned()),

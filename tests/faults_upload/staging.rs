@@ -25,6 +25,16 @@ fn staged(database: &TestDatabase) -> Vec<PathBuf> {
     files
 }
 
+/// Takes storage away and writes until several files are staged.
+fn stage_several(database: &TestDatabase, proxy: &FaultProxy, daemon: &mut Daemon) {
+    proxy.go_down();
+    daemon.wait_until("several staged files", |_| {
+        database.run(INSERT);
+        database.run("INSERT INTO documents (body) VALUES (zeroblob(20000))");
+        staged(database).len() >= 4
+    });
+}
+
 /// A daemon is killed while storage is away and several files are staged, behind which the WAL
 /// was checkpointed; then the application truncates the WAL. Returns the user and the storage.
 fn killed_with_staged_files(database: &TestDatabase, proxy: &FaultProxy) -> (Storage, Walrust) {
@@ -32,12 +42,7 @@ fn killed_with_staged_files(database: &TestDatabase, proxy: &FaultProxy) -> (Sto
     let walrust = behind(proxy, &storage);
     let mut daemon = watch_with(&walrust, database.path(), &SMALL_WAL);
     storage.wait_for_manifest(&mut daemon, "app");
-    proxy.go_down();
-    daemon.wait_until("several staged files", |_| {
-        database.run(INSERT);
-        database.run("INSERT INTO documents (body) VALUES (zeroblob(20000))");
-        staged(database).len() >= 4
-    });
+    stage_several(database, proxy, &mut daemon);
     daemon.kill();
     database.run("PRAGMA wal_checkpoint(TRUNCATE)");
     let wal = fs::metadata(sidecar(database.path(), "-wal")).expect("the WAL is there").len();
@@ -145,6 +150,34 @@ torn_staged_files!(
     b07_a_staged_file_that_is_missing_is_made_again: remove of 1,
     b07_a_staged_file_with_the_bytes_of_another_is_made_again: swap_with_the_next of 1,
 );
+
+/// Damages a staged file under a daemon that waits for storage.
+fn torn_beside_the_daemon(seed: u64, damage: Damage) {
+    let database = TestDatabase::with_history(4096, seed, 20);
+    let proxy = FaultProxy::start();
+    let storage = Storage::s3();
+    let walrust = behind(&proxy, &storage);
+    let mut daemon = watch_with(&walrust, database.path(), &SMALL_WAL);
+    storage.wait_for_manifest(&mut daemon, "app");
+    stage_several(&database, &proxy, &mut daemon);
+    damage(&staged(&database), 1);
+    proxy.pass();
+    daemon.wait_for_line(&["history gap healed"]);
+    database.run(INSERT);
+    daemon.stop();
+    assert_one_history(&storage, "app");
+    assert_same_database(database.path(), &walrust.restored("app", &[]));
+}
+
+#[test]
+fn b07_a_staged_file_that_is_cut_beside_the_daemon_is_made_again() {
+    torn_beside_the_daemon(408, cut);
+}
+
+#[test]
+fn b07_a_staged_file_that_is_removed_beside_the_daemon_is_made_again() {
+    torn_beside_the_daemon(409, remove);
+}
 
 #[test]
 fn b19_a_state_directory_that_cannot_be_made_is_named_and_waited_for() {

@@ -37,6 +37,12 @@ pub struct StagedFile {
 }
 
 impl StagedFile {
+    /// Whether the file is there, and as long as it was staged.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|found| found.len() == self.size)
+    }
+
     /// Removes the file after its upload.
     ///
     /// # Errors
