@@ -67,7 +67,12 @@ pub(crate) enum DatabaseMsg {
     /// Storage has a file.
     Uploaded(FileName),
     /// An upload failed and will be tried again.
-    UploadFailed(String),
+    UploadFailed {
+        /// What storage said.
+        error: String,
+        /// Whether trying again may help without anybody's help.
+        retryable: bool,
+    },
     /// Another writer replicates into this name.
     UploadConflict(Conflict),
     /// Entries of the manifest have waited long enough.
@@ -79,11 +84,19 @@ pub(crate) enum DatabaseMsg {
     /// The uploader is a new one and knows nothing.
     UploaderRestarted,
     /// Take a snapshot of the newest state.
-    Snapshot(RpcReplyPort<Result<Txid, String>>),
+    Snapshot(RpcReplyPort<Result<Txid, Refusal>>),
     /// Ship everything, let go of the database, and report to the root.
     Drain,
     /// How are you?
     Status(RpcReplyPort<DatabaseStatus>),
+}
+
+/// Why a snapshot was not taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) reason: String,
+    /// Storage is the reason, not the database.
+    pub(crate) storage: bool,
 }
 
 /// What every incarnation of a database's actor gets.
@@ -134,7 +147,7 @@ impl Actor for DatabaseActor {
             DatabaseMsg::JobEnded(ended) => state.job_ended(*ended),
             DatabaseMsg::JobLost => return Err("a blocking job panicked".into()),
             DatabaseMsg::Uploaded(name) => state.uploaded(name),
-            DatabaseMsg::UploadFailed(error) => state.upload_failed(error),
+            DatabaseMsg::UploadFailed { error, retryable } => state.upload_failed(error, retryable),
             DatabaseMsg::UploadConflict(conflict) => state.conflicted(&conflict),
             DatabaseMsg::ManifestDue => state.manifest_due(),
             DatabaseMsg::ManifestWritten(stored) => state.manifest_written(stored),

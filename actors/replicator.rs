@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use walrust_ltx::Txid;
 use walrust_storage::ObjectStore;
 
+use crate::database::Refusal;
 use crate::root::{NotShipped, RootArguments, RootMsg, RootSupervisor};
 use crate::settings::Settings;
 use crate::status::DatabaseStatus;
@@ -44,6 +45,8 @@ pub enum ReplicatorError {
         name: String,
         /// Why.
         reason: String,
+        /// Storage is the reason, not the database.
+        storage: bool,
     },
     /// The tree has ended.
     #[error("the supervision tree has ended")]
@@ -81,9 +84,10 @@ impl Replicator {
     /// If the database cannot be replicated, or there is no such database.
     pub async fn snapshot(&self, name: &str) -> Result<Txid, ReplicatorError> {
         let message = |reply| RootMsg::Snapshot { name: name.to_owned(), reply };
-        self.ask(name, message, None)
-            .await?
-            .map_err(|reason| ReplicatorError::Refused { name: name.to_owned(), reason })
+        self.ask(name, message, None).await?.map_err(|Refusal { reason, storage }| {
+            let name = name.to_owned();
+            ReplicatorError::Refused { name, reason, storage }
+        })
     }
 
     /// Ships everything and ends the tree, within `timeout`.

@@ -25,7 +25,7 @@ use walrust_ltx::Txid;
 use walrust_storage::ObjectStore;
 
 use crate::blocking::{BlockingPool, Gate};
-use crate::database::{DatabaseActor, DatabaseArguments, DatabaseMsg};
+use crate::database::{DatabaseActor, DatabaseArguments, DatabaseMsg, Refusal};
 use crate::service::Service;
 use crate::settings::{DatabaseSettings, Settings};
 use crate::status::DatabaseStatus;
@@ -54,7 +54,7 @@ pub(crate) enum RootMsg {
         /// Its name.
         name: String,
         /// Gets the TXID, or why there is no snapshot.
-        reply: RpcReplyPort<Result<Txid, String>>,
+        reply: RpcReplyPort<Result<Txid, Refusal>>,
     },
     /// Ask a database for its status.
     Status {
@@ -333,7 +333,7 @@ impl RootState {
         self.myself.send_after(delay, move || RootMsg::RestartDue(child));
     }
 
-    fn snapshot(&self, name: &str, reply: RpcReplyPort<Result<Txid, String>>) {
+    fn snapshot(&self, name: &str, reply: RpcReplyPort<Result<Txid, Refusal>>) {
         // Dropping the reply tells the caller that there is no such database.
         if let Some(actor) = self.actor_of(name) {
             let _ = actor.cast(DatabaseMsg::Snapshot(reply));

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
-use walrust_engine::{RetryDecision, RetryPolicy, UploadQueue};
+use walrust_engine::{ErrorClass, RetryDecision, RetryPolicy, UploadQueue};
 use walrust_sqlite::StagedFile;
 use walrust_storage::{ObjectStore, StorageError};
 
@@ -210,7 +210,8 @@ impl UploaderState {
             // A lost race for the manifest: the next attempt reads it anew.
             RetryDecision::Stop => Duration::from_millis(fastrand::u64(10..100)),
         };
-        tell(job, DatabaseMsg::UploadFailed(error.to_string()));
+        let retryable = error.class().is_retryable() || error.class() == ErrorClass::Precondition;
+        tell(job, DatabaseMsg::UploadFailed { error: error.to_string(), retryable });
         self.queue.retry(&database.to_owned(), Instant::now() + delay);
     }
 

@@ -154,7 +154,9 @@ impl Error {
                 ExitCode::Config
             }
             Self::Database(_) | Self::AllDatabases(_) => ExitCode::Database,
-            Self::Storage(_) => ExitCode::Storage,
+            Self::Storage(_) | Self::Replicator(ReplicatorError::Refused { storage: true, .. }) => {
+                ExitCode::Storage
+            }
             Self::UnknownName { .. } | Self::Plan { .. } => ExitCode::Restore,
             Self::Manifest { source: ManifestError::NewerFormat { .. }, .. } => ExitCode::General,
             Self::Manifest { .. } | Self::ManifestSha256 { .. } | Self::LostTail { .. } => {

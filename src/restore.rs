@@ -17,8 +17,8 @@ use tokio_util::io::SyncIoBridge;
 use walrust_actors::SHA256;
 use walrust_engine::manifest::Manifest;
 use walrust_engine::{
-    Layout, RestorePlan, RestorePlanError, RestoreTarget, StoredFile, Tree, manifest_key,
-    plan_restore, restorable_txids,
+    Layout, RestorePlan, RestorePlanError, RestoreTarget, RetryDecision, RetryPolicy, StoredFile,
+    Tree, manifest_key, plan_restore, restorable_txids,
 };
 use walrust_ltx::{FileName, Mode};
 use walrust_sqlite::{IntegrityCheck, Restore, RestoreError, Restored, hex};
@@ -54,12 +54,32 @@ pub struct RestoreOptions {
     pub integrity_check: IntegrityCheck,
 }
 
+/// Sends a request again that the store cannot serve at the moment, a few times.
+async fn patiently<T, F>(mut request: impl FnMut() -> F) -> Result<T, StorageError>
+where
+    F: Future<Output = Result<T, StorageError>>,
+{
+    let policy = RetryPolicy::default();
+    for attempt in 1..=policy.max_retries {
+        match request().await {
+            Err(error) if error.class().is_retryable() => {
+                let decision = policy.after_failure(error.class(), attempt, fastrand::f64());
+                let RetryDecision::After { delay, .. } = decision else { return Err(error) };
+                tokio::time::sleep(delay).await;
+            }
+            result => return result,
+        }
+    }
+    request().await
+}
+
 /// Lists the files of a database.
 ///
 /// # Errors
 /// If storage fails.
 pub async fn read_tree(store: &dyn ObjectStore, name: &str) -> Result<Tree, Error> {
-    let listing = store.list(&format!("{name}/"), None).await?;
+    let prefix = format!("{name}/");
+    let listing = patiently(|| store.list(&prefix, None)).await?;
     Ok(Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size))))
 }
 
@@ -76,7 +96,7 @@ pub async fn read_manifest(
         return Ok(None);
     }
     let key = manifest_key(name);
-    let object = store.get(&key).await?;
+    let object = patiently(|| store.get(&key)).await?;
     let expected = object.meta.metadata.get(SHA256).cloned();
     let bytes = object.bytes().await?;
     let object = format!("{}/{key}", store.url());
@@ -185,7 +205,7 @@ async fn fetch_ahead(
             if file.size > SMALL {
                 return Ok((file, None));
             }
-            let object = store.get(&file.key).await?;
+            let object = patiently(|| store.get(&file.key)).await?;
             let sha256 = object.meta.metadata.get(SHA256).cloned();
             let bytes = object.bytes().await?;
             Ok((file, Some((bytes, sha256))))
@@ -213,7 +233,7 @@ fn apply(
             apply_from(restore, file, bytes.as_ref(), sha256.as_ref(), progress)
         }
         None => {
-            let object = handle.block_on(store.get(&file.key))?;
+            let object = handle.block_on(patiently(|| store.get(&file.key)))?;
             let sha256 = object.meta.metadata.get(SHA256).cloned();
             let input = SyncIoBridge::new_with_handle(object.body, handle.clone());
             apply_from(restore, file, input, sha256.as_ref(), progress)

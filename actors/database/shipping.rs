@@ -107,12 +107,16 @@ impl DatabaseState {
         }
     }
 
-    pub(super) fn upload_failed(&mut self, error: String) {
+    pub(super) fn upload_failed(&mut self, error: String, retryable: bool) {
         let lost = self.outstanding.as_ref().filter(|file| !file.is_whole());
         if let Some(path) = lost.map(|file| file.path.display().to_string()) {
             // Local state may be deleted at any time: it is made again from the database.
             return self
                 .degrade(&format!("{path}: the staged file is gone or torn; it is made again"));
+        }
+        if !retryable {
+            // Who waits for a snapshot is told; the upload is tried again all the same.
+            self.refuse_snapshots(&error, true);
         }
         self.last_error = Some(error);
     }

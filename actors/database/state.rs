@@ -12,7 +12,7 @@ use walrust_sqlite::{StagedFile, StagedSnapshot, SyncOutcome};
 use super::job::{CaptureState, Held, Job, JobEnded, JobReport};
 use super::open::{OpenOutcome, Opened, open};
 use super::shipping::ManifestState;
-use super::{DatabaseArguments, DatabaseMsg};
+use super::{DatabaseArguments, DatabaseMsg, Refusal};
 use crate::manifest_update::Writer;
 use crate::root::RootMsg;
 use crate::status::{DatabasePhase, DatabaseStatus};
@@ -47,9 +47,9 @@ pub(crate) struct DatabaseState {
     /// A snapshot that waits until the incremental before it is confirmed.
     pub(super) staged_snapshot: Option<StagedFile>,
     /// Who asked for a snapshot that was not begun.
-    snapshot_requests: Vec<RpcReplyPort<Result<Txid, String>>>,
+    snapshot_requests: Vec<RpcReplyPort<Result<Txid, Refusal>>>,
     /// Who waits for the snapshot that was begun.
-    pub(super) snapshot_waiters: Vec<RpcReplyPort<Result<Txid, String>>>,
+    pub(super) snapshot_waiters: Vec<RpcReplyPort<Result<Txid, Refusal>>>,
     pub(super) last_snapshot: Option<Txid>,
     pub(super) txid: Option<Txid>,
     wal: WalFill,
@@ -308,7 +308,7 @@ impl DatabaseState {
         }
     }
 
-    pub(super) fn snapshot_requested(&mut self, reply: RpcReplyPort<Result<Txid, String>>) {
+    pub(super) fn snapshot_requested(&mut self, reply: RpcReplyPort<Result<Txid, Refusal>>) {
         match self.phase {
             DatabasePhase::Opening | DatabasePhase::Replicating => {
                 self.snapshot_requests.push(reply);
@@ -316,7 +316,7 @@ impl DatabaseState {
             }
             DatabasePhase::Degraded | DatabasePhase::WriterConflict => {
                 let error = self.last_error.clone().unwrap_or_else(|| self.phase.to_string());
-                answer(reply, Err(error));
+                answer(reply, Err(Refusal { reason: error, storage: false }));
             }
         }
     }
@@ -369,7 +369,7 @@ impl DatabaseState {
         }
         self.phase = DatabasePhase::Degraded;
         self.last_error = Some(error.to_owned());
-        self.refuse_snapshots(error);
+        self.refuse_snapshots(error, false);
         if self.draining {
             return self.finish_draining();
         }
@@ -380,7 +380,7 @@ impl DatabaseState {
         self.let_go();
         self.phase = DatabasePhase::WriterConflict;
         let error = conflict.to_string();
-        self.refuse_snapshots(&error);
+        self.refuse_snapshots(&error, false);
         self.last_error = Some(error);
         if self.draining {
             self.finish_draining();
@@ -396,11 +396,11 @@ impl DatabaseState {
         self.forget_offers();
     }
 
-    fn refuse_snapshots(&mut self, error: &str) {
+    pub(super) fn refuse_snapshots(&mut self, error: &str, storage: bool) {
         let requests = std::mem::take(&mut self.snapshot_requests);
         let waiters = std::mem::take(&mut self.snapshot_waiters);
         for reply in requests.into_iter().chain(waiters) {
-            answer(reply, Err(error.to_owned()));
+            answer(reply, Err(Refusal { reason: error.to_owned(), storage }));
         }
     }
 

@@ -227,7 +227,6 @@ fn b18_a_snapshot_ends_with_an_interrupt_and_holds_nothing() {
 }
 
 #[test]
-#[ignore = "restore takes the first refusal for the end"]
 fn b17_a_restore_waits_for_a_store_that_asks_for_fewer_requests() {
     let database = TestDatabase::with_history(4096, 609, 30);
     let storage = Storage::s3();
@@ -246,7 +245,6 @@ fn b17_a_restore_waits_for_a_store_that_asks_for_fewer_requests() {
 }
 
 #[test]
-#[ignore = "snapshot tries again for ever"]
 fn b18_a_snapshot_that_may_not_be_stored_ends_with_an_error() {
     let database = TestDatabase::with_history(4096, 610, 30);
     let storage = Storage::s3();
