@@ -207,6 +207,8 @@ commits = 0
 while not stopped.is_set():
     application.execute('INSERT INTO audit (account, change) VALUES (NULL, ?)', (commits,))
     commits += 1
+    # Or the other writer would never have its turn.
+    time.sleep(0.002)
 print(commits)
 ";
     let system = SystemSqlite::spawn(script, &scene.source);
