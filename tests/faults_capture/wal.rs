@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::time::SystemTime;
 
+use walrust_sqlite::{Capture, CaptureOptions};
 use walrust_testkit::{image, sidecar};
 
 use super::{
@@ -196,16 +197,13 @@ stopped.wait()
 fn a22_commits_into_reused_space_are_shipped() {
     let scene = Scene::new();
     let application = scene.application();
-    let mut daemon = scene.replicate(&["--min-checkpoint-pages", "100"]);
+    let flags = ["--min-checkpoint-pages", "100", "--log-level", "debug"];
+    let mut daemon = scene.replicate(&flags);
     add_documents(&application, 1, 1_000_000);
-    scene.wait_for_head(&mut daemon, 2);
-    let salts = scene.salts();
-    let mut head = 2;
-    daemon.wait_until("the WAL begins anew", |_| {
-        commit(&application, 1);
-        head += 1;
-        scene.salts() != salts
-    });
+    daemon.wait_for_line(&["checkpoint", "\"complete\":true"]);
+    let (mut head, salts) = (3, scene.salts());
+    commit(&application, 1);
+    assert_ne!(scene.salts(), salts, "the WAL has begun anew");
     scene.wait_for_head(&mut daemon, head);
 
     let (size, salts) = (scene.wal_size(), scene.salts());
@@ -230,6 +228,29 @@ fn a22_commits_into_reused_space_are_shipped() {
     scene.wait_for_head(&mut daemon, head + 1);
     assert_no_gaps(&daemon.stop().stderr);
     scene.assert_restorable();
+}
+
+#[test]
+fn a22_a_wal_index_that_is_just_being_written_is_waited_for() {
+    let scene = Scene::new();
+    let capture = Capture::open(&scene.source, &CaptureOptions::default()).expect("a database");
+    // Like a writer that has to wait for a processor between the two copies of the header.
+    let script = "
+with open(path + '-shm', 'r+b', buffering=0) as index:
+    index.seek(48)
+    byte = index.read(1)
+    index.seek(48)
+    index.write(bytes([byte[0] ^ 1]))
+    print('half written', flush=True)
+    time.sleep(0.3)
+    index.seek(48)
+    index.write(byte)
+";
+    let mut writer = SystemSqlite::spawn(script, &scene.source);
+    assert_eq!(writer.wait_for_line(), "half written");
+    let fill = capture.wal_fill();
+    writer.finish();
+    assert!(fill.is_ok(), "{fill:?}");
 }
 
 #[test]

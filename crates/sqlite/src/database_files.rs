@@ -10,6 +10,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use walrust_engine::WalPosition;
@@ -199,9 +200,12 @@ impl DatabaseFiles {
     /// Reads the header of the wal-index.
     ///
     /// A writer updates the two copies of the header one after the other, so copies that differ
-    /// are read again.
+    /// are read again: at once at first, then with pauses, because the writer may have to wait for
+    /// a processor in between. One that died there leaves them so, until somebody opens the
+    /// database anew.
     pub(crate) fn wal_index(&self) -> Result<WalIndex, DatabaseError> {
         const ATTEMPTS: u32 = 1000;
+        const ATTEMPTS_WITHOUT_PAUSE: u32 = 100;
         for attempt in 1.. {
             let mut bytes = [0; WalIndex::SIZE];
             let length = read_up_to(&self.shm, &mut bytes, 0)
@@ -211,7 +215,8 @@ impl DatabaseFiles {
                 Err(source) if attempt == ATTEMPTS => {
                     return Err(DatabaseError::WalIndex { path: self.shm_path.clone(), source });
                 }
-                Err(_) => std::thread::yield_now(),
+                Err(_) if attempt <= ATTEMPTS_WITHOUT_PAUSE => std::thread::yield_now(),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }
         unreachable!("the loop returns at its last attempt")
