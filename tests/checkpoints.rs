@@ -27,7 +27,7 @@ fn salts(source: &Path) -> [u8; 8] {
 }
 
 fn writer(commits: Option<u64>) -> WriterOptions {
-    WriterOptions { seed: 2, commits, commits_per_second: Some(40), ..WriterOptions::default() }
+    WriterOptions { seed: 2, commits, commits_per_second: Some(15), ..WriterOptions::default() }
 }
 
 /// Watches with these arguments and this configuration, and waits until a WAL that is written all
