@@ -200,9 +200,7 @@ impl DatabaseState {
         if let Some(kind) = self.checkpoint.due(&self.wal, now) {
             return self.start(Job::Checkpoint(kind));
         }
-        if self.wal.frames > self.wal.backfilled
-            && let Some(wait) = self.checkpoint.next_look(now)
-        {
+        if let Some(wait) = self.checkpoint.next_look(&self.wal, now) {
             self.arm(wait);
         }
     }

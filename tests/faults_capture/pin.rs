@@ -239,7 +239,8 @@ fn a27_no_pin_outlives_the_daemon() {
 fn a27_a_pin_given_up_for_the_disk_of_the_application_is_taken_again() {
     let scene = Scene::new();
     scene.walrust.configure("[sync]\nwal_limit_pages = 300\n");
-    let mut daemon = scene.replicate(&["--wal-truncate-threshold", "100"]);
+    let flags = ["--wal-truncate-threshold", "100", "--checkpoint-interval", "200ms"];
+    let mut daemon = scene.replicate(&flags);
     let reader = scene.application();
     run(&reader, "BEGIN; SELECT * FROM audit");
     let options = WriterOptions { commits_per_second: Some(200), ..WriterOptions::default() };

@@ -100,16 +100,15 @@ impl CheckpointPolicy {
         {
             return None;
         }
-        let reached = |threshold: u32, pages: u32| threshold > 0 && pages >= threshold;
         if wal.backfilled >= wal.frames {
-            // The file is large and holds nothing that is still needed.
-            let large = reached(self.settings.truncate_pages, wal.file_frames);
-            return (large && wal.shipped >= wal.frames).then_some(CheckpointKind::Truncate);
+            // Nothing in the file is still needed.
+            let shipped = wal.shipped >= wal.frames;
+            return (shipped && self.is_file_large(wal)).then_some(CheckpointKind::Truncate);
         }
         if reached(self.settings.limit_pages, wal.frames) && self.incomplete > 0 {
             return Some(CheckpointKind::GiveUp);
         }
-        let truncate = reached(self.settings.truncate_pages, wal.file_frames);
+        let truncate = self.is_file_large(wal);
         if reached(self.settings.truncate_pages, wal.frames) {
             return Some(CheckpointKind::Barrier { truncate });
         }
@@ -133,19 +132,32 @@ impl CheckpointPolicy {
         }
     }
 
+    fn is_file_large(&self, wal: &WalFill) -> bool {
+        reached(self.settings.truncate_pages, wal.file_frames)
+    }
+
     /// How long after `now` a checkpoint of a WAL that does not change may become due; `None` if
     /// time alone makes none due.
     #[must_use]
-    pub fn next_look(&self, now: Instant) -> Option<Duration> {
+    pub fn next_look(&self, wal: &WalFill, now: Instant) -> Option<Duration> {
+        let all_copied = wal.backfilled >= wal.frames;
+        if all_copied && !self.is_file_large(wal) {
+            return None;
+        }
         let due = if self.incomplete > 0 {
             self.tried + pause_after(self.incomplete)
-        } else if self.settings.interval.is_zero() {
+        } else if all_copied || self.settings.interval.is_zero() {
             return None;
         } else {
             self.complete + self.settings.interval
         };
         Some(due.saturating_duration_since(now))
     }
+}
+
+/// Whether a threshold that is not zero is reached.
+fn reached(threshold: u32, pages: u32) -> bool {
+    threshold > 0 && pages >= threshold
 }
 
 fn pause_after(incomplete: u32) -> Duration {

@@ -34,7 +34,8 @@ fn a_small_wal_is_due_after_the_interval_once_it_is_shipped() {
     assert_eq!(policy.due(&fill(5, 5, 0), now + 59 * SECOND), None);
     assert_eq!(policy.due(&fill(5, 5, 0), now + 60 * SECOND), Some(CheckpointKind::Quiet));
     assert_eq!(policy.due(&fill(4, 5, 0), now + 60 * SECOND), None, "not worth a barrier");
-    assert_eq!(policy.next_look(now), Some(60 * SECOND));
+    assert_eq!(policy.next_look(&fill(5, 5, 0), now), Some(60 * SECOND));
+    assert_eq!(policy.next_look(&fill(5, 5, 5), now), None, "nothing is left to backfill");
 }
 
 #[test]
@@ -80,7 +81,7 @@ fn zero_switches_each_reason_off() {
     };
     let mut policy = CheckpointPolicy::new(settings, now);
     assert_eq!(policy.due(&fill(1_000_000, 1_000_000, 0), now + 3600 * SECOND), None);
-    assert_eq!(policy.next_look(now), None);
+    assert_eq!(policy.next_look(&fill(5, 5, 0), now), None);
     policy.tried(false, now);
     assert_eq!(policy.due(&fill(0, 1_000_000, 0), now + 3600 * SECOND), None);
 }
@@ -100,4 +101,16 @@ fn an_incomplete_checkpoint_is_tried_again_with_growing_pauses() {
     assert_eq!(policy.due(&wal, now + 30 * SECOND), Some(CheckpointKind::Quiet));
     policy.tried(true, now);
     assert_eq!(policy.due(&wal, now), Some(CheckpointKind::Quiet));
+}
+
+#[test]
+fn a_large_file_that_could_not_be_shortened_is_tried_again() {
+    let now = instant();
+    let mut policy = policy(now);
+    let wal = WalFill { file_frames: 200_000, ..fill(5, 5, 5) };
+    assert_eq!(policy.due(&wal, now), Some(CheckpointKind::Truncate));
+    policy.tried(false, now);
+    assert_eq!(policy.due(&wal, now), None);
+    let pause = policy.next_look(&wal, now).expect("nothing else may happen to this WAL");
+    assert_eq!(policy.due(&wal, now + pause), Some(CheckpointKind::Truncate));
 }
