@@ -79,7 +79,7 @@ pub(crate) enum DatabaseMsg {
     ManifestDue,
     /// Storage has the manifest.
     ManifestWritten(Stored),
-    /// An upload of an earlier run of this writer arrived late; the object is where.
+    /// An upload of an earlier run or writer arrived late; the object is where.
     Overtaken(String),
     /// The uploader is a new one and knows nothing.
     UploaderRestarted,

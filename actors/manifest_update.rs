@@ -91,6 +91,19 @@ pub(crate) async fn claim(
     }
 }
 
+/// Whether a writer owns the name of a database, and took it over from another.
+///
+/// # Errors
+/// If storage fails.
+pub(crate) async fn took_over(
+    store: &dyn ObjectStore,
+    database: &str,
+    id: &str,
+) -> Result<bool, StorageError> {
+    let found = read(store, &manifest_key(database)).await?;
+    Ok(found.is_some_and(|(manifest, _)| manifest.writer.id == id && manifest.writer.epoch > 1))
+}
+
 /// Writes the manifest of a database.
 ///
 /// # Errors

@@ -180,7 +180,7 @@ impl UploaderState {
                 tell(&job, DatabaseMsg::UploadConflict(conflict));
             }
             Err(AttemptError::Overtaken { object }) => {
-                tracing::warn!(db = database, object, "an upload of an earlier run arrived late");
+                tracing::warn!(db = database, object, "an earlier upload arrived late");
                 self.queue.finish(&database.to_owned());
                 self.queue.forget(&database.to_owned());
                 tell(&job, DatabaseMsg::Overtaken(object));

@@ -127,9 +127,10 @@ impl DatabaseState {
         }
     }
 
-    /// What an earlier run had sent is the head now: the database is opened again from there.
+    /// What an earlier run or writer had sent is the head now: the database is opened again from
+    /// there.
     pub(super) fn overtaken(&mut self, object: &str) {
-        self.degrade(&format!("{object}: an upload of an earlier run arrived late"));
+        self.degrade(&format!("{object}: an upload of an earlier run or writer arrived late"));
     }
 
     pub(super) fn manifest_written(&mut self, stored: Stored) {

@@ -7,7 +7,7 @@ use walrust_sqlite::{StagedFile, hex};
 use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
 
 use super::Upload;
-use crate::manifest_update::{self, ManifestUpdateError, Stored, Writer};
+use crate::manifest_update::{self, ManifestUpdateError, Stored, Writer, took_over};
 use crate::remote::{SHA256, WRITER};
 
 /// Why an attempt failed.
@@ -17,7 +17,8 @@ pub(crate) enum AttemptError {
     Storage(StorageError),
     /// Another writer has stored other bytes under the key.
     Conflict(Conflict),
-    /// An upload of an earlier run of this writer arrived late: the key holds other bytes of ours.
+    /// The key holds other bytes that came from before: an upload of an earlier run that arrived
+    /// late, or of a writer whose name we took over, and who stops with its next manifest.
     Overtaken {
         /// Where the object is.
         object: String,
@@ -119,7 +120,8 @@ async fn put_file(
                 return Ok(());
             }
             let object = format!("{}/{key}", store.url());
-            if by.as_deref() == Some(writer) {
+            let superseded = by.is_some() && took_over(store, database, writer).await?;
+            if superseded || by.as_deref() == Some(writer) {
                 return Err(AttemptError::Overtaken { object });
             }
             Err(AttemptError::Conflict(Conflict::Object {

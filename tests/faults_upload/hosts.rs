@@ -1,6 +1,6 @@
 //! More than one daemon for one database or one name, and a database that moves (B3, B6).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use walrust_testkit::{TestDatabase, WriterOptions, WriterProcess, assert_same_database, connect};
@@ -133,6 +133,39 @@ fn b06_of_two_hosts_under_one_name_the_later_wins() {
     assert_same_database(&other_path, &walrust.restored("other", &[]));
 }
 
+/// A writer that commits some twenty times a second.
+fn steady_writer(path: &Path) -> WriterProcess {
+    let options = WriterOptions { commits_per_second: Some(20), ..WriterOptions::default() };
+    WriterProcess::spawn(path, &options)
+}
+
+#[test]
+fn b06_the_later_host_wins_although_the_earlier_one_writes() {
+    let ours = TestDatabase::with_history(4096, 307, 20);
+    let theirs = ours.copied();
+    let storage = Storage::s3();
+    let (walrust, elsewhere) = (Walrust::on(&storage), Walrust::on(&storage));
+    let mut earlier = walrust.watch(&[ours.path()]);
+    storage.wait_for_manifest(&mut earlier, "app");
+    let our_writer = steady_writer(ours.path());
+    storage.wait_for_txid(&mut earlier, "app", 5);
+    let mut their_writer = steady_writer(theirs.path());
+    let mut later = elsewhere.watch(&[theirs.path()]);
+    later.wait_for_line(&["takes the name over"]);
+    // The earlier one knows when it has to write its manifest, and stores files until then.
+    later.wait_until("a file of the earlier one is in the way", |log| log.contains("/app/00000"));
+    earlier.terminate().failed(1, &["app: ", "has taken the name over"]);
+    let head = storage.head("app");
+    let commits = their_writer.commits();
+    their_writer.wait_for_commit(commits + 10, PATIENCE);
+    storage.wait_for_txid(&mut later, "app", head + 1);
+    our_writer.stop();
+    their_writer.stop();
+    let log = later.stop().stderr;
+    assert!(!log.contains("another writer owns this name"), "{log}");
+    assert_same_database(theirs.path(), &walrust.restored("app", &["--integrity-check", "full"]));
+}
+
 #[test]
 fn b06_two_hosts_that_write_at_once_leave_one_writer_and_a_sound_history() {
     let ours = TestDatabase::with_history(4096, 306, 20);
@@ -140,10 +173,7 @@ fn b06_two_hosts_that_write_at_once_leave_one_writer_and_a_sound_history() {
     let storage = Storage::s3();
     let walrust = Walrust::on(&storage);
     let hosts = [ours, theirs].map(TestDatabase::close);
-    let mut writers = hosts.each_ref().map(|(_, path)| {
-        let options = WriterOptions { commits_per_second: Some(50), ..WriterOptions::default() };
-        WriterProcess::spawn(path, &options)
-    });
+    let mut writers = hosts.each_ref().map(|(_, path)| steady_writer(path));
     let elsewhere = Walrust::on(&storage);
     let mut daemons = [walrust.watch(&[&hosts[0].1]), elsewhere.watch(&[&hosts[1].1])];
     let conflict = |log: &str| log.contains("another writer owns this name");
