@@ -76,8 +76,18 @@ pub(super) async fn run(args: WatchArgs, config: &Config) -> Result<(), Error> {
     let prefix = format!("{}/", settings.databases[0].name);
     let listed = tokio::select! {
         listed = store.list(&prefix, None) => listed,
-        // Nothing was begun.
-        () = signals.next() => return Ok(()),
+        () = signals.next() => {
+            let reason = "stopped before storage had answered";
+            let not_shipped = settings
+                .databases
+                .iter()
+                .map(|database| NotShipped {
+                    name: database.name.clone(),
+                    reason: reason.to_owned(),
+                })
+                .collect();
+            return Err(Error::NotShipped(not_shipped));
+        }
     };
     if let Err(error) = listed {
         // A store that is away for a while must not keep the daemon from starting.
