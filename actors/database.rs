@@ -31,10 +31,10 @@ use walrust_storage::ObjectStore;
 use crate::blocking::{BlockingPool, Gate};
 use crate::manifest_update::Stored;
 use crate::root::RootMsg;
-use crate::service::Service;
+use crate::services::Services;
 use crate::settings::DatabaseSettings;
 use crate::status::DatabaseStatus;
-use crate::uploader::{Conflict, UploaderMsg};
+use crate::uploader::Conflict;
 use crate::watcher::Notified;
 
 mod job;
@@ -104,7 +104,7 @@ pub(crate) struct Refusal {
 pub(crate) struct DatabaseArguments {
     pub(crate) settings: DatabaseSettings,
     pub(crate) store: Arc<dyn ObjectStore>,
-    pub(crate) uploader: Service<UploaderMsg>,
+    pub(crate) services: Services,
     pub(crate) root: ActorRef<RootMsg>,
     pub(crate) pool: BlockingPool,
     /// Shared by all incarnations: one of them works at a time.

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! RootSupervisor
-//! |-- UploaderActor     brings staged files to storage
-//! |-- WatcherActor      tells databases that their WAL may have changed
-//! `-- DatabaseActor x N one database each: its pin, position and checkpoints
+//! |-- UploaderActor          brings staged files to storage
+//! |-- SnapshotSchedulerActor tells databases when a snapshot is due
+//! |-- RetentionActor         looks after the age of histories
+//! |-- WebhookActor           tells receivers outside the process about events
+//! |-- WatcherActor           tells databases that their WAL may have changed
+//! `-- DatabaseActor x N      one database each: its pin, position and checkpoints
 //! ```
 //!
 //! Actors decide and wire; the decisions themselves are in `walrust_engine`, the blocking work in
@@ -14,19 +17,26 @@
 
 mod blocking;
 mod database;
+mod event;
 mod manifest_update;
 mod remote;
 mod replicator;
+mod retention;
 mod root;
 mod service;
+mod services;
 mod settings;
+mod snapshot_scheduler;
 mod status;
 mod uploader;
 mod watcher;
+mod webhook;
 
 pub use blocking::BLOCKING_JOBS;
 pub use remote::{Remote, RemoteError, SHA256, look_up};
 pub use replicator::{Replicator, ReplicatorError};
 pub use root::NotShipped;
-pub use settings::{DatabaseSettings, Settings};
+pub use settings::{
+    CompactionSettings, DatabaseSettings, Secret, Settings, UploadLimits, WebhookSettings,
+};
 pub use status::{DatabasePhase, DatabaseStatus};

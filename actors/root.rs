@@ -26,11 +26,16 @@ use walrust_storage::ObjectStore;
 
 use crate::blocking::{BlockingPool, Gate};
 use crate::database::{DatabaseActor, DatabaseArguments, DatabaseMsg, Refusal};
-use crate::service::Service;
+use crate::retention::{RetentionActor, RetentionArguments, RetentionMsg};
+use crate::services::Services;
 use crate::settings::{DatabaseSettings, Settings};
+use crate::snapshot_scheduler::{
+    SnapshotSchedulerActor, SnapshotSchedulerArguments, SnapshotSchedulerMsg,
+};
 use crate::status::DatabaseStatus;
 use crate::uploader::{UploaderActor, UploaderArguments, UploaderMsg};
 use crate::watcher::{Notified, WatchTarget, WatcherActor, WatcherMsg};
+use crate::webhook::{WebhookActor, WebhookArguments};
 
 /// Databases started in one turn, so that the root stays responsive while it starts many.
 const SPAWNED_AT_ONCE: usize = 32;
@@ -88,8 +93,15 @@ pub struct NotShipped {
 pub(crate) enum Child {
     Uploader,
     Watcher,
+    Snapshots,
+    Retention,
+    Webhook,
     Database(String),
 }
+
+/// The shared actors. The webhook comes first, so that it hears of the others.
+const SERVICES: [Child; 5] =
+    [Child::Webhook, Child::Uploader, Child::Watcher, Child::Snapshots, Child::Retention];
 
 /// What the root gets.
 #[derive(Debug)]
@@ -109,8 +121,7 @@ pub(crate) struct RootState {
     settings: Settings,
     store: Arc<dyn ObjectStore>,
     pool: BlockingPool,
-    uploader: Service<UploaderMsg>,
-    watcher: Service<WatcherMsg>,
+    services: Services,
     databases: BTreeMap<String, DatabaseChild>,
     /// Names that were not started yet.
     to_spawn: Vec<String>,
@@ -146,8 +157,9 @@ impl Actor for RootSupervisor {
         arguments: RootArguments,
     ) -> Result<RootState, ActorProcessingErr> {
         let mut state = RootState::new(myself, arguments);
-        state.start(Child::Uploader).await?;
-        state.start(Child::Watcher).await?;
+        for service in SERVICES {
+            state.start(service).await?;
+        }
         state.myself.cast(RootMsg::SpawnNext)?;
         Ok(state)
     }
@@ -201,8 +213,7 @@ impl RootState {
             myself,
             store,
             pool: BlockingPool::new(),
-            uploader: Service::new(),
-            watcher: Service::new(),
+            services: Services::new(),
             to_spawn: databases.keys().rev().cloned().collect(),
             databases,
             policies: HashMap::new(),
@@ -232,36 +243,50 @@ impl RootState {
     }
 
     async fn start(&mut self, child: Child) -> Result<(), String> {
-        let supervisor = self.myself.get_cell();
         let id = match &child {
             Child::Uploader => {
                 let arguments = UploaderArguments {
                     store: Arc::clone(&self.store),
                     retry: self.settings.retry,
-                    concurrency: self.settings.upload_concurrency,
+                    limits: self.settings.limits,
+                    breaker: self.settings.breaker,
+                    services: self.services.clone(),
                 };
-                let (actor, _) = Actor::spawn_linked(None, UploaderActor, arguments, supervisor)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                self.uploader.set(actor.clone());
+                let actor = self.spawn(UploaderActor, arguments).await?;
+                self.services.uploader.set(actor.clone());
                 self.tell_all(|| DatabaseMsg::UploaderRestarted);
                 actor.get_id()
             }
             Child::Watcher => {
-                let (actor, _) = Actor::spawn_linked(None, WatcherActor, (), supervisor)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                self.watcher.set(actor.clone());
+                let actor = self.spawn(WatcherActor, ()).await?;
+                self.services.watcher.set(actor.clone());
                 for name in self.databases.keys() {
                     self.watch(name);
                 }
                 actor.get_id()
             }
+            Child::Snapshots => {
+                let at_once = self.settings.snapshots_at_once;
+                let arguments = SnapshotSchedulerArguments { at_once };
+                let actor = self.spawn(SnapshotSchedulerActor, arguments).await?;
+                self.services.snapshots.set(actor.clone());
+                actor.get_id()
+            }
+            Child::Retention => {
+                let arguments = RetentionArguments { store: Arc::clone(&self.store) };
+                let actor = self.spawn(RetentionActor, arguments).await?;
+                self.services.retention.set(actor.clone());
+                actor.get_id()
+            }
+            Child::Webhook => {
+                let arguments = WebhookArguments { webhooks: self.settings.webhooks.clone() };
+                let actor = self.spawn(WebhookActor, arguments).await?;
+                self.services.webhook.set(actor.clone());
+                actor.get_id()
+            }
             Child::Database(name) => {
                 let Some(arguments) = self.arguments_of(name) else { return Ok(()) };
-                let (actor, _) = Actor::spawn_linked(None, DatabaseActor, arguments, supervisor)
-                    .await
-                    .map_err(|error| error.to_string())?;
+                let actor = self.spawn(DatabaseActor, arguments).await?;
                 let id = actor.get_id();
                 if let Some(database) = self.databases.get_mut(name) {
                     database.actor = Some(actor);
@@ -274,6 +299,24 @@ impl RootState {
         Ok(())
     }
 
+    async fn spawn<A: Actor>(
+        &self,
+        actor: A,
+        arguments: A::Arguments,
+    ) -> Result<ActorRef<A::Msg>, String> {
+        let supervisor = self.myself.get_cell();
+        let spawned = Actor::spawn_linked(None, actor, arguments, supervisor).await;
+        spawned.map(|(actor, _)| actor).map_err(|error| error.to_string())
+    }
+
+    /// Tells the shared actors that a database is not replicated at the moment.
+    fn forget(&self, name: &str) {
+        let database = || name.to_owned();
+        self.services.uploader.cast(UploaderMsg::Forget { database: database() });
+        self.services.snapshots.cast(SnapshotSchedulerMsg::Forget { database: database() });
+        self.services.retention.cast(RetentionMsg::Forget { database: database() });
+    }
+
     fn arguments_of(&self, name: &str) -> Option<DatabaseArguments> {
         let database = self.databases.get(name)?;
         // What an earlier incarnation was told and did not take is lost with it.
@@ -281,7 +324,7 @@ impl RootState {
         Some(DatabaseArguments {
             settings: database.settings.clone(),
             store: Arc::clone(&self.store),
-            uploader: self.uploader.clone(),
+            services: self.services.clone(),
             root: self.myself.clone(),
             pool: self.pool.clone(),
             gate: database.gate.clone(),
@@ -298,13 +341,13 @@ impl RootState {
             actor: actor.clone(),
             notified: database.notified.clone(),
         };
-        self.watcher.cast(WatcherMsg::Watch { name: name.to_owned(), target });
+        self.services.watcher.cast(WatcherMsg::Watch { name: name.to_owned(), target });
     }
 
     fn child_died(&mut self, id: ActorId, reason: &str) {
         let Some(child) = self.alive.remove(&id) else { return };
         if let Child::Database(name) = &child {
-            self.uploader.cast(UploaderMsg::Forget { database: name.clone() });
+            self.forget(name);
             if let Some(database) = self.databases.get_mut(name) {
                 database.actor = None;
             }
@@ -368,7 +411,7 @@ impl RootState {
         let not_shipped = not_shipped.collect();
         self.shutdown = Some(Shutdown { waiting, not_shipped, reply: Some(reply) });
         for name in self.databases.keys() {
-            self.watcher.cast(WatcherMsg::Unwatch { name: name.clone() });
+            self.services.watcher.cast(WatcherMsg::Unwatch { name: name.clone() });
         }
         self.tell_all(|| DatabaseMsg::Drain);
         self.myself.send_after(timeout, || RootMsg::DeadlinePassed);

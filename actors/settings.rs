@@ -1,9 +1,12 @@
 //! What the tree is told to do: validated settings, no raw configuration.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use walrust_engine::{CheckpointSettings, RestartSettings, RetryPolicy};
+use walrust_engine::{
+    BreakerSettings, CheckpointSettings, EventKind, RestartSettings, RetryPolicy, SnapshotSettings,
+};
 use walrust_sqlite::WalPin;
 
 /// Settings of the whole tree.
@@ -13,12 +16,59 @@ pub struct Settings {
     pub databases: Vec<DatabaseSettings>,
     /// Pace of failed uploads.
     pub retry: RetryPolicy,
-    /// Uploads at once, over all databases.
-    pub upload_concurrency: usize,
+    /// When requests to a failing endpoint are held back.
+    pub breaker: BreakerSettings,
+    /// Bounds of the uploads.
+    pub limits: UploadLimits,
+    /// Snapshots at once, over all databases; at least one.
+    pub snapshots_at_once: usize,
+    /// Who is told about events.
+    pub webhooks: Vec<WebhookSettings>,
     /// When children that crash are started again.
     pub restart: RestartSettings,
     /// Name of this host, for `manifest.json`.
     pub host: String,
+}
+
+impl Settings {
+    /// Some databases, and defaults for everything else.
+    #[must_use]
+    pub fn new(databases: Vec<DatabaseSettings>, host: String) -> Self {
+        Self {
+            databases,
+            retry: RetryPolicy::default(),
+            breaker: BreakerSettings::default(),
+            limits: UploadLimits::default(),
+            snapshots_at_once: 2,
+            webhooks: Vec::new(),
+            restart: RestartSettings::default(),
+            host,
+        }
+    }
+}
+
+/// Bounds of the uploads of the whole process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadLimits {
+    /// Uploads at once.
+    pub concurrency: usize,
+    /// Bytes of the files that are being uploaded at once; a larger file goes alone.
+    pub bytes_in_flight: u64,
+    /// Requests a second; 0: no limit.
+    pub requests_per_second: u32,
+    /// Requests a second of one database; 0: no limit.
+    pub requests_per_second_per_database: u32,
+}
+
+impl Default for UploadLimits {
+    fn default() -> Self {
+        Self {
+            concurrency: 8,
+            bytes_in_flight: 64 * 1024 * 1024,
+            requests_per_second: 0,
+            requests_per_second_per_database: 0,
+        }
+    }
 }
 
 /// Settings of one database.
@@ -34,6 +84,73 @@ pub struct DatabaseSettings {
     pub wal_pin: WalPin,
     /// When its WAL is checkpointed.
     pub checkpoint: CheckpointSettings,
+    /// When a snapshot is due.
+    pub snapshot: SnapshotSettings,
+    /// When its history is compacted.
+    pub compaction: CompactionSettings,
     /// Where its local state lives; beside it by default.
     pub state_directory: Option<PathBuf>,
+}
+
+impl DatabaseSettings {
+    /// A database with defaults for everything but its name and path.
+    #[must_use]
+    pub fn new(name: String, path: PathBuf) -> Self {
+        Self {
+            name,
+            path,
+            sync_interval: Duration::from_secs(1),
+            wal_pin: WalPin::Auto,
+            checkpoint: CheckpointSettings::default(),
+            snapshot: SnapshotSettings::default(),
+            compaction: CompactionSettings::default(),
+            state_directory: None,
+        }
+    }
+}
+
+/// When the history of a database is compacted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompactionSettings {
+    /// After each snapshot.
+    pub after_snapshot: bool,
+    /// This often; zero: never for this reason.
+    pub interval: Duration,
+}
+
+/// One receiver of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookSettings {
+    /// Where events are posted.
+    pub url: String,
+    /// The events it gets; empty: all but [`EventKind::Heartbeat`].
+    pub events: Vec<EventKind>,
+    /// Signs the deliveries.
+    pub secret: Option<Secret>,
+    /// How often a heartbeat is sent to a receiver that wants them.
+    pub heartbeat_interval: Duration,
+}
+
+/// A text that no log and no error may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a text secret.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
 }

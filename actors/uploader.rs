@@ -27,12 +27,14 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
-use walrust_engine::{ErrorClass, RetryDecision, RetryPolicy, UploadQueue};
+use walrust_engine::{BreakerSettings, ErrorClass, RetryDecision, RetryPolicy, UploadQueue};
 use walrust_sqlite::StagedFile;
 use walrust_storage::{ObjectStore, StorageError};
 
 use crate::database::DatabaseMsg;
 use crate::manifest_update::{ManifestUpdate, Stored};
+use crate::services::Services;
+use crate::settings::UploadLimits;
 
 mod attempt;
 
@@ -89,8 +91,12 @@ pub(crate) struct UploaderArguments {
     pub(crate) store: Arc<dyn ObjectStore>,
     /// Pace of retries.
     pub(crate) retry: RetryPolicy,
-    /// Uploads at once.
-    pub(crate) concurrency: usize,
+    /// Bounds of what is under way.
+    pub(crate) limits: UploadLimits,
+    /// When requests are held back.
+    pub(crate) breaker: BreakerSettings,
+    /// For events.
+    pub(crate) services: Services,
 }
 
 /// See the module.
@@ -124,7 +130,7 @@ impl Actor for UploaderActor {
         Ok(UploaderState {
             store: arguments.store,
             retry: arguments.retry,
-            queue: UploadQueue::new(arguments.concurrency),
+            queue: UploadQueue::new(arguments.limits.concurrency),
             under_way: HashMap::new(),
             attempts: JoinSet::new(),
             timer: None,

@@ -51,7 +51,7 @@ impl DatabaseState {
             self.manifest = ManifestState::Clean;
         }
         let database = self.name().to_owned();
-        self.arguments.uploader.cast(UploaderMsg::Forget { database });
+        self.arguments.services.uploader.cast(UploaderMsg::Forget { database });
     }
 
     /// Storage has a file.
@@ -171,7 +171,7 @@ impl DatabaseState {
     fn offer(&mut self, upload: Upload) {
         let database = self.name().to_owned();
         let job = UploadJob { database, upload, reply: self.myself.clone() };
-        if !self.arguments.uploader.cast(UploaderMsg::Offer(job)) {
+        if !self.arguments.services.uploader.cast(UploaderMsg::Offer(job)) {
             // The root tells when there is one again.
             tracing::debug!(db = self.name(), "the uploader is away");
         }

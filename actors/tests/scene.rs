@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use walrust_actors::{
-    DatabasePhase, DatabaseSettings, DatabaseStatus, NotShipped, Replicator, Settings,
+    DatabasePhase, DatabaseSettings, DatabaseStatus, NotShipped, Replicator, Settings, UploadLimits,
 };
-use walrust_engine::{CheckpointSettings, RestartSettings, RestoreTarget, RetryPolicy, Tree};
+use walrust_engine::{CheckpointSettings, RestoreTarget, RetryPolicy, Tree};
 use walrust_ltx::Mode;
-use walrust_sqlite::{IntegrityCheck, Restore, WalPin};
+use walrust_sqlite::{IntegrityCheck, Restore};
 use walrust_storage::ObjectStore;
 use walrust_testkit::{TestDatabase, Workload, assert_same_database};
 
@@ -57,23 +57,18 @@ impl Scene {
 
     pub(crate) async fn start(&self) -> Replicator {
         let databases = self.databases.iter().map(|(name, database, _)| DatabaseSettings {
-            name: name.clone(),
-            path: database.path().to_owned(),
             sync_interval: self.sync_interval,
-            wal_pin: WalPin::Auto,
             checkpoint: self.checkpoint,
-            state_directory: None,
+            ..DatabaseSettings::new(name.clone(), database.path().to_owned())
         });
         let settings = Settings {
-            databases: databases.collect(),
             retry: RetryPolicy {
                 base_delay: Duration::from_millis(5),
                 max_delay: Duration::from_millis(50),
                 ..RetryPolicy::default()
             },
-            upload_concurrency: 4,
-            restart: RestartSettings::default(),
-            host: "test".to_owned(),
+            limits: UploadLimits { concurrency: 4, ..UploadLimits::default() },
+            ..Settings::new(databases.collect(), "test".to_owned())
         };
         let store: Arc<dyn ObjectStore> = self.store.clone();
         Replicator::start(settings, store).await.unwrap()

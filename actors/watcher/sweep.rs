@@ -26,7 +26,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long hints are left alone after one was taken. The kernel merges what a busy writer causes
 /// meanwhile, instead of waking this thread with each of its writes.
-const HINT_PAUSE: Duration = Duration::from_millis(10);
+const HINT_PAUSE: Duration = Duration::from_millis(25);
 
 /// A file changed so recently may change again without a new time stamp.
 const TIMESTAMP_GRAIN: Duration = Duration::from_secs(2);

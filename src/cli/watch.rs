@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use walrust_actors::{DatabaseSettings, NotShipped, Replicator, Settings};
-use walrust_engine::{CheckpointSettings, NameRequest, RestartSettings, RetryPolicy, assign_names};
+use walrust_actors::{DatabaseSettings, NotShipped, Replicator, Settings, UploadLimits};
+use walrust_engine::{CheckpointSettings, NameRequest, RetryPolicy, assign_names};
 use walrust_sqlite::{WalPin, check_database};
 
 use super::StorageArgs;
@@ -154,26 +154,25 @@ pub(super) fn settings(
     });
     let retry = RetryPolicy::default();
     Ok(Settings {
-        databases: databases.collect(),
         retry: RetryPolicy {
             max_retries: config.retry.max_retries.unwrap_or(retry.max_retries),
             base_delay: config.retry.base_delay_ms.map_or(retry.base_delay, Duration::from_millis),
             max_delay: config.retry.max_delay_ms.map_or(retry.max_delay, Duration::from_millis),
         },
-        upload_concurrency: config
-            .limits
-            .upload_concurrency
-            .unwrap_or(SyncDefaults::UPLOAD_CONCURRENCY),
-        restart: RestartSettings::default(),
-        host: host_name(),
+        limits: UploadLimits {
+            concurrency: config
+                .limits
+                .upload_concurrency
+                .unwrap_or(SyncDefaults::UPLOAD_CONCURRENCY),
+            ..UploadLimits::default()
+        },
+        ..Settings::new(databases.collect(), host_name())
     })
 }
 
 fn database_settings(name: String, path: PathBuf, sync: &SyncSection) -> DatabaseSettings {
     let interval = |interval: Option<Interval>, default| interval.map_or(default, |set| set.0);
     DatabaseSettings {
-        name,
-        path,
         sync_interval: interval(sync.wal_sync_interval, SyncDefaults::WAL_SYNC_INTERVAL),
         checkpoint: CheckpointSettings {
             min_pages: sync.min_checkpoint_page_count.unwrap_or(SyncDefaults::MIN_CHECKPOINT_PAGES),
@@ -189,7 +188,7 @@ fn database_settings(name: String, path: PathBuf, sync: &SyncSection) -> Databas
             Some(WalPinKind::Connection) => WalPin::Connection,
             Some(WalPinKind::None) => WalPin::None,
         },
-        state_directory: None,
+        ..DatabaseSettings::new(name, path)
     }
 }
 

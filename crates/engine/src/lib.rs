@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod checkpoint_policy;
+mod circuit_breaker;
 mod error_class;
+mod event_kind;
 pub mod manifest;
 mod names;
 mod pacing;
@@ -15,12 +17,15 @@ mod position;
 mod restart_policy;
 mod restore_planner;
 mod retry_policy;
+mod snapshot_schedule;
 mod sync_planner;
 mod tree;
 mod upload_queue;
 
 pub use checkpoint_policy::{CheckpointKind, CheckpointPolicy, CheckpointSettings, WalFill};
+pub use circuit_breaker::BreakerSettings;
 pub use error_class::ErrorClass;
+pub use event_kind::{EventKind, UnknownEvent};
 pub use names::{NameError, NameRequest, assign_names};
 pub use pacing::Pacing;
 pub use position::{Position, WalPosition};
@@ -29,6 +34,7 @@ pub use restore_planner::{
     FileRole, RestorePlan, RestorePlanError, RestoreTarget, plan_restore, restorable_txids,
 };
 pub use retry_policy::{RetryDecision, RetryPolicy};
+pub use snapshot_schedule::SnapshotSettings;
 pub use sync_planner::{HealReason, PinRecord, SyncPlan, WalView, plan_sync};
 pub use tree::{Layout, MANIFEST, StoredFile, Tree, database_names, manifest_key, object_key};
 pub use upload_queue::UploadQueue;

@@ -1,7 +1,7 @@
 //! Checkpoints that walrust runs.
 //!
-//! Invariant: the WAL can restart only when every committed frame is confirmed by storage, or staged
-//! and synced. A quiet checkpoint copies what the pin's mark allows and moves the pin to read lock 0
+//! Invariant: the WAL can restart only when every committed frame is confirmed by storage or staged;
+//! a loss of power before the last staged file is synced is healed from the database file, which is. A quiet checkpoint copies what the pin's mark allows and moves the pin to read lock 0
 //! only if nothing was written meanwhile. Under the barrier nobody writes: the rest is staged and
 //! synced, the pin is given back, all frames are copied, and the pin is taken again, before the
 //! writers go on. In a crash in between, the staged files lead to the state that was copied.
@@ -16,8 +16,13 @@ use walrust_engine::CheckpointKind;
 use super::{Capture, History};
 use crate::{DatabaseError, WalPin, connection};
 
-/// How long the barrier waits for a writer to end its transaction.
-const BARRIER_PATIENCE: Duration = Duration::from_millis(250);
+/// How often the barrier looks whether the writer has ended its transaction, and how many times:
+/// for a quarter of a second. SQLite's own pauses grow, and writers that do not pause would always
+/// be there again.
+const WRITER_PAUSE: Duration = Duration::from_micros(100);
+const WRITER_LOOKS: i32 = 2_500;
+/// Rounds of copying beside the writers before they are stopped.
+const ROUNDS: u32 = 6;
 /// How long the barrier waits for a checkpoint of the application to end, and how often it looks.
 const CHECKPOINTER_PATIENCE: Duration = Duration::from_millis(50);
 const CHECKPOINTER_PAUSE: Duration = Duration::from_millis(1);
@@ -43,7 +48,7 @@ impl Capture {
                 self.quiet_checkpoint(&worker)? && self.truncate(&worker)?
             }
             CheckpointKind::Barrier { truncate } => {
-                let complete = self.checkpoint_under_barrier(&worker, now_ms)?;
+                let complete = self.checkpoint_all(&worker, now_ms)?;
                 if complete && truncate {
                     self.truncate(&worker)?;
                 }
@@ -76,30 +81,67 @@ impl Capture {
         self.reader.files.is_settled_at(&captured)
     }
 
-    fn checkpoint_under_barrier(
+    /// Copies everything, beside the writers if they pause for long enough, else under the barrier.
+    ///
+    /// Only the bulk is synced before it is copied. If power is lost before the rest is, what was
+    /// written is in the database file, and the pages are compared at the next start; so the writers
+    /// need not wait for it.
+    fn checkpoint_all(&mut self, worker: &Connection, now_ms: i64) -> Result<bool, DatabaseError> {
+        self.stage_new(now_ms)?;
+        self.queue.make_durable(&self.state.staging())?;
+        let complete =
+            self.copy_beside_writers(worker, now_ms)? || self.copy_under_barrier(worker, now_ms)?;
+        self.queue.make_durable(&self.state.staging())?;
+        Ok(complete)
+    }
+
+    fn copy_under_barrier(
         &mut self,
         worker: &Connection,
         now_ms: i64,
     ) -> Result<bool, DatabaseError> {
-        // The bulk first, while the writers go on: all before a mark that is staged after it was set.
-        self.reader.pin.mark(&self.reader.files, 1)?;
-        self.stage_durably(now_ms)?;
-        let Some(captured) = self.captured_wal() else { return Ok(false) };
-        self.reader.pin.advance(&self.reader.files, &captured)?;
-        passive(worker).map_err(self.checkpoint_error())?;
-
-        let barrier = connection::open(self.reader.files.path())?;
+        let mut barrier = connection::open(self.reader.files.path())?;
         let begun = barrier
-            .busy_timeout(BARRIER_PATIENCE)
+            .busy_handler(Some(wait_for_writer))
             .and_then(|()| barrier.execute_batch("BEGIN IMMEDIATE"));
         match begun {
             Ok(()) => {}
             Err(error) if is_busy(&error) => return Ok(false),
             Err(error) => return Err(self.barrier_error()(error)),
         }
+        let stopped = Instant::now();
         let result = self.checkpoint_stopped_writers(worker, now_ms);
         connection::end_read(&barrier);
+        tracing::debug!(
+            path = %self.reader.files.path().display(),
+            elapsed_us = stopped.elapsed().as_micros(),
+            "writers were stopped for a checkpoint"
+        );
         result
+    }
+
+    /// Stages and copies what there is while the writers go on, so that little is left for the
+    /// barrier: each round has what was written during the one before. If nothing was, which happens
+    /// between two commits of a writer that is not very busy, no barrier is needed: returns `true`.
+    fn copy_beside_writers(
+        &mut self,
+        worker: &Connection,
+        now_ms: i64,
+    ) -> Result<bool, DatabaseError> {
+        for _ in 0..ROUNDS {
+            // What is staged after the mark was set reaches at least as far as the mark.
+            self.reader.pin.mark(&self.reader.files, 1)?;
+            self.stage_new(now_ms)?;
+            let Some(captured) = self.captured_wal() else { return Ok(false) };
+            self.reader.pin.advance(&self.reader.files, &captured)?;
+            // One that the application runs meanwhile would go on under the barrier.
+            passive_after_others(worker).map_err(self.checkpoint_error())?;
+            self.reader.pin.settle(&self.reader.files, &captured)?;
+            if self.reader.files.is_settled_at(&captured)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The part for which the writers wait.
@@ -108,7 +150,7 @@ impl Capture {
         worker: &Connection,
         now_ms: i64,
     ) -> Result<bool, DatabaseError> {
-        self.stage_durably(now_ms)?;
+        self.stage_new(now_ms)?;
         let index = self.reader.files.wal_index()?;
         let captured = match self.captured_wal() {
             Some(wal) if (wal.salts, wal.frames) == (index.header.salts, index.header.mx_frame) => {
@@ -123,13 +165,6 @@ impl Capture {
         self.reader.pin.hold(&self.reader.files, Some(&captured))?;
         copied.map_err(self.checkpoint_error())?;
         self.reader.files.is_settled_at(&captured)
-    }
-
-    /// Stages everything that was committed when this began, and makes it survive a loss of power.
-    /// Once: writers that do not pause would always have something more.
-    fn stage_durably(&mut self, now_ms: i64) -> Result<(), DatabaseError> {
-        self.stage_new(now_ms)?;
-        self.queue.make_durable(&self.state.staging())
     }
 
     /// Shortens the WAL file, which nobody needs any more, under read lock 0.
@@ -151,6 +186,12 @@ impl Capture {
         let path = self.reader.files.path().to_owned();
         move |error| DatabaseError::sqlite("stop the writers for a checkpoint", &path)(error)
     }
+}
+
+/// Called with the number of looks before.
+fn wait_for_writer(looks: i32) -> bool {
+    std::thread::sleep(WRITER_PAUSE);
+    looks < WRITER_LOOKS
 }
 
 /// What a checkpoint came to.

@@ -1,0 +1,38 @@
+//! The shared actors, as the rest of the tree reaches them.
+
+use crate::event::Event;
+use crate::retention::RetentionMsg;
+use crate::service::Service;
+use crate::snapshot_scheduler::SnapshotSchedulerMsg;
+use crate::uploader::UploaderMsg;
+use crate::watcher::WatcherMsg;
+use crate::webhook::WebhookMsg;
+
+/// A handle to each shared actor; clones are the same handles.
+#[derive(Clone, Debug)]
+pub(crate) struct Services {
+    pub(crate) uploader: Service<UploaderMsg>,
+    pub(crate) watcher: Service<WatcherMsg>,
+    pub(crate) snapshots: Service<SnapshotSchedulerMsg>,
+    pub(crate) retention: Service<RetentionMsg>,
+    pub(crate) webhook: Service<WebhookMsg>,
+}
+
+impl Services {
+    /// Handles to actors that are not running yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            uploader: Service::new(),
+            watcher: Service::new(),
+            snapshots: Service::new(),
+            retention: Service::new(),
+            webhook: Service::new(),
+        }
+    }
+
+    /// Tells receivers outside the process about an event. An event raised while the webhook actor
+    /// is being restarted is lost; it was logged.
+    pub(crate) fn raise(&self, event: Event) {
+        self.webhook.cast(WebhookMsg::Raise(event));
+    }
+}
