@@ -1,10 +1,13 @@
 //! Checkpoints that walrust runs.
 //!
-//! Invariant: the WAL can restart only when every committed frame is confirmed by storage or staged;
-//! a loss of power before the last staged file is synced is healed from the database file, which is. A quiet checkpoint copies what the pin's mark allows and moves the pin to read lock 0
-//! only if nothing was written meanwhile. Under the barrier nobody writes: the rest is staged and
-//! synced, the pin is given back, all frames are copied, and the pin is taken again, before the
-//! writers go on. In a crash in between, the staged files lead to the state that was copied.
+//! Invariant: the WAL can restart only when every committed frame is confirmed by storage or staged.
+//! A quiet checkpoint copies what the pin's mark allows and moves the pin to read lock 0 only if
+//! nothing was written meanwhile. Under the barrier nobody writes: the rest is staged, the pin is
+//! given back, all frames are copied, and the pin is taken again, before the writers go on.
+//!
+//! In a crash in between, the staged files lead to the state that was copied. The last of them is
+//! synced after the writers go on; if power is lost before, the database file has what it says, and
+//! the next start compares the pages.
 //!
 //! The result row of each checkpoint is checked, and then the wal-index: what it says counts.
 
