@@ -6,6 +6,7 @@ under_both_pins!(
     truncating_an_empty_wal_again_and_again_loses_nothing,
     under_the_barrier_the_wal_restarts_although_nothing_is_uploaded,
     what_a_barrier_staged_survives_the_loss_of_the_wal,
+    a_staged_tail_that_was_lost_with_the_power_is_healed,
     a_large_wal_file_is_shortened,
     a_wal_that_nobody_uses_any_more_goes_when_the_capture_leaves,
     the_first_frames_of_an_empty_wal_are_checkpointed_although_nobody_reads_them,
@@ -94,6 +95,28 @@ fn what_a_barrier_staged_survives_the_loss_of_the_wal(pin: WalPin) {
     scene.assert_restorable();
 }
 
+fn a_staged_tail_that_was_lost_with_the_power_is_healed(pin: WalPin) {
+    let mut scene = Scene::new(pin, 4096);
+    let mut capture = scene.reconciled();
+    scene.ship(&mut capture);
+    scene.insert(100);
+    assert!(capture.checkpoint(BARRIER, 5_000).unwrap());
+    scene.insert(100);
+    assert!(capture.checkpoint(BARRIER, 6_000).unwrap());
+    let tail = capture.staged().pop().unwrap();
+    drop(capture);
+    std::fs::write(&tail.path, b"").unwrap();
+    // The WAL that had the frames of the tail begins anew.
+    scene.insert(1);
+    let mut capture = scene.reconciled();
+    assert_eq!(capture.staged().len(), 1, "the file before it is whole");
+    scene.ship_staged(&mut capture);
+    let outcome = capture.sync(9_000).unwrap();
+    assert!(healed(&outcome).is_some(), "{outcome:?}");
+    scene.ship_staged(&mut capture);
+    scene.assert_restorable();
+}
+
 fn a_large_wal_file_is_shortened(pin: WalPin) {
     let mut scene = Scene::new(pin, 4096);
     let mut capture = scene.reconciled();
@@ -119,6 +142,9 @@ fn a_busy_writer_makes_the_barrier_step_back(pin: WalPin) {
     let mut scene = Scene::new(pin, 4096);
     let mut capture = scene.reconciled();
     scene.ship(&mut capture);
+    // Keeps everything from being copied beside the writer.
+    let reader = Connection::open(scene.database()).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM a").unwrap();
     scene.insert(10);
     scene.write("BEGIN IMMEDIATE; UPDATE a SET text = 'later' WHERE id = 1");
     assert!(!capture.checkpoint(BARRIER, 5_000).unwrap());
