@@ -29,7 +29,7 @@ pub use event_kind::{EventKind, UnknownEvent};
 pub use names::{NameError, NameRequest, assign_names};
 pub use pacing::Pacing;
 pub use position::{Position, WalPosition};
-pub use restart_policy::{RestartDecision, RestartPolicy, RestartSettings};
+pub use restart_policy::{RestartDecision, RestartPolicy, RestartRate, RestartSettings};
 pub use restore_planner::{
     FileRole, RestorePlan, RestorePlanError, RestoreTarget, plan_restore, restorable_txids,
 };

@@ -74,9 +74,51 @@ impl RestartPolicy {
     }
 }
 
+/// Spaces the restarts of a whole tree, so that a fault which many children share does not become
+/// a storm of openings and requests. It delays; it gives nothing up.
+#[derive(Clone, Debug)]
+pub struct RestartRate {
+    /// Time from one restart to the next once the burst is used up.
+    spacing: Duration,
+    /// Restarts that may follow each other at once.
+    burst: u32,
+    /// When the next restart would be due if none had been admitted early.
+    next: Option<Instant>,
+}
+
+impl RestartRate {
+    /// Allows `per_second` restarts a second, and as many at once after a quiet spell.
+    #[must_use]
+    pub fn new(per_second: u32) -> Self {
+        let burst = per_second.max(1);
+        Self { spacing: Duration::from_secs(1) / burst, burst, next: None }
+    }
+
+    /// Admits a restart that is due at `now`; returns how long it has to wait for its turn.
+    pub fn admit(&mut self, now: Instant) -> Duration {
+        // The virtual schedule of a leaky bucket (generic cell rate algorithm).
+        let slot = self.next.map_or(now, |next| next.max(now));
+        self.next = Some(slot + self.spacing);
+        let early = self.spacing * (self.burst - 1);
+        slot.saturating_duration_since(now).saturating_sub(early)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_burst_of_restarts_passes_and_the_rest_is_spread() {
+        let now = instant();
+        let mut rate = RestartRate::new(10);
+        let delays: Vec<_> = (0..30).map(|_| rate.admit(now)).collect();
+        assert!(delays[..10].iter().all(Duration::is_zero), "{delays:?}");
+        assert_eq!(delays[10], Duration::from_millis(100));
+        assert_eq!(delays[29], Duration::from_millis(2000));
+        // After a quiet spell a burst passes again.
+        assert_eq!(rate.admit(now + Duration::from_secs(10)), Duration::ZERO);
+    }
 
     #[allow(clippy::disallowed_methods, reason = "an Instant cannot be made in another way")]
     fn instant() -> Instant {
