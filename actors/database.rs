@@ -25,10 +25,12 @@
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::Semaphore;
 use walrust_ltx::{FileName, Txid};
 use walrust_storage::ObjectStore;
 
 use crate::blocking::{BlockingPool, Gate};
+use crate::crash_point::crash_point;
 use crate::manifest_update::Stored;
 use crate::root::RootMsg;
 use crate::services::Services;
@@ -41,6 +43,7 @@ mod job;
 mod open;
 mod shipping;
 mod state;
+mod sync_requests;
 
 pub(crate) use job::JobEnded;
 pub(crate) use open::OpenOutcome;
@@ -85,13 +88,43 @@ pub(crate) enum DatabaseMsg {
     UploaderRestarted,
     /// Take a snapshot of the newest state.
     Snapshot(RpcReplyPort<Result<Txid, Refusal>>),
+    /// Ship everything that was committed until now, and answer when storage has it.
+    Sync(RpcReplyPort<Result<Option<Txid>, Refusal>>),
+    /// Follow other settings; the path, the pin and the place of the local state are the same.
+    Reconfigured { settings: Box<DatabaseSettings>, revision: u64 },
     /// Ship everything, let go of the database, and report to the root.
     Drain,
     /// How are you?
     Status(RpcReplyPort<DatabaseStatus>),
 }
 
-/// Why a snapshot was not taken.
+impl DatabaseMsg {
+    /// Its name, for crash points.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Opened(_) => "opened",
+            Self::WalChanged => "wal_changed",
+            Self::Due { .. } => "due",
+            Self::JobEnded(_) => "job_ended",
+            Self::JobLost => "job_lost",
+            Self::Uploaded(_) => "uploaded",
+            Self::UploadFailed { .. } => "upload_failed",
+            Self::UploadConflict(_) => "upload_conflict",
+            Self::ManifestDue => "manifest_due",
+            Self::ManifestWritten(_) => "manifest_written",
+            Self::Overtaken(_) => "overtaken",
+            Self::UploaderRestarted => "uploader_restarted",
+            Self::Snapshot(_) => "snapshot",
+            Self::Sync(_) => "sync",
+            Self::Reconfigured { .. } => "reconfigured",
+            Self::Drain => "drain",
+            Self::Status(_) => "status",
+        }
+    }
+}
+
+/// Why a request was not carried out.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
     pub(crate) reason: String,
@@ -103,10 +136,16 @@ pub(crate) struct Refusal {
 #[derive(Clone, Debug)]
 pub(crate) struct DatabaseArguments {
     pub(crate) settings: DatabaseSettings,
+    /// Number of this incarnation.
+    pub(crate) incarnation: u64,
+    /// How often the database was started or given other settings.
+    pub(crate) revision: u64,
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) services: Services,
     pub(crate) root: ActorRef<RootMsg>,
     pub(crate) pool: BlockingPool,
+    /// Bounds how many databases ask the store for their position at once.
+    pub(crate) openings: Arc<Semaphore>,
     /// Shared by all incarnations: one of them works at a time.
     pub(crate) gate: Gate,
     pub(crate) notified: Notified,
@@ -139,6 +178,7 @@ impl Actor for DatabaseActor {
         message: DatabaseMsg,
         state: &mut DatabaseState,
     ) -> Result<(), ActorProcessingErr> {
+        crash_point("database", message.name())?;
         match message {
             DatabaseMsg::Open => state.open(),
             DatabaseMsg::Opened(outcome) => state.opened(outcome),
@@ -154,6 +194,10 @@ impl Actor for DatabaseActor {
             DatabaseMsg::Overtaken(object) => state.overtaken(&object),
             DatabaseMsg::UploaderRestarted => state.offer_again(),
             DatabaseMsg::Snapshot(reply) => state.snapshot_requested(reply),
+            DatabaseMsg::Sync(reply) => state.sync_requested(reply),
+            DatabaseMsg::Reconfigured { settings, revision } => {
+                state.reconfigured(*settings, revision);
+            }
             DatabaseMsg::Drain => state.drain(),
             DatabaseMsg::Status(reply) => state.report_status(reply),
         }

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod blocking;
+mod crash_point;
 mod database;
 mod event;
 mod manifest_update;
@@ -35,8 +36,8 @@ mod webhook;
 pub use blocking::BLOCKING_JOBS;
 pub use remote::{Remote, RemoteError, SHA256, look_up};
 pub use replicator::{Replicator, ReplicatorError};
-pub use root::NotShipped;
+pub use root::{Applied, NotShipped};
 pub use settings::{
     CompactionSettings, DatabaseSettings, Secret, Settings, UploadLimits, WebhookSettings,
 };
-pub use status::{DatabasePhase, DatabaseStatus};
+pub use status::{DatabasePhase, DatabaseStatus, Status};

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorRef, MessagingErr, RpcReplyPort};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use walrust_ltx::Txid;
 use walrust_storage::ObjectStore;
 
-use crate::database::Refusal;
-use crate::root::{NotShipped, RootArguments, RootMsg, RootSupervisor};
+use crate::database::{DatabaseMsg, Refusal};
+use crate::root::{Applied, NotShipped, RootArguments, RootMsg, RootSupervisor};
 use crate::settings::Settings;
-use crate::status::DatabaseStatus;
+use crate::status::{DatabaseStatus, Status};
 
 /// How long a question about one database may take; actors never block, so an answer that takes
 /// longer means that its actor is being restarted.
@@ -78,16 +79,91 @@ impl Replicator {
         self.ask(name, message, Some(ANSWER_TIMEOUT)).await
     }
 
+    /// The status of the tree.
+    ///
+    /// # Errors
+    /// If the tree has ended.
+    pub async fn overview(&self) -> Result<Status, ReplicatorError> {
+        let roster = self.call(RootMsg::Roster, Some(ANSWER_TIMEOUT)).await?;
+        let mut databases = roster.stopped;
+        // All are asked before any answer is waited for.
+        let answers: Vec<_> = roster.running.iter().map(ask_for_status).collect();
+        let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
+        for answer in answers {
+            // One whose actor dies at this moment is missing once.
+            if let Ok(Ok(status)) = tokio::time::timeout_at(deadline, answer).await {
+                databases.push(status);
+            }
+        }
+        databases.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Status { databases, config_error: roster.config_error })
+    }
+
     /// Takes a snapshot of the newest state of a database and waits until storage has it.
     ///
     /// # Errors
     /// If the database cannot be replicated, or there is no such database.
     pub async fn snapshot(&self, name: &str) -> Result<Txid, ReplicatorError> {
         let message = |reply| RootMsg::Snapshot { name: name.to_owned(), reply };
-        self.ask(name, message, None).await?.map_err(|Refusal { reason, storage }| {
-            let name = name.to_owned();
-            ReplicatorError::Refused { name, reason, storage }
-        })
+        self.ask(name, message, None).await?.map_err(|refusal| refused(name, refusal))
+    }
+
+    /// Ships everything that a database has committed, and waits until storage has it. Returns the
+    /// TXID that storage has then.
+    ///
+    /// # Errors
+    /// If the database cannot be replicated, or there is no such database.
+    pub async fn sync(&self, name: &str) -> Result<Option<Txid>, ReplicatorError> {
+        let message = |reply| RootMsg::Sync { name: name.to_owned(), reply };
+        self.ask(name, message, None).await?.map_err(|refusal| refused(name, refusal))
+    }
+
+    /// Ships what a database has committed and lets go of it, until [`resume`](Self::resume). Returns
+    /// why not everything is in storage, if so; it is paused all the same.
+    ///
+    /// # Errors
+    /// If there is no such database.
+    pub async fn pause(&self, name: &str) -> Result<Option<String>, ReplicatorError> {
+        self.ask(name, |reply| RootMsg::Pause { name: name.to_owned(), reply }, None).await
+    }
+
+    /// Replicates a database again that was paused.
+    ///
+    /// # Errors
+    /// If there is no such database.
+    pub async fn resume(&self, name: &str) -> Result<(), ReplicatorError> {
+        let message = |reply| RootMsg::Resume { name: name.to_owned(), reply };
+        self.ask(name, message, Some(ANSWER_TIMEOUT)).await
+    }
+
+    /// Follows other settings, and another store if one is given. Databases that the change does not
+    /// concern keep their actor and their pin. Returns as soon as every database concerned was told.
+    ///
+    /// # Errors
+    /// If the tree has ended.
+    pub async fn reconfigure(
+        &self,
+        settings: Settings,
+        store: Option<Arc<dyn ObjectStore>>,
+    ) -> Result<Applied, ReplicatorError> {
+        let settings = Box::new(settings);
+        self.call(|reply| RootMsg::Reconfigure { settings, store, reply }, None).await
+    }
+
+    /// A changed configuration is not valid: nothing changes, receivers of events are told, and the
+    /// status says why until a valid one comes.
+    ///
+    /// # Errors
+    /// If the tree has ended.
+    pub fn config_rejected(&self, error: String) -> Result<(), ReplicatorError> {
+        self.root.cast(RootMsg::ConfigRejected(error)).map_err(|_| ReplicatorError::Ended)
+    }
+
+    /// Waits until the tree has ended, which it does only when its root fails.
+    pub async fn ended(&mut self) {
+        if let Err(error) = (&mut self.task).await {
+            tracing::error!(%error, "the root failed");
+        }
     }
 
     /// Ships everything and ends the tree, within `timeout`.
@@ -120,4 +196,28 @@ impl Replicator {
             Err(MessagingErr::SendErr(_) | _) => Err(ReplicatorError::Ended),
         }
     }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        message: impl FnOnce(RpcReplyPort<T>) -> RootMsg,
+        timeout: Option<Duration>,
+    ) -> Result<T, ReplicatorError> {
+        match self.root.call(message, timeout).await {
+            Ok(CallResult::Success(answer)) => Ok(answer),
+            _ => Err(ReplicatorError::Ended),
+        }
+    }
+}
+
+fn refused(name: &str, refusal: Refusal) -> ReplicatorError {
+    let Refusal { reason, storage } = refusal;
+    ReplicatorError::Refused { name: name.to_owned(), reason, storage }
+}
+
+/// Asks a database for its status; the receiver fails if its actor is gone.
+fn ask_for_status(actor: &ActorRef<DatabaseMsg>) -> oneshot::Receiver<DatabaseStatus> {
+    let (sender, receiver) = oneshot::channel();
+    // A dead actor drops the sender, which the receiver notices.
+    let _ = actor.cast(DatabaseMsg::Status(sender.into()));
+    receiver
 }

@@ -1,22 +1,69 @@
-//! What can be seen of a database from outside the tree.
+//! What can be seen of the tree from outside.
 
 use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use walrust_ltx::Txid;
+
+use crate::settings::DatabaseSettings;
+
+/// The tree at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The databases, by name.
+    pub databases: Vec<DatabaseStatus>,
+    /// Why the newest configuration was not applied, if it was not.
+    pub config_error: Option<String>,
+}
 
 /// One database at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseStatus {
     /// Its name in the bucket.
     pub name: String,
+    /// Path of the database file.
+    pub path: PathBuf,
     /// What it is doing.
     pub phase: DatabasePhase,
     /// TXID of the last state that storage has confirmed.
     pub txid: Option<Txid>,
     /// Whether everything that was committed, as far as is known, is in storage.
     pub up_to_date: bool,
+    /// For how long something has been waiting to be in storage; zero if nothing is.
+    pub lag: Duration,
+    /// Committed frames in the WAL.
+    pub wal_pages: u32,
+    /// Files that are staged and not confirmed by storage.
+    pub staged_files: usize,
+    /// Bytes of those files.
+    pub staged_bytes: u64,
     /// The last failure, until something succeeds again.
     pub last_error: Option<String>,
+    /// How often its actor was started.
+    pub incarnation: u64,
+    /// How often it was started or given other settings.
+    pub revision: u64,
+}
+
+impl DatabaseStatus {
+    /// A database of which nothing is known but its settings.
+    pub(crate) fn new(settings: &DatabaseSettings, phase: DatabasePhase) -> Self {
+        Self {
+            name: settings.name.clone(),
+            path: settings.path.clone(),
+            phase,
+            txid: None,
+            up_to_date: false,
+            lag: Duration::ZERO,
+            wal_pages: 0,
+            staged_files: 0,
+            staged_bytes: 0,
+            last_error: None,
+            incarnation: 0,
+            revision: 0,
+        }
+    }
 }
 
 /// What a database is doing.
@@ -30,6 +77,25 @@ pub enum DatabasePhase {
     Degraded,
     /// Another writer owns its name; it stays stopped until the daemon is started anew.
     WriterConflict,
+    /// Somebody has paused it; nothing of it is open.
+    Paused,
+    /// Its actor died and will be started again.
+    Restarting,
+    /// Its actor died too often and is left alone for a while.
+    Quarantined,
+}
+
+impl DatabasePhase {
+    /// Every phase.
+    pub const ALL: [Self; 7] = [
+        Self::Opening,
+        Self::Replicating,
+        Self::Degraded,
+        Self::WriterConflict,
+        Self::Paused,
+        Self::Restarting,
+        Self::Quarantined,
+    ];
 }
 
 impl fmt::Display for DatabasePhase {
@@ -39,6 +105,9 @@ impl fmt::Display for DatabasePhase {
             Self::Replicating => "replicating",
             Self::Degraded => "degraded",
             Self::WriterConflict => "writer conflict",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Quarantined => "quarantined",
         })
     }
 }

@@ -69,6 +69,7 @@ async fn try_open(arguments: DatabaseArguments) -> Result<Opened, OpenError> {
     let settings = arguments.settings.clone();
     // The pin comes first, so that nothing vanishes while the bucket is asked.
     let held = arguments.pool.run(move || open_capture(&settings, pass)).await??;
+    let _turn = arguments.openings.acquire().await;
     let (store, name) = (arguments.store.as_ref(), &arguments.settings.name);
     let remote = look_up(store, name).await?;
     let writer = claim(store, name, held.capture.writer_id(), &arguments.host).await?;

@@ -116,7 +116,7 @@ impl DatabaseState {
         }
         if !retryable {
             // Who waits for a snapshot is told; the upload is tried again all the same.
-            self.refuse_snapshots(&error, true);
+            self.refuse_requests(&error, true);
         }
         self.last_error = Some(error);
     }

@@ -12,9 +12,11 @@ use walrust_sqlite::{StagedFile, StagedSnapshot, SyncOutcome};
 use super::job::{CaptureState, Held, Job, JobEnded, JobReport};
 use super::open::{OpenOutcome, Opened, open};
 use super::shipping::ManifestState;
+use super::sync_requests::SyncRequests;
 use super::{DatabaseArguments, DatabaseMsg, Refusal};
 use crate::manifest_update::Writer;
 use crate::root::RootMsg;
+use crate::settings::DatabaseSettings;
 use crate::status::{DatabasePhase, DatabaseStatus};
 use crate::uploader::Conflict;
 
@@ -50,6 +52,7 @@ pub(crate) struct DatabaseState {
     snapshot_requests: Vec<RpcReplyPort<Result<Txid, Refusal>>>,
     /// Who waits for the snapshot that was begun.
     pub(super) snapshot_waiters: Vec<RpcReplyPort<Result<Txid, Refusal>>>,
+    sync_requests: SyncRequests,
     pub(super) last_snapshot: Option<Txid>,
     pub(super) txid: Option<Txid>,
     wal: WalFill,
@@ -57,6 +60,8 @@ pub(crate) struct DatabaseState {
     looked: Instant,
     /// Something may be there to ship.
     wanted: bool,
+    /// Since when something may be there that storage does not have.
+    behind_since: Option<Instant>,
     /// Second looks that the last hint has had.
     looks_done: usize,
     /// When the next second look is due.
@@ -91,11 +96,13 @@ impl DatabaseState {
             staged_snapshot: None,
             snapshot_requests: Vec::new(),
             snapshot_waiters: Vec::new(),
+            sync_requests: SyncRequests::default(),
             last_snapshot: None,
             txid: None,
             wal: WalFill::default(),
             looked: Instant::now(),
             wanted: true,
+            behind_since: Some(Instant::now()),
             looks_done: 0,
             not_before: None,
             epoch: 0,
@@ -148,6 +155,7 @@ impl DatabaseState {
 
     pub(super) fn wal_changed(&mut self) {
         self.wanted = true;
+        self.behind_since.get_or_insert_with(Instant::now);
         self.looks_done = 0;
         self.not_before = None;
         self.proceed();
@@ -181,11 +189,12 @@ impl DatabaseState {
             self.wanted = false;
             return self.start(Job::Snapshot);
         }
-        if self.wanted {
+        if self.wanted || self.sync_requests.any_asked() {
             let pause = self.not_before.map(|at| at.saturating_duration_since(now));
             let wait = self.pacing.wait(now).max(pause.unwrap_or_default());
-            if wait.is_zero() || self.draining {
+            if wait.is_zero() || self.draining || self.sync_requests.any_asked() {
                 self.wanted = false;
+                self.sync_requests.begin();
                 self.not_before = None;
                 return self.start(Job::Sync);
             }
@@ -258,6 +267,7 @@ impl DatabaseState {
                 self.confirmed();
                 // What was committed during the upload is the next thing to ship.
                 self.wanted |= self.staged.is_empty() && self.wal.frames != self.wal.shipped;
+                self.caught_up();
             }
             JobReport::Checkpointed { kind, complete } => {
                 let frames = wal.frames;
@@ -274,6 +284,7 @@ impl DatabaseState {
         match outcome {
             SyncOutcome::UpToDate => {
                 self.last_error = None;
+                self.caught_up();
                 if let Some(pause) = SECOND_LOOKS.get(self.looks_done) {
                     self.looks_done += 1;
                     self.wanted = true;
@@ -312,11 +323,43 @@ impl DatabaseState {
                 self.snapshot_requests.push(reply);
                 self.proceed();
             }
-            DatabasePhase::Degraded | DatabasePhase::WriterConflict => {
-                let error = self.last_error.clone().unwrap_or_else(|| self.phase.to_string());
-                answer(reply, Err(Refusal { reason: error, storage: false }));
-            }
+            _ => answer(reply, Err(self.refusal())),
         }
+    }
+
+    /// If everything that the last sync found is in storage: tells who waits for it.
+    fn caught_up(&mut self) {
+        if !self.staged.is_empty() || self.outstanding.is_some() {
+            return;
+        }
+        self.sync_requests.stored(self.txid);
+        // Something that came meanwhile has waited since the look that will not find it.
+        self.behind_since = self.wanted.then_some(self.looked);
+    }
+
+    pub(super) fn sync_requested(&mut self, reply: RpcReplyPort<Result<Option<Txid>, Refusal>>) {
+        match self.phase {
+            DatabasePhase::Opening | DatabasePhase::Replicating => {
+                self.sync_requests.ask(reply);
+                self.wanted = true;
+                self.proceed();
+            }
+            _ => answer(reply, Err(self.refusal())),
+        }
+    }
+
+    fn refusal(&self) -> Refusal {
+        let reason = self.last_error.clone().unwrap_or_else(|| self.phase.to_string());
+        Refusal { reason, storage: false }
+    }
+
+    pub(super) fn reconfigured(&mut self, settings: DatabaseSettings, revision: u64) {
+        tracing::info!(db = self.name(), "follows other settings");
+        self.pacing = Pacing::new(settings.sync_interval);
+        self.checkpoint = CheckpointPolicy::new(settings.checkpoint, Instant::now());
+        self.arguments.settings = settings;
+        self.arguments.revision = revision;
+        self.proceed();
     }
 
     pub(super) fn drain(&mut self) {
@@ -324,7 +367,7 @@ impl DatabaseState {
         self.wanted = true;
         match self.phase {
             DatabasePhase::Opening | DatabasePhase::Replicating => self.proceed(),
-            DatabasePhase::Degraded | DatabasePhase::WriterConflict => self.finish_draining(),
+            _ => self.finish_draining(),
         }
     }
 
@@ -358,6 +401,7 @@ impl DatabaseState {
 
     /// The database cannot be replicated now: lets go of it and tries again later.
     pub(super) fn degrade(&mut self, error: &str) {
+        self.behind_since.get_or_insert_with(Instant::now);
         let pause = MIN_PAUSE.saturating_mul(1 << self.failures.min(10)).min(MAX_PAUSE);
         self.failures = self.failures.saturating_add(1);
         // An upload under way goes on; the next opening finds its file in the bucket.
@@ -367,7 +411,7 @@ impl DatabaseState {
         }
         self.phase = DatabasePhase::Degraded;
         self.last_error = Some(error.to_owned());
-        self.refuse_snapshots(error, false);
+        self.refuse_requests(error, false);
         if self.draining {
             return self.finish_draining();
         }
@@ -378,7 +422,7 @@ impl DatabaseState {
         self.let_go();
         self.phase = DatabasePhase::WriterConflict;
         let error = conflict.to_string();
-        self.refuse_snapshots(&error, false);
+        self.refuse_requests(&error, false);
         self.last_error = Some(error);
         if self.draining {
             self.finish_draining();
@@ -394,9 +438,10 @@ impl DatabaseState {
         self.forget_offers();
     }
 
-    pub(super) fn refuse_snapshots(&mut self, error: &str, storage: bool) {
+    pub(super) fn refuse_requests(&mut self, error: &str, storage: bool) {
         let requests = std::mem::take(&mut self.snapshot_requests);
         let waiters = std::mem::take(&mut self.snapshot_waiters);
+        self.sync_requests.refuse(&Refusal { reason: error.to_owned(), storage });
         for reply in requests.into_iter().chain(waiters) {
             answer(reply, Err(Refusal { reason: error.to_owned(), storage }));
         }
@@ -412,11 +457,16 @@ impl DatabaseState {
         answer(
             reply,
             DatabaseStatus {
-                name: self.name().to_owned(),
-                phase: self.phase,
                 txid: self.txid,
                 up_to_date,
+                lag: self.behind_since.map_or(Duration::ZERO, |since| since.elapsed()),
+                wal_pages: self.wal.frames,
+                staged_files: self.staged.len(),
+                staged_bytes: self.staged.iter().map(|file| file.size).sum(),
                 last_error: self.last_error.clone(),
+                incarnation: self.arguments.incarnation,
+                revision: self.arguments.revision,
+                ..DatabaseStatus::new(&self.arguments.settings, self.phase)
             },
         );
     }

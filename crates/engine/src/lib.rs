@@ -8,6 +8,7 @@
 
 mod checkpoint_policy;
 mod circuit_breaker;
+mod config_diff;
 mod error_class;
 mod event_kind;
 pub mod manifest;
@@ -24,6 +25,7 @@ mod upload_queue;
 
 pub use checkpoint_policy::{CheckpointKind, CheckpointPolicy, CheckpointSettings, WalFill};
 pub use circuit_breaker::BreakerSettings;
+pub use config_diff::{Diff, diff};
 pub use error_class::ErrorClass;
 pub use event_kind::{EventKind, UnknownEvent};
 pub use names::{NameError, NameRequest, assign_names};

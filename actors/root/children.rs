@@ -1,0 +1,305 @@
+//! The children of the root: how each is started, and what follows when one dies.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ractor::{Actor, ActorId, ActorRef, RpcReplyPort};
+use walrust_engine::{EventKind, RestartDecision, RestartPolicy, RestartSettings};
+
+use super::{RootMsg, RootState, SPAWNED_AT_ONCE};
+use crate::blocking::Gate;
+use crate::database::{DatabaseActor, DatabaseArguments, DatabaseMsg};
+use crate::event::Event;
+use crate::retention::{RetentionActor, RetentionArguments, RetentionMsg};
+use crate::settings::DatabaseSettings;
+use crate::snapshot_scheduler::{
+    SnapshotSchedulerActor, SnapshotSchedulerArguments, SnapshotSchedulerMsg,
+};
+use crate::status::{DatabasePhase, DatabaseStatus};
+use crate::uploader::{UploaderActor, UploaderArguments, UploaderMsg};
+use crate::watcher::{Notified, WatchTarget, WatcherActor, WatcherMsg};
+use crate::webhook::{WebhookActor, WebhookArguments};
+
+/// A child of the root.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Child {
+    Uploader,
+    Watcher,
+    Snapshots,
+    Retention,
+    Webhook,
+    Database(String),
+}
+
+/// The shared actors. The webhook comes first, so that it hears of the others.
+pub(super) const SERVICES: [Child; 5] =
+    [Child::Webhook, Child::Uploader, Child::Watcher, Child::Snapshots, Child::Retention];
+
+/// The longest pause of a shared actor that keeps crashing.
+const SERVICE_PAUSE: Duration = Duration::from_secs(5);
+
+/// What is to become of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// It is replicated.
+    Run,
+    /// It is let go of until somebody resumes it.
+    Pause,
+    /// It is let go of for good; its history stays.
+    Remove,
+    /// It is let go of and started with other settings.
+    Replace,
+}
+
+/// One database: what outlives the incarnations of its actor.
+#[derive(Debug)]
+pub(super) struct DatabaseChild {
+    pub(super) settings: DatabaseSettings,
+    pub(super) actor: Option<ActorRef<DatabaseMsg>>,
+    /// Lets one incarnation work at a time.
+    gate: Gate,
+    notified: Notified,
+    /// Number of the incarnation; the first is 1.
+    pub(super) incarnation: u64,
+    /// How often it was started or given other settings.
+    pub(super) revision: u64,
+    pub(super) wish: Wish,
+    /// Who waits until it is paused.
+    pub(super) waiters: Vec<RpcReplyPort<Option<String>>>,
+    /// Why the last incarnation died, until the next one runs.
+    crash: Option<String>,
+    quarantined: bool,
+}
+
+impl DatabaseChild {
+    pub(super) fn new(settings: DatabaseSettings) -> Self {
+        Self {
+            settings,
+            actor: None,
+            gate: Gate::new(),
+            notified: Notified::default(),
+            incarnation: 0,
+            revision: 0,
+            wish: Wish::Run,
+            waiters: Vec::new(),
+            crash: None,
+            quarantined: false,
+        }
+    }
+
+    /// The status of a database whose actor does not run.
+    pub(super) fn status(&self) -> DatabaseStatus {
+        let phase = match (self.wish, self.quarantined) {
+            (Wish::Pause, _) => DatabasePhase::Paused,
+            (_, true) => DatabasePhase::Quarantined,
+            _ => DatabasePhase::Restarting,
+        };
+        DatabaseStatus {
+            incarnation: self.incarnation,
+            revision: self.revision,
+            last_error: self.crash.clone(),
+            ..DatabaseStatus::new(&self.settings, phase)
+        }
+    }
+}
+
+impl RootState {
+    pub(super) async fn spawn_next(&mut self) {
+        for _ in 0..SPAWNED_AT_ONCE {
+            let Some(name) = self.to_spawn.pop() else { return };
+            self.restart(Child::Database(name)).await;
+        }
+        // Only a root that is ending takes no messages.
+        let _ = self.myself.cast(RootMsg::SpawnNext);
+    }
+
+    /// A child may be started again, when it is its turn.
+    pub(super) async fn restart_due(&mut self, child: Child) {
+        let wait = self.rate.admit(Instant::now());
+        if wait.is_zero() {
+            return self.restart(child).await;
+        }
+        self.myself.send_after(wait, move || RootMsg::RestartAdmitted(child));
+    }
+
+    /// Starts a child that does not run and is wanted.
+    pub(super) async fn restart(&mut self, child: Child) {
+        if let Child::Database(name) = &child {
+            let database = self.databases.get(name);
+            let wanted = |it: &DatabaseChild| it.actor.is_none() && it.wish == Wish::Run;
+            if self.shutdown.is_some() || !database.is_some_and(wanted) {
+                return;
+            }
+        }
+        if let Err(error) = self.start(child.clone()).await {
+            tracing::error!(?child, error, "cannot be started");
+            self.schedule_restart(child, &error);
+        }
+    }
+
+    pub(super) async fn start(&mut self, child: Child) -> Result<(), String> {
+        let id = match &child {
+            Child::Uploader => {
+                let arguments = UploaderArguments {
+                    store: Arc::clone(&self.store),
+                    retry: self.settings.retry,
+                    limits: self.settings.limits,
+                    breaker: self.settings.breaker,
+                    services: self.services.clone(),
+                };
+                let actor = self.spawn(UploaderActor, arguments).await?;
+                self.services.uploader.set(actor.clone());
+                self.tell_all(|| DatabaseMsg::UploaderRestarted);
+                actor.get_id()
+            }
+            Child::Watcher => {
+                let actor = self.spawn(WatcherActor, ()).await?;
+                self.services.watcher.set(actor.clone());
+                for name in self.databases.keys() {
+                    self.watch(name);
+                }
+                actor.get_id()
+            }
+            Child::Snapshots => {
+                let at_once = self.settings.snapshots_at_once;
+                let arguments = SnapshotSchedulerArguments { at_once };
+                let actor = self.spawn(SnapshotSchedulerActor, arguments).await?;
+                self.services.snapshots.set(actor.clone());
+                actor.get_id()
+            }
+            Child::Retention => {
+                let arguments = RetentionArguments { store: Arc::clone(&self.store) };
+                let actor = self.spawn(RetentionActor, arguments).await?;
+                self.services.retention.set(actor.clone());
+                actor.get_id()
+            }
+            Child::Webhook => {
+                let arguments = WebhookArguments { webhooks: self.settings.webhooks.clone() };
+                let actor = self.spawn(WebhookActor, arguments).await?;
+                self.services.webhook.set(actor.clone());
+                actor.get_id()
+            }
+            Child::Database(name) => {
+                let Some(arguments) = self.arguments_of(name) else { return Ok(()) };
+                let actor = self.spawn(DatabaseActor, arguments).await?;
+                let id = actor.get_id();
+                if let Some(database) = self.databases.get_mut(name) {
+                    database.actor = Some(actor);
+                    database.quarantined = false;
+                }
+                self.watch(name);
+                id
+            }
+        };
+        self.alive.insert(id, child);
+        Ok(())
+    }
+
+    async fn spawn<A: Actor>(
+        &self,
+        actor: A,
+        arguments: A::Arguments,
+    ) -> Result<ActorRef<A::Msg>, String> {
+        let supervisor = self.myself.get_cell();
+        let spawned = Actor::spawn_linked(None, actor, arguments, supervisor).await;
+        spawned.map(|(actor, _)| actor).map_err(|error| error.to_string())
+    }
+
+    fn arguments_of(&mut self, name: &str) -> Option<DatabaseArguments> {
+        let database = self.databases.get_mut(name)?;
+        // What an earlier incarnation was told and did not take is lost with it.
+        database.notified.clear();
+        database.incarnation += 1;
+        database.revision += 1;
+        Some(DatabaseArguments {
+            settings: database.settings.clone(),
+            incarnation: database.incarnation,
+            revision: database.revision,
+            store: Arc::clone(&self.store),
+            services: self.services.clone(),
+            root: self.myself.clone(),
+            pool: self.pool.clone(),
+            openings: Arc::clone(&self.openings),
+            gate: database.gate.clone(),
+            notified: database.notified.clone(),
+            host: self.settings.host.clone(),
+        })
+    }
+
+    fn watch(&self, name: &str) {
+        let Some(database) = self.databases.get(name) else { return };
+        let Some(actor) = &database.actor else { return };
+        let target = WatchTarget {
+            database: database.settings.path.clone(),
+            actor: actor.clone(),
+            notified: database.notified.clone(),
+        };
+        self.services.watcher.cast(WatcherMsg::Watch { name: name.to_owned(), target });
+    }
+
+    /// Tells the shared actors that a database is not replicated at the moment.
+    pub(super) fn forget(&self, name: &str) {
+        let database = || name.to_owned();
+        self.services.uploader.cast(UploaderMsg::Forget { database: database() });
+        self.services.snapshots.cast(SnapshotSchedulerMsg::Forget { database: database() });
+        self.services.retention.cast(RetentionMsg::Forget { database: database() });
+    }
+
+    pub(super) async fn child_died(&mut self, id: ActorId, reason: &str) {
+        let Some(child) = self.alive.remove(&id) else { return };
+        if let Child::Database(name) = &child {
+            self.forget(name);
+            let Some(database) = self.databases.get_mut(name) else { return };
+            database.actor = None;
+            database.crash = Some(format!("its actor died: {reason}"));
+            let problem = database.crash.clone();
+            if self.shutdown.is_some() {
+                return self.drained_for_shutdown(name, problem);
+            }
+            if database.wish != Wish::Run {
+                return self.let_go(name, problem).await;
+            }
+        }
+        tracing::error!(?child, reason, "an actor died");
+        self.schedule_restart(child, reason);
+    }
+
+    pub(super) fn schedule_restart(&mut self, child: Child, reason: &str) {
+        let settings = match &child {
+            Child::Database(_) => self.settings.restart,
+            // Everybody needs it: it is never left alone for long.
+            _ => RestartSettings {
+                max_delay: self.settings.restart.max_delay.min(SERVICE_PAUSE),
+                quarantine: self.settings.restart.quarantine.min(SERVICE_PAUSE),
+                ..self.settings.restart
+            },
+        };
+        let policy =
+            self.policies.entry(child.clone()).or_insert_with(|| RestartPolicy::new(settings));
+        let delay = match policy.crashed(Instant::now(), fastrand::f64()) {
+            RestartDecision::Restart(delay) => delay,
+            RestartDecision::Quarantine(delay) => {
+                self.quarantined(&child, reason);
+                delay
+            }
+        };
+        self.myself.send_after(delay, move || RootMsg::RestartDue(child));
+    }
+
+    fn quarantined(&mut self, child: &Child, reason: &str) {
+        tracing::error!(?child, reason, "crashes too often and is left alone for a while");
+        let event = match child {
+            Child::Database(name) => {
+                if let Some(database) = self.databases.get_mut(name) {
+                    database.quarantined = true;
+                }
+                Event::of(EventKind::ActorQuarantined, name)
+            }
+            shared => {
+                let actor = format!("{shared:?}").to_lowercase();
+                Event::new(EventKind::ActorQuarantined).with("actor", actor)
+            }
+        };
+        self.services.raise(event.error(reason));
+    }
+}

@@ -1,0 +1,84 @@
+//! The end of the tree: every database ships what it has, then everything stops.
+
+use std::time::Duration;
+
+use ractor::RpcReplyPort;
+
+use super::children::Wish;
+use super::{RootMsg, RootState, answer};
+use crate::database::DatabaseMsg;
+use crate::watcher::WatcherMsg;
+
+/// A database of which the last commits may not be in storage after a shutdown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotShipped {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A shutdown under way.
+#[derive(Debug)]
+pub(super) struct Shutdown {
+    /// Databases that have not reported.
+    waiting: Vec<String>,
+    not_shipped: Vec<NotShipped>,
+    reply: Option<RpcReplyPort<Vec<NotShipped>>>,
+}
+
+impl RootState {
+    pub(super) fn shut_down(&mut self, timeout: Duration, reply: RpcReplyPort<Vec<NotShipped>>) {
+        let mut shutdown =
+            Shutdown { waiting: Vec::new(), not_shipped: Vec::new(), reply: Some(reply) };
+        for (name, database) in &self.databases {
+            if database.actor.is_some() {
+                shutdown.waiting.push(name.clone());
+            } else if database.wish != Wish::Pause {
+                let reason = database.status().last_error;
+                let reason = reason.unwrap_or_else(|| "it was not running".to_owned());
+                shutdown.not_shipped.push(NotShipped { name: name.clone(), reason });
+            }
+            self.services.watcher.cast(WatcherMsg::Unwatch { name: name.clone() });
+        }
+        self.shutdown = Some(shutdown);
+        self.tell_all(|| DatabaseMsg::Drain);
+        self.myself.send_after(timeout, || RootMsg::DeadlinePassed);
+        self.finish_if_drained();
+    }
+
+    /// A database has let go of its files for the shutdown. Without an effect if it had reported.
+    pub(super) fn drained_for_shutdown(&mut self, name: &str, problem: Option<String>) {
+        let Some(shutdown) = &mut self.shutdown else { return };
+        let Some(index) = shutdown.waiting.iter().position(|waiting| waiting == name) else {
+            return;
+        };
+        shutdown.waiting.swap_remove(index);
+        if let Some(reason) = problem {
+            shutdown.not_shipped.push(NotShipped { name: name.to_owned(), reason });
+        }
+        self.finish_if_drained();
+    }
+
+    pub(super) fn deadline_passed(&mut self) {
+        let Some(shutdown) = &mut self.shutdown else { return };
+        for name in std::mem::take(&mut shutdown.waiting) {
+            let reason = "the deadline of the shutdown passed".to_owned();
+            shutdown.not_shipped.push(NotShipped { name, reason });
+        }
+        self.finish_if_drained();
+    }
+
+    fn finish_if_drained(&mut self) {
+        let Some(shutdown) = &mut self.shutdown else { return };
+        if !shutdown.waiting.is_empty() {
+            return;
+        }
+        if let Some(reply) = shutdown.reply.take() {
+            let mut not_shipped = std::mem::take(&mut shutdown.not_shipped);
+            not_shipped.sort_by(|a, b| a.name.cmp(&b.name));
+            answer(reply, not_shipped);
+        }
+        self.myself.stop(None);
+    }
+}
