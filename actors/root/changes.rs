@@ -46,9 +46,10 @@ impl RootState {
         };
         let (old, new) = (by_name(&self.settings.databases), by_name(&settings.databases));
         let before = std::mem::replace(&mut self.settings, settings);
-        self.restart_services(&before, store.is_some()).await;
-        if let Some(store) = store {
-            self.store = store;
+        let new_store = store.is_some();
+        self.store = store.unwrap_or_else(|| Arc::clone(&self.store));
+        self.restart_services(&before, new_store).await;
+        if new_store {
             self.move_to_new_store().await;
         }
         let Diff { add, remove, change } = walrust_engine::diff(&old, &new);

@@ -55,13 +55,13 @@ impl Scene {
         }
     }
 
-    pub(crate) async fn start(&self) -> Replicator {
+    pub(crate) fn settings(&self) -> Settings {
         let databases = self.databases.iter().map(|(name, database, _)| DatabaseSettings {
             sync_interval: self.sync_interval,
             checkpoint: self.checkpoint,
             ..DatabaseSettings::new(name.clone(), database.path().to_owned())
         });
-        let settings = Settings {
+        Settings {
             retry: RetryPolicy {
                 base_delay: Duration::from_millis(5),
                 max_delay: Duration::from_millis(50),
@@ -69,7 +69,11 @@ impl Scene {
             },
             limits: UploadLimits { concurrency: 4, ..UploadLimits::default() },
             ..Settings::new(databases.collect(), "test".to_owned())
-        };
+        }
+    }
+
+    pub(crate) async fn start(&self) -> Replicator {
+        let settings = self.settings();
         let store: Arc<dyn ObjectStore> = self.store.clone();
         Replicator::start(settings, store).await.unwrap()
     }
