@@ -119,7 +119,7 @@ async fn the_wal_is_checkpointed_once_it_is_shipped_and_restarts() {
     let mut commits = 0;
     while salts() == first {
         scene.commit(0);
-        wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+        replicator.sync("a").await.unwrap();
         commits += 1;
         assert!(commits < 100, "each of them has frames, and 20 are enough");
     }
