@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorRef, MessagingErr, RpcReplyPort};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
 use walrust_ltx::Txid;
 use walrust_storage::ObjectStore;
 
@@ -19,11 +18,12 @@ use crate::status::{DatabaseStatus, Status};
 /// longer means that its actor is being restarted.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running supervision tree.
-#[derive(Debug)]
+/// A running supervision tree; clones are the same tree.
+#[derive(Clone, Debug)]
 pub struct Replicator {
     root: ActorRef<RootMsg>,
-    task: JoinHandle<()>,
+    /// Closed when the tree has ended.
+    ended: watch::Receiver<()>,
 }
 
 /// Why the tree did not do what it was asked.
@@ -67,7 +67,14 @@ impl Replicator {
         let (root, task) = Actor::spawn(None, RootSupervisor, arguments)
             .await
             .map_err(|error| ReplicatorError::Start(error.to_string()))?;
-        Ok(Self { root, task })
+        let (running, ended) = watch::channel(());
+        tokio::spawn(async move {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "the root did not end as it should");
+            }
+            drop(running);
+        });
+        Ok(Self { root, ended })
     }
 
     /// The status of one database.
@@ -159,11 +166,11 @@ impl Replicator {
         self.root.cast(RootMsg::ConfigRejected(error)).map_err(|_| ReplicatorError::Ended)
     }
 
-    /// Waits until the tree has ended, which it does only when its root fails.
-    pub async fn ended(&mut self) {
-        if let Err(error) = (&mut self.task).await {
-            tracing::error!(%error, "the root failed");
-        }
+    /// Waits until the tree has ended. Unless it is shut down it does so only if its root fails.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        // Nothing is ever sent: the one change is the end of the sender.
+        while ended.changed().await.is_ok() {}
     }
 
     /// Ships everything and ends the tree, within `timeout`.
@@ -172,15 +179,13 @@ impl Replicator {
     ///
     /// # Errors
     /// If the tree has ended already.
-    pub async fn shut_down(self, timeout: Duration) -> Result<Vec<NotShipped>, ReplicatorError> {
+    pub async fn shut_down(&self, timeout: Duration) -> Result<Vec<NotShipped>, ReplicatorError> {
         let message = |reply| RootMsg::Shutdown { timeout, reply };
         let answer = self.root.call(message, None).await;
         let Ok(CallResult::Success(not_shipped)) = answer else {
             return Err(ReplicatorError::Ended);
         };
-        if let Err(error) = self.task.await {
-            tracing::error!(%error, "the root did not end as it should");
-        }
+        self.ended().await;
         Ok(not_shipped)
     }
 

@@ -8,11 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
 use walrust_storage::{ObjectStore, S3Options, StorageUrl};
 
 use crate::config::{self, ConditionalWrites, Config};
 use crate::{Error, ExitCode, runtime};
 
+mod control;
 mod demo;
 mod list;
 mod logs;
@@ -62,6 +65,14 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Show the databases in storage, or the files and states of one
     List(list::ListArgs),
+    /// Show what the running daemon does with each database
+    Status(control::StatusArgs),
+    /// Have the running daemon ship everything now
+    Sync(control::SyncArgs),
+    /// Have the running daemon ship a database and let go of it
+    Pause(control::NameArgs),
+    /// Have the running daemon go on with a paused database
+    Resume(control::NameArgs),
     /// Print the PRAGMAs recommended for replicated databases
     Pragma(pragma::PragmaArgs),
     /// Show the main job end to end in a temporary directory, without any server
@@ -112,6 +123,10 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Snapshot(args) => runtime.block_on(snapshot::run(args, &config()?)),
         Command::Restore(args) => runtime.block_on(restore::run(args, &config()?)),
         Command::List(args) => runtime.block_on(list::run(args, &config()?)),
+        Command::Status(args) => runtime.block_on(control::status(args, &config()?)),
+        Command::Sync(args) => runtime.block_on(control::sync(args, &config()?)),
+        Command::Pause(args) => runtime.block_on(control::pause(args, &config()?)),
+        Command::Resume(args) => runtime.block_on(control::resume(args, &config()?)),
         Command::Pragma(args) => pragma::run(&args),
         Command::Demo(args) => runtime.block_on(demo::run(args)),
     };
@@ -153,8 +168,26 @@ fn print(text: &str) -> Result<(), Error> {
 }
 
 /// Writes a result as one JSON document.
-fn print_json(value: &serde_json::Value) -> Result<(), Error> {
-    print(&format!("{value:#}\n"))
+fn print_json(value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value);
+    print(&format!("{}\n", text.expect("results are names and numbers")))
+}
+
+/// A table without lines.
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    table
+}
+
+/// Its text, with some columns aligned to the right.
+fn aligned(mut table: Table, right: &[usize]) -> String {
+    for column in right {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
 }
 
 /// Whether progress may be drawn.

@@ -132,6 +132,26 @@ pub enum Error {
     /// The daemon stopped with unshipped commits.
     #[error("stopped before everything was in storage:\n{}", not_shipped(.0))]
     NotShipped(Vec<NotShipped>),
+    /// Nobody listens on the control socket.
+    #[error(
+        "no daemon listens on {}; is `walrust watch` running, as this user and with this \
+         --control-socket?", .0.display()
+    )]
+    NoDaemon(PathBuf),
+    /// The daemon did not do what it was asked.
+    #[error("{reason}")]
+    Refused {
+        /// Why, with the name of the database.
+        reason: String,
+        /// Storage is the reason, not the database.
+        storage: bool,
+    },
+    /// The daemon could not ship everything.
+    #[error("not everything is in storage:\n  {}", .0.join("\n  "))]
+    NotSynced(Vec<String>),
+    /// The supervision tree failed as a whole.
+    #[error("the supervision tree failed; the log says why. Nothing is lost: start walrust again")]
+    TreeFailed,
     /// The program's own files or terminal failed.
     #[error("{what}: {source}")]
     Io {
@@ -154,9 +174,9 @@ impl Error {
                 ExitCode::Config
             }
             Self::Database(_) | Self::AllDatabases(_) => ExitCode::Database,
-            Self::Storage(_) | Self::Replicator(ReplicatorError::Refused { storage: true, .. }) => {
-                ExitCode::Storage
-            }
+            Self::Storage(_)
+            | Self::Refused { storage: true, .. }
+            | Self::Replicator(ReplicatorError::Refused { storage: true, .. }) => ExitCode::Storage,
             Self::UnknownName { .. } | Self::Plan { .. } => ExitCode::Restore,
             Self::Manifest { source: ManifestError::NewerFormat { .. }, .. } => ExitCode::General,
             Self::Manifest { .. } | Self::ManifestSha256 { .. } | Self::LostTail { .. } => {
@@ -167,6 +187,10 @@ impl Error {
             | Self::Busy(_)
             | Self::Replicator(_)
             | Self::NotShipped(_)
+            | Self::NoDaemon(_)
+            | Self::Refused { .. }
+            | Self::NotSynced(_)
+            | Self::TreeFailed
             | Self::Io { .. }
             | Self::DemoDiffers(_) => ExitCode::General,
         }

@@ -8,6 +8,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 mod error;
 pub mod restore;
 pub mod runtime;

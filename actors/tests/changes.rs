@@ -168,9 +168,8 @@ async fn another_store_gets_a_history_of_its_own() {
     let store: Arc<dyn ObjectStore> = scene.store.clone();
     replicator.reconfigure(scene.settings(), Some(store)).await.unwrap();
     for (name, ..) in &scene.databases {
-        let moved = |status: &walrust_actors::DatabaseStatus| {
-            status.incarnation == 2 && status.up_to_date
-        };
+        let moved =
+            |status: &walrust_actors::DatabaseStatus| status.incarnation == 2 && status.up_to_date;
         wait_for_status(&replicator, name, moved).await;
     }
     let uploads = old.uploads("a").len();

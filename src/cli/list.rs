@@ -1,12 +1,11 @@
 //! `walrust list`: what is in storage.
 
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 use walrust_engine::{Tree, database_names, restorable_txids};
 use walrust_storage::ObjectStore;
 
-use super::{StorageArgs, human_bytes, print, print_json};
+use super::{StorageArgs, aligned, human_bytes, print, print_json, table};
 use crate::Error;
 use crate::config::Config;
 use crate::restore::{read_manifest, read_tree};
@@ -137,19 +136,4 @@ fn snapshots(tree: &Tree) -> usize {
 
 fn size(tree: &Tree) -> u64 {
     tree.files.iter().map(|file| file.size).sum()
-}
-
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    table
-}
-
-fn aligned(mut table: Table, right: &[usize]) -> String {
-    for column in right {
-        if let Some(column) = table.column_mut(*column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.trim_fmt()
 }

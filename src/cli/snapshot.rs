@@ -12,9 +12,11 @@ use walrust_ltx::Txid;
 use walrust_sqlite::{check_database, is_replicated, stage_head_snapshot};
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
+use super::control::SocketArgs;
 use super::{StorageArgs, print, print_json, watch};
 use crate::Error;
 use crate::config::{Config, SyncSection};
+use crate::control::Client;
 
 /// How long the manifest and the rest may take after the snapshot.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,6 +31,8 @@ pub(super) struct SnapshotArgs {
     database: PathBuf,
     #[command(flatten)]
     storage: StorageArgs,
+    #[command(flatten)]
+    socket: SocketArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -45,15 +49,32 @@ pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error
     // Credentials and bucket are checked before anything is read.
     store.list(&format!("{name}/"), None).await?;
     let url = store.url();
-    let txid = if is_replicated(&path, config.state.dir.as_deref())? {
-        snapshot_beside_daemon(store.as_ref(), &path, config.state.dir.as_deref(), &name).await?
+    let txid = if !is_replicated(&path, config.state.dir.as_deref())? {
+        snapshot_alone(settings, store, &name).await?.to_string()
+    } else if let Some((client, name)) = daemon_of(&args.socket, config, &path, &url).await {
+        client.snapshot(&name).await?.txid.unwrap_or_default()
     } else {
-        snapshot_alone(settings, store, &name).await?
+        let state = config.state.dir.as_deref();
+        snapshot_beside_daemon(store.as_ref(), &path, state, &name).await?.to_string()
     };
     if args.json {
-        return print_json(&json!({ "name": name, "url": url, "txid": txid.to_string() }));
+        return print_json(&json!({ "name": name, "url": url, "txid": txid }));
     }
     print(&format!("snapshot of {name} at TXID {txid} is in {url}\n"))
+}
+
+/// The daemon that replicates a database to this storage, if it can be asked, and its name there.
+async fn daemon_of(
+    socket: &SocketArgs,
+    config: &Config,
+    path: &Path,
+    url: &str,
+) -> Option<(Client, String)> {
+    let client = socket.client(config);
+    let report = client.status().await.ok().filter(|report| report.storage == url)?;
+    let mut databases = report.databases.into_iter();
+    let database = databases.find(|database| watch::is_same_file(&database.path, path))?;
+    Some((client, database.name))
 }
 
 /// Replicates the database for as long as it takes to store a snapshot.

@@ -1,8 +1,10 @@
 //! `walrust watch`: the daemon.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use walrust_actors::{DatabaseSettings, NotShipped, Replicator, Settings, UploadLimits};
@@ -10,10 +12,12 @@ use walrust_engine::{CheckpointSettings, NameRequest, RetryPolicy, assign_names}
 use walrust_sqlite::{WalPin, check_database};
 
 use super::StorageArgs;
+use super::control::SocketArgs;
 use crate::Error;
 use crate::config::{
     Config, DatabaseSection, Interval, SyncDefaults, SyncSection, WalPinKind, parse_interval,
 };
+use crate::control::{Served, Server};
 
 /// How long shipping may take after the first signal.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,6 +31,8 @@ pub(super) struct WatchArgs {
     storage: StorageArgs,
     #[command(flatten)]
     sync: SyncArgs,
+    #[command(flatten)]
+    socket: SocketArgs,
     /// Attempts after which a failing upload is logged as an error [default: 5]
     #[arg(long, value_name = "N", env = "WALRUST_MAX_RETRIES")]
     max_retries: Option<u32>,
@@ -99,7 +105,13 @@ pub(super) async fn run(args: WatchArgs, config: &Config) -> Result<(), Error> {
     let (databases, url) = (settings.databases.len(), store.url());
     tracing::info!(databases, %url, "replicating");
     let replicator = Replicator::start(settings, store).await?;
-    signals.next().await;
+    let storage = ArcSwap::from_pointee(url);
+    let served = Arc::new(Served { replicator: replicator.clone(), storage });
+    let _control = listen(&args.socket, config, &served).await?;
+    tokio::select! {
+        () = signals.next() => {}
+        () = replicator.ended() => return Err(Error::TreeFailed),
+    }
     tracing::info!("stopping; a second signal stops at once");
     let not_shipped = tokio::select! {
         not_shipped = replicator.shut_down(SHUTDOWN_TIMEOUT) => not_shipped?,
@@ -113,6 +125,28 @@ pub(super) async fn run(args: WatchArgs, config: &Config) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::NotShipped(not_shipped))
+}
+
+/// Opens the control socket. A daemon goes on without one if nobody asked for it by name: a second
+/// daemon of the same user has no place for its own.
+async fn listen(
+    socket: &SocketArgs,
+    config: &Config,
+    served: &Arc<Served>,
+) -> Result<Option<Server>, Error> {
+    let (path, named) = socket.resolve(config);
+    match Server::start(&path, Arc::clone(served)).await {
+        Ok(server) => Ok(Some(server)),
+        Err(source) if named => {
+            let what = format!("cannot listen on the control socket {}", path.display());
+            Err(Error::Io { what, source })
+        }
+        Err(error) => {
+            let path = path.display();
+            tracing::warn!(%path, %error, "no control socket; name another with --control-socket");
+            Ok(None)
+        }
+    }
 }
 
 /// Turns what was typed and what the file says into settings of the tree.

@@ -1,0 +1,171 @@
+//! `walrust status`, `sync`, `pause` and `resume`: what the running daemon says and does.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{human_bytes, print, print_json, table};
+use crate::Error;
+use crate::config::{Config, Interval, parse_interval};
+use crate::control::{
+    Client, DatabaseAnswer, SOCKET_VARIABLE, StatusReport, SyncRequest, default_socket,
+};
+
+/// How often `status --watch` asks.
+const REFRESH: Duration = Duration::from_secs(1);
+/// How long `sync` waits by default.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(60);
+/// Clears a terminal and goes to its upper left corner.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// Where the daemon listens.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct SocketArgs {
+    /// Control socket of the daemon [default: [control] socket, else one in XDG_RUNTIME_DIR or /run]
+    #[arg(long, value_name = "PATH", env = SOCKET_VARIABLE)]
+    pub(super) control_socket: Option<PathBuf>,
+}
+
+impl SocketArgs {
+    /// The socket, and whether somebody named it.
+    pub(super) fn resolve(&self, _config: &Config) -> (PathBuf, bool) {
+        match self.control_socket.clone() {
+            Some(socket) => (socket, true),
+            None => (default_socket(), false),
+        }
+    }
+
+    pub(super) fn client(&self, config: &Config) -> Client {
+        Client::new(&self.resolve(config).0)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    socket: SocketArgs,
+    /// Print it again every second until stopped
+    #[arg(long)]
+    watch: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SyncArgs {
+    /// Names of databases [default: all]
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    socket: SocketArgs,
+    /// How long to wait for storage [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_interval)]
+    timeout: Option<Interval>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NameArgs {
+    /// Name of a database
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    socket: SocketArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn status(args: StatusArgs, config: &Config) -> Result<(), Error> {
+    let client = args.socket.client(config);
+    loop {
+        let report = client.status().await?;
+        if args.json {
+            print_json(&report)?;
+        } else {
+            let clear = args.watch && std::io::stdout().is_terminal();
+            print(&format!("{}{}", if clear { CLEAR } else { "" }, shown(&report)))?;
+        }
+        if !args.watch {
+            return Ok(());
+        }
+        tokio::time::sleep(REFRESH).await;
+    }
+}
+
+/// A report for people.
+fn shown(report: &StatusReport) -> String {
+    let StatusReport { version, pid, storage, config_error, databases } = report;
+    let mut text = format!("walrust {version}, process {pid}, to {storage}\n");
+    if let Some(error) = config_error {
+        text += &format!("the configuration was not applied: {error}\n");
+    }
+    let mut rows = table(["NAME", "STATE", "LAG", "TXID", "WAL PAGES", "STAGED"]);
+    for database in databases {
+        let staged = match database.staged_files {
+            0 => "-".to_owned(),
+            files => format!("{files} ({})", human_bytes(database.staged_bytes)),
+        };
+        rows.add_row([
+            database.name.clone(),
+            database.state.replace('_', " "),
+            format!("{:.1} s", database.lag_seconds),
+            database.txid.clone().unwrap_or_else(|| "none".to_owned()),
+            database.wal_pages.to_string(),
+            staged,
+        ]);
+    }
+    text += &format!("{}\n", super::aligned(rows, &[2, 4, 5]));
+    for database in databases {
+        if let Some(error) = &database.error {
+            text += &format!("{}: {error}\n", database.name);
+        }
+    }
+    text
+}
+
+pub(super) async fn sync(args: SyncArgs, config: &Config) -> Result<(), Error> {
+    let timeout = args.timeout.map_or(SYNC_TIMEOUT, |timeout| timeout.0);
+    let request = SyncRequest { names: args.names, timeout_seconds: timeout.as_secs_f64() };
+    let report = args.socket.client(config).sync(&request).await?;
+    if args.json {
+        print_json(&report)?;
+    }
+    let mut problems = Vec::new();
+    for database in report.databases {
+        match (database.error, database.txid) {
+            (Some(error), _) => problems.push(format!("{}: {error}", database.name)),
+            (None, txid) if !args.json => {
+                let txid = txid.unwrap_or_else(|| "none".to_owned());
+                print(&format!("{} is in storage up to TXID {txid}\n", database.name))?;
+            }
+            (None, _) => {}
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Error::NotSynced(problems)) }
+}
+
+pub(super) async fn pause(args: NameArgs, config: &Config) -> Result<(), Error> {
+    let answer = args.socket.client(config).pause(&args.name).await?;
+    report(args.json, &answer, "is paused; `walrust resume` goes on with it")
+}
+
+pub(super) async fn resume(args: NameArgs, config: &Config) -> Result<(), Error> {
+    let answer = args.socket.client(config).resume(&args.name).await?;
+    report(args.json, &answer, "is replicated")
+}
+
+fn report(json: bool, answer: &DatabaseAnswer, done: &str) -> Result<(), Error> {
+    if json {
+        return print_json(answer);
+    }
+    if let Some(warning) = &answer.warning {
+        eprintln!("warning: {}: {warning}", answer.name);
+    }
+    print(&format!("{} {done}\n", answer.name))
+}

@@ -1,0 +1,184 @@
+//! The control socket: how commands talk to the running daemon.
+//!
+//! HTTP over a unix socket that only its owner may use. Requests and answers are JSON:
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | [`StatusReport`] |
+//! | `POST /v1/sync` with [`SyncRequest`] | [`SyncReport`] |
+//! | `POST /v1/snapshot`, `/v1/pause`, `/v1/resume` with [`DatabaseRequest`] | [`DatabaseAnswer`] |
+//!
+//! A request that cannot be carried out is answered with a status of 400 or above and [`Problem`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use walrust_actors::{DatabasePhase, DatabaseStatus, Status};
+
+mod client;
+mod server;
+
+pub use client::Client;
+pub use server::{Served, Server};
+
+/// The environment variable that names the socket.
+pub const SOCKET_VARIABLE: &str = "WALRUST_CONTROL_SOCKET";
+
+/// Where the socket is if nothing names it: in the directory that the system has for the sockets of
+/// this user, else in one that only this user can write to.
+#[must_use]
+pub fn default_socket() -> PathBuf {
+    let user = nix::unistd::geteuid();
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty()) {
+        Some(directory) => Path::new(&directory).join("walrust.sock"),
+        None if user.is_root() => PathBuf::from("/run/walrust.sock"),
+        None => std::env::temp_dir().join(format!("walrust-{user}")).join("walrust.sock"),
+    }
+}
+
+/// The daemon and its databases at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Where everything goes.
+    pub storage: String,
+    /// Why the newest configuration was not applied, if it was not.
+    pub config_error: Option<String>,
+    /// The databases, by name.
+    pub databases: Vec<DatabaseReport>,
+}
+
+/// One database at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseReport {
+    /// Its name in storage.
+    pub name: String,
+    /// Path of the database file.
+    pub path: PathBuf,
+    /// What it is doing: `replicating`, `degraded`, ...
+    pub state: String,
+    /// Whether everything that was committed is in storage.
+    pub up_to_date: bool,
+    /// For how many seconds something has been waiting to be in storage.
+    pub lag_seconds: f64,
+    /// TXID of the newest state in storage, 16 hex digits.
+    pub txid: Option<String>,
+    /// Pages in the WAL.
+    pub wal_pages: u32,
+    /// Files that wait for storage.
+    pub staged_files: usize,
+    /// Bytes of those files.
+    pub staged_bytes: u64,
+    /// What is wrong, in words.
+    pub error: Option<String>,
+    /// How often its actor was started.
+    pub incarnation: u64,
+    /// How often it was started or given other settings.
+    pub revision: u64,
+}
+
+/// Ship everything now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SyncRequest {
+    /// Names of databases; empty: all.
+    pub names: Vec<String>,
+    /// How long to wait for storage.
+    pub timeout_seconds: f64,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SyncReport {
+    /// One for each database.
+    pub databases: Vec<SyncResult>,
+}
+
+/// What came of shipping one database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyncResult {
+    /// Its name.
+    pub name: String,
+    /// TXID that storage has, 16 hex digits.
+    pub txid: Option<String>,
+    /// Why storage does not have everything, if so.
+    pub error: Option<String>,
+}
+
+/// Something about one database.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DatabaseRequest {
+    /// Its name.
+    pub name: String,
+}
+
+/// Something was done to one database.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DatabaseAnswer {
+    /// Its name.
+    pub name: String,
+    /// TXID of the snapshot, if one was asked for, 16 hex digits.
+    pub txid: Option<String>,
+    /// What the operator should know.
+    pub warning: Option<String>,
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// In words.
+    pub error: String,
+}
+
+impl StatusReport {
+    /// The report of this process.
+    #[must_use]
+    pub fn new(status: Status, storage: String) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            storage,
+            config_error: status.config_error,
+            databases: status.databases.into_iter().map(DatabaseReport::from).collect(),
+        }
+    }
+}
+
+impl From<DatabaseStatus> for DatabaseReport {
+    fn from(status: DatabaseStatus) -> Self {
+        Self {
+            state: state_name(status.phase).to_owned(),
+            up_to_date: status.up_to_date,
+            lag_seconds: seconds(status.lag),
+            txid: status.txid.map(|txid| txid.to_string()),
+            wal_pages: status.wal_pages,
+            staged_files: status.staged_files,
+            staged_bytes: status.staged_bytes,
+            error: status.last_error,
+            incarnation: status.incarnation,
+            revision: status.revision,
+            name: status.name,
+            path: status.path,
+        }
+    }
+}
+
+fn state_name(phase: DatabasePhase) -> &'static str {
+    match phase {
+        DatabasePhase::Opening => "opening",
+        DatabasePhase::Replicating => "replicating",
+        DatabasePhase::Degraded => "degraded",
+        DatabasePhase::WriterConflict => "writer_conflict",
+        DatabasePhase::Paused => "paused",
+        DatabasePhase::Restarting => "restarting",
+        DatabasePhase::Quarantined => "quarantined",
+    }
+}
+
+/// Whole milliseconds, as seconds.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e3).round() / 1e3
+}

@@ -1,0 +1,122 @@
+//! A command's end of the control socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::{DatabaseAnswer, DatabaseRequest, Problem, StatusReport, SyncReport, SyncRequest};
+use crate::Error;
+
+/// Talks to the daemon that listens on a socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the daemon on `socket`.
+    #[must_use]
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    /// The daemon and its databases.
+    ///
+    /// # Errors
+    /// If there is no daemon, or it does not answer as it should.
+    pub async fn status(&self) -> Result<StatusReport, Error> {
+        self.request(Method::GET, "/v1/status", &()).await
+    }
+
+    /// Ships everything now.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); what could not be shipped is part of the report.
+    pub async fn sync(&self, request: &SyncRequest) -> Result<SyncReport, Error> {
+        self.request(Method::POST, "/v1/sync", request).await
+    }
+
+    /// Takes a snapshot of a database.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status), or if the daemon refuses.
+    pub async fn snapshot(&self, name: &str) -> Result<DatabaseAnswer, Error> {
+        self.about("/v1/snapshot", name).await
+    }
+
+    /// Has the daemon let go of a database.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status), or if the daemon refuses.
+    pub async fn pause(&self, name: &str) -> Result<DatabaseAnswer, Error> {
+        self.about("/v1/pause", name).await
+    }
+
+    /// Has the daemon replicate a database again.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status), or if the daemon refuses.
+    pub async fn resume(&self, name: &str) -> Result<DatabaseAnswer, Error> {
+        self.about("/v1/resume", name).await
+    }
+
+    async fn about(&self, path: &str, name: &str) -> Result<DatabaseAnswer, Error> {
+        self.request(Method::POST, path, &DatabaseRequest { name: name.to_owned() }).await
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        let stream = match UnixStream::connect(&self.socket).await {
+            Ok(stream) => stream,
+            Err(error) if is_nobody(&error) => return Err(Error::NoDaemon(self.socket.clone())),
+            Err(source) => return Err(self.failed(source)),
+        };
+        let body = serde_json::to_vec(body).expect("names and numbers always have a JSON form");
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "walrust")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .expect("the parts are constants");
+        let exchange = async {
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            // It ends with the exchange; an error of it is an error of the answer.
+            let connection = tokio::spawn(connection);
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = response.into_body().collect().await?.to_bytes();
+            connection.abort();
+            Ok::<_, hyper::Error>((status, body))
+        };
+        let (status, body) =
+            exchange.await.map_err(|error| self.failed(io::Error::other(error)))?;
+        if status == StatusCode::OK {
+            return serde_json::from_slice(&body).map_err(|error| self.failed(error.into()));
+        }
+        let problem: Problem =
+            serde_json::from_slice(&body).map_err(|error| self.failed(error.into()))?;
+        Err(Error::Refused { reason: problem.error, storage: status == StatusCode::BAD_GATEWAY })
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        let what = format!("cannot talk to the daemon on {}", self.socket.display());
+        Error::Io { what, source }
+    }
+}
+
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
