@@ -7,6 +7,7 @@ mod bad_input;
 mod checkpoints;
 mod cli;
 mod config;
+mod control;
 mod crashes;
 mod daemon;
 mod damage;

@@ -27,6 +27,8 @@ pub(crate) const QUICK: [&str; 2] = ["--wal-sync-interval", "20ms"];
 #[derive(Debug)]
 pub(crate) struct Walrust {
     directory: TempDir,
+    /// Where a daemon has its control socket.
+    runtime: TempDir,
     variables: BTreeMap<String, String>,
     bucket: Option<String>,
 }
@@ -35,7 +37,9 @@ impl Walrust {
     /// Somebody with nothing but the program.
     pub(crate) fn alone() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let mut walrust = Self { directory, variables: BTreeMap::new(), bucket: None };
+        let runtime = tempfile::tempdir().expect("a temporary directory");
+        let mut walrust = Self { directory, runtime, variables: BTreeMap::new(), bucket: None };
+        walrust.set("XDG_RUNTIME_DIR", &walrust.runtime.path().display().to_string());
         walrust.set("HOME", &walrust.directory.path().display().to_string());
         // Without credentials the SDK would ask the network of a cloud machine for some.
         walrust.set("AWS_EC2_METADATA_DISABLED", "true");
@@ -78,6 +82,11 @@ impl Walrust {
         self.directory.path().join(name)
     }
 
+    /// The control socket of a daemon that was given none.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.runtime.path().join("walrust.sock")
+    }
+
     /// The names of the files in the working directory, sorted.
     pub(crate) fn files(&self) -> Vec<String> {
         names_in(self.directory.path())
@@ -99,6 +108,17 @@ impl Walrust {
     #[track_caller]
     pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Outcome {
         let mut command = assert_cmd::Command::from_std(self.command(arguments));
+        let output = command.timeout(PATIENCE).output().expect("the program starts");
+        Outcome::new(&output)
+    }
+
+    /// Runs a command that asks the daemon, and needs no storage for it.
+    #[track_caller]
+    pub(crate) fn ask<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Outcome {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_walrust"));
+        command.args(arguments).env_clear().envs(&self.variables);
+        command.current_dir(self.directory.path()).stdin(Stdio::null());
+        let mut command = assert_cmd::Command::from_std(command);
         let output = command.timeout(PATIENCE).output().expect("the program starts");
         Outcome::new(&output)
     }

@@ -1,0 +1,227 @@
+//! The control socket: what the running daemon says and does when it is asked.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use walrust_testkit::{TestDatabase, assert_same_database};
+
+use crate::daemon::Daemon;
+use crate::storage::Storage;
+use crate::walrust::Walrust;
+
+/// Nothing is shipped without being asked, but the first commit after an hour.
+const SLOW: [&str; 2] = ["--wal-sync-interval", "1h"];
+
+fn database(seed: u64) -> (TempDir, PathBuf) {
+    TestDatabase::with_history(4096, seed, 20).close()
+}
+
+fn commit(path: &Path, sql: &str) {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection.execute_batch(sql).unwrap();
+}
+
+#[track_caller]
+fn status(walrust: &Walrust) -> Value {
+    walrust.ask(["status", "--json"]).succeeded().json()
+}
+
+fn wait_until(walrust: &Walrust, daemon: &mut Daemon, index: usize, wanted: fn(&Value) -> bool) {
+    daemon.wait_until("the wanted status", |_| {
+        let outcome = walrust.ask(["status", "--json"]);
+        outcome.code == Some(0) && wanted(&outcome.json()["databases"][index])
+    });
+}
+
+fn up_to_date(database: &Value) -> bool {
+    database["up_to_date"] == true
+}
+
+#[test]
+fn status_names_each_database_its_state_and_what_is_wrong_in_words() {
+    let (_one, app) = database(1);
+    let (_two, other) = database(2);
+    let broken = other.with_file_name("broken.db");
+    fs::write(&broken, "this is no database, but it is long enough for a header of one".repeat(40))
+        .unwrap();
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    let mut daemon = walrust.watch(&[&app, &broken]);
+    wait_until(&walrust, &mut daemon, 0, up_to_date);
+    wait_until(&walrust, &mut daemon, 1, |it| it["state"] == "degraded");
+    let report = status(&walrust);
+    assert_eq!(report["storage"], storage.url());
+    assert_eq!(report["pid"], daemon.id());
+    let [app_report, broken_report] = report["databases"].as_array().unwrap().as_slice() else {
+        panic!("two databases: {report}");
+    };
+    assert_eq!(app_report["name"], "app");
+    assert_eq!(app_report["state"], "replicating");
+    assert_eq!(app_report["lag_seconds"], 0.0);
+    assert_eq!(app_report["txid"], "0000000000000001");
+    assert_eq!(app_report["error"], Value::Null);
+    assert!(broken_report["error"].as_str().unwrap().contains("SQLite"), "{broken_report}");
+
+    let text = walrust.ask(["status"]).succeeded().stdout;
+    for phrase in ["app", "replicating", "broken", "degraded", "SQLite", &storage.url()] {
+        assert!(text.contains(phrase), "{phrase} is not in: {text}");
+    }
+    daemon.terminate();
+    walrust.ask(["status"]).failed(1, &["no daemon listens on", "walrust watch"]);
+}
+
+#[test]
+fn sync_returns_when_storage_has_everything() {
+    let (_directory, app) = database(1);
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    let path = app.display().to_string();
+    let mut daemon = walrust.watch_with([&[path.as_str()][..], &SLOW].concat());
+    wait_until(&walrust, &mut daemon, 0, |it| it["txid"].is_string());
+    commit(&app, "CREATE TABLE extra (x)");
+    for number in 1..4 {
+        commit(&app, &format!("INSERT INTO extra VALUES ({number})"));
+        walrust.ask(["sync", "app"]).succeeded();
+        assert_same_database(&app, &walrust.restored("app", &[]));
+    }
+    let report = walrust.ask(["sync", "--json"]).succeeded().json();
+    assert_eq!(report["databases"][0]["name"], "app");
+    let txid = format!("{:016x}", storage.head("app"));
+    assert_eq!(report["databases"][0]["txid"], txid);
+    walrust.ask(["sync", "nobody"]).failed(1, &["nobody", "no such database"]);
+    daemon.stop();
+}
+
+#[test]
+fn b18_a_sync_that_storage_does_not_answer_ends_and_says_why() {
+    let (_directory, app) = database(1);
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    let mut daemon = walrust.watch(&[&app]);
+    wait_until(&walrust, &mut daemon, 0, up_to_date);
+    let bucket = PathBuf::from(storage.url().strip_prefix("file://").unwrap());
+    let aside = bucket.with_extension("aside");
+    fs::rename(&bucket, &aside).unwrap();
+    fs::write(&bucket, "a file where the directory was").unwrap();
+    commit(&app, "CREATE TABLE extra (x)");
+    let outcome = walrust.ask(["sync", "--timeout", "1s"]);
+    outcome.failed(1, &["not everything is in storage", "app"]);
+    fs::remove_file(&bucket).unwrap();
+    fs::rename(&aside, &bucket).unwrap();
+    daemon.kill();
+}
+
+#[test]
+fn a_paused_database_is_not_replicated_until_it_is_resumed() {
+    let (_directory, app) = database(1);
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    let mut daemon = walrust.watch(&[&app]);
+    wait_until(&walrust, &mut daemon, 0, up_to_date);
+    walrust.ask(["pause", "app"]).succeeded();
+    assert_eq!(status(&walrust)["databases"][0]["state"], "paused");
+    let before = storage.head("app");
+    // Somebody replaces the file meanwhile, which is what a pause is for.
+    commit(&app, "CREATE TABLE extra (x); INSERT INTO extra VALUES (1)");
+    walrust.ask(["sync", "app"]).failed(1, &["app"]);
+    assert_eq!(storage.head("app"), before);
+    walrust.ask(["resume", "app"]).succeeded();
+    wait_until(&walrust, &mut daemon, 0, up_to_date);
+    assert!(storage.head("app") > before);
+    assert_same_database(&app, &walrust.restored("app", &[]));
+    daemon.stop();
+}
+
+#[test]
+fn snapshot_asks_the_daemon() {
+    let (_directory, app) = database(1);
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    let path = app.display().to_string();
+    let mut daemon = walrust.watch_with([&[path.as_str()][..], &SLOW].concat());
+    wait_until(&walrust, &mut daemon, 0, |it| it["txid"].is_string());
+    commit(&app, "CREATE TABLE extra (x)");
+    commit(&app, "INSERT INTO extra VALUES (1)");
+    // Only the daemon can ship the second commit within an hour.
+    walrust.snapshot(&app, &[]).succeeded();
+    assert_same_database(&app, &walrust.restored("app", &[]));
+    daemon.stop();
+}
+
+#[test]
+fn e05_the_socket_is_for_its_owner_alone_and_goes_with_the_daemon() {
+    let (_directory, app) = database(1);
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    let socket = walrust.control_socket();
+    // What a crash left behind is in nobody's way.
+    drop(UnixListener::bind(&socket).unwrap());
+    let mut daemon = walrust.watch(&[&app]);
+    wait_until(&walrust, &mut daemon, 0, up_to_date);
+    let mode = fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
+    daemon.stop();
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_second_daemon_leaves_the_socket_of_the_first_alone() {
+    let (_one, app) = database(1);
+    let (_two, other) = database(2);
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    let mut first = walrust.watch(&[&app]);
+    wait_until(&walrust, &mut first, 0, up_to_date);
+    let other = other.display().to_string();
+    let arguments = [other.as_str(), "--wal-sync-interval", "20ms"];
+    let mut second = walrust.watch_with(arguments);
+    second.wait_for_line(&["no control socket", "another running daemon"]);
+    second.terminate();
+    assert_eq!(status(&walrust)["pid"], first.id());
+
+    let named = walrust.control_socket().display().to_string();
+    let outcome =
+        walrust.run([&["watch"][..], &arguments, &["--control-socket", named.as_str()]].concat());
+    outcome.failed(1, &["control socket", "another running daemon"]);
+    first.stop();
+}
+
+#[test]
+fn hostile_requests_are_answered_and_change_nothing() {
+    use std::io::{Read, Write};
+    let (_directory, app) = database(1);
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    let mut daemon = walrust.watch(&[&app]);
+    wait_until(&walrust, &mut daemon, 0, up_to_date);
+    let long = "x".repeat(2_000_000);
+    let requests = [
+        "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned(),
+        "POST /v1/sync HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1\r\n\r\n{"
+            .to_owned(),
+        "POST /v1/sync HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 34\r\n\r\n\
+         {\"names\":[],\"timeout_seconds\":-1.0}"
+            .to_owned(),
+        format!(
+            "POST /v1/pause HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n\
+             {long}",
+            long.len()
+        ),
+        "this is not HTTP\r\n\r\n".to_owned(),
+    ];
+    for request in requests {
+        let mut stream = std::os::unix::net::UnixStream::connect(walrust.control_socket()).unwrap();
+        // The answer may come before all of the request was read.
+        let _ = stream.write_all(request.as_bytes());
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        let first = answer.lines().next().unwrap_or_default();
+        assert!(first.contains(" 40"), "{first:?} to {}", &request[..30]);
+    }
+    assert_eq!(status(&walrust)["databases"][0]["state"], "replicating");
+    daemon.stop();
+}
