@@ -7,12 +7,15 @@
 //! writers.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
-use walrust_storage::{S3Credentials, S3Options, S3Store};
 use walrust_testkit::S3Server;
+
+mod support;
+
+use support::{Daemon, create_bucket};
 
 /// Commits a second.
 const RATE: u32 = 500;
@@ -37,7 +40,8 @@ fn main() {
     }
     let server = S3Server::from_env();
     let bucket = server.unique_bucket("application");
-    create(&server, &bucket);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime for the bucket");
+    runtime.block_on(create_bucket(&server, &bucket));
     let mut ratios = Vec::new();
     for pair in 0..PAIRS {
         let alone = measure(None, COMMITS, PATIENT);
@@ -78,7 +82,10 @@ fn measure(daemon: Option<(&S3Server, &str)>, commits: u32, timeout: Duration) -
     let directory = tempfile::tempdir().expect("a temporary directory");
     let database = directory.path().join("app.db");
     open(&database, PATIENT);
-    let daemon = daemon.map(|(server, url)| Daemon::start(&database, server, url));
+    let path = database.display().to_string();
+    let daemon = daemon.map(|(server, url)| {
+        Daemon::start(&[&path, "-b", url, "--endpoint", server.endpoint()], Some(server))
+    });
     // The daemon opens the database and stores its base.
     std::thread::sleep(Duration::from_secs(1));
     let writer = Command::new(std::env::current_exe().expect("the path of this benchmark"))
@@ -132,46 +139,5 @@ fn write(path: &Path, commits: u32, timeout: Duration) {
     println!("{busy}");
     for time in times {
         println!("{time:.4}");
-    }
-}
-
-fn create(server: &S3Server, bucket: &str) {
-    let options = S3Options {
-        endpoint: Some(server.endpoint().to_owned()),
-        credentials: Some(S3Credentials {
-            access_key: server.access_key().to_owned(),
-            secret_key: server.secret_key().to_owned(),
-            session_token: None,
-        }),
-        ..S3Options::default()
-    };
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime for the bucket");
-    runtime.block_on(async {
-        let store = S3Store::open(bucket, "", &options).await.expect("the store opens");
-        store.create_bucket().await.expect("the bucket is created");
-    });
-}
-
-struct Daemon(Child);
-
-impl Daemon {
-    fn start(database: &Path, server: &S3Server, url: &str) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_walrust"))
-            .arg("watch")
-            .arg(database)
-            .args(["-b", url, "--log-level", "warn", "--endpoint", server.endpoint()])
-            .env("AWS_ACCESS_KEY_ID", server.access_key())
-            .env("AWS_SECRET_ACCESS_KEY", server.secret_key())
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.expect("the daemon starts"))
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // A measurement that failed must not leave a daemon behind.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

@@ -7,15 +7,18 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rusqlite::Connection;
-use walrust::{ObjectStore, S3Options, StorageUrl};
-use walrust_storage::{Condition, Metadata, S3Credentials, S3Store};
+use walrust::{ObjectStore, StorageUrl};
+use walrust_storage::{Condition, Metadata};
 use walrust_testkit::S3Server;
+
+mod support;
+
+use support::{Daemon, create_bucket, options};
 
 /// Commits that are measured.
 const COMMITS: usize = 40;
@@ -35,32 +38,18 @@ fn main() {
     }
     let server = S3Server::from_env();
     let bucket = server.unique_bucket("bench");
-    let create = async {
-        let store = S3Store::open(&bucket, "", &options(Some(&server))).await;
-        store.expect("the store opens").create_bucket().await.expect("the bucket is created");
-    };
-    runtime.block_on(create);
+    runtime.block_on(create_bucket(&server, &bucket));
     runtime.block_on(measure("S3", &format!("s3://{bucket}/lag"), Some(&server)));
-}
-
-fn options(server: Option<&S3Server>) -> S3Options {
-    let Some(server) = server else { return S3Options::default() };
-    S3Options {
-        endpoint: Some(server.endpoint().to_owned()),
-        credentials: Some(S3Credentials {
-            access_key: server.access_key().to_owned(),
-            secret_key: server.secret_key().to_owned(),
-            session_token: None,
-        }),
-        ..S3Options::default()
-    }
 }
 
 async fn measure(what: &str, url: &str, server: Option<&S3Server>) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let database = directory.path().join("app.db");
     let application = application(&database);
-    let daemon = Daemon::start(&database, url, server);
+    let path = database.display().to_string();
+    let mut arguments = vec![path.as_str(), "-b", url];
+    arguments.extend(server.iter().flat_map(|server| ["--endpoint", server.endpoint()]));
+    let daemon = Daemon::start(&arguments, server);
     let url: StorageUrl = url.parse().expect("the URL is valid");
     let store = walrust_storage::open(&url, &options(server)).await.expect("the store opens");
     wait_for_objects(&store, 1).await;
@@ -116,38 +105,6 @@ async fn wait_for_objects(store: &Arc<dyn ObjectStore>, wanted: usize) -> u64 {
         }
         assert!(began.elapsed() < PATIENCE, "the daemon did not ship in time");
         tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-struct Daemon(Child);
-
-impl Daemon {
-    fn start(database: &Path, url: &str, server: Option<&S3Server>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_walrust"));
-        command.arg("watch").arg(database).args(["-b", url, "--log-level", "warn"]);
-        if let Some(server) = server {
-            command.args(["--endpoint", server.endpoint()]);
-            command.env("AWS_ACCESS_KEY_ID", server.access_key());
-            command.env("AWS_SECRET_ACCESS_KEY", server.secret_key());
-        }
-        command.stdout(Stdio::null());
-        Self(command.spawn().expect("the daemon starts"))
-    }
-
-    fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()));
-        let status = status.expect("the daemon runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        number.expect("the kernel reports the resident set in kB")
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // A measurement that failed must not leave a daemon behind.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
