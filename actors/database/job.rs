@@ -25,6 +25,8 @@ pub(super) enum Job {
     Snapshot,
     /// Storage has the first staged file.
     Confirm(FileName),
+    /// Storage is back and files are waiting: add what was committed since, and make one file of all.
+    Gather,
     Checkpoint(CheckpointKind),
     /// Let go of the database, of which everything is in storage.
     Leave,
@@ -46,6 +48,7 @@ pub(super) enum JobReport {
     Synced(SyncOutcome),
     SnapshotStaged(StagedSnapshot),
     Confirmed,
+    Gathered,
     Checkpointed { kind: CheckpointKind, complete: bool },
     Settled,
     Left,
@@ -91,8 +94,16 @@ fn run(job: Job, capture: &mut Capture) -> Result<(JobReport, CaptureState), Dat
             capture.confirm(name)?;
             JobReport::Confirmed
         }
+        Job::Gather => {
+            capture.sync(now_ms())?;
+            capture.merge_staged(0)?;
+            JobReport::Gathered
+        }
         Job::Checkpoint(kind) => {
-            JobReport::Checkpointed { kind, complete: capture.checkpoint(kind, now_ms())? }
+            let complete = capture.checkpoint(kind, now_ms())?;
+            // The first may be on its way to storage, or there already.
+            capture.merge_staged(1)?;
+            JobReport::Checkpointed { kind, complete }
         }
         Job::Leave => {
             if let Err(error) = capture.leave() {

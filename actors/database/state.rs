@@ -46,6 +46,8 @@ pub(crate) struct DatabaseState {
     pub(super) outstanding: Option<Arc<StagedFile>>,
     /// A file that storage has, and the capture does not know yet.
     pub(super) stored: Option<FileName>,
+    /// More files were waiting behind the one that storage has now.
+    gathers: bool,
     /// A snapshot that waits until the incremental before it is confirmed.
     pub(super) staged_snapshot: Option<StagedFile>,
     /// Who asked for a snapshot that was not begun.
@@ -93,6 +95,7 @@ impl DatabaseState {
             staged: Vec::new(),
             outstanding: None,
             stored: None,
+            gathers: false,
             staged_snapshot: None,
             snapshot_requests: Vec::new(),
             snapshot_waiters: Vec::new(),
@@ -178,6 +181,11 @@ impl DatabaseState {
         }
         if let Some(name) = self.stored.take() {
             return self.start(Job::Confirm(name));
+        }
+        if std::mem::take(&mut self.gathers) {
+            self.wanted = false;
+            self.sync_requests.begin();
+            return self.start(Job::Gather);
         }
         self.offer_next();
         let now = Instant::now();
@@ -265,6 +273,7 @@ impl DatabaseState {
             JobReport::SnapshotStaged(staged) => self.snapshot_staged(staged, began),
             JobReport::Confirmed => {
                 self.confirmed();
+                self.gathers = !self.staged.is_empty();
                 // What was committed during the upload is the next thing to ship.
                 self.wanted |= self.staged.is_empty() && self.wal.frames != self.wal.shipped;
                 self.caught_up();
@@ -274,6 +283,7 @@ impl DatabaseState {
                 tracing::debug!(db = self.name(), ?kind, complete, frames, "checkpoint");
                 self.checkpoint.tried(complete, Instant::now());
             }
+            JobReport::Gathered => self.pacing.began(began),
             JobReport::Settled => {}
             JobReport::Left => return self.drained(),
         }
@@ -434,6 +444,7 @@ impl DatabaseState {
         self.staged.clear();
         self.outstanding = None;
         self.stored = None;
+        self.gathers = false;
         self.staged_snapshot = None;
         self.forget_offers();
     }

@@ -8,12 +8,14 @@
 //! is good all the same, and the pages are compared once instead of continuing in the WAL.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use walrust_engine::WalPosition;
-use walrust_ltx::{Checksum, Encoder, FileName, Header, Pgno};
+use walrust_ltx::{
+    Checksum, Decoder, Encoder, FileName, Header, MergeOptions, Mode, Pgno, merge,
+};
 
 use crate::DatabaseError;
 
@@ -145,6 +147,47 @@ impl StagedWriter {
         fs::remove_file(&self.temporary)
             .map_err(DatabaseError::io("remove a staged file", &self.temporary))
     }
+}
+
+/// Merges files that continue one another, oldest first, into one that is complete and survives a
+/// loss of power.
+pub(crate) fn merge_staged(
+    staging: &Path,
+    sources: &[&StagedFile],
+) -> Result<StagedFile, DatabaseError> {
+    let (Some(first), Some(last)) = (sources.first(), sources.last()) else {
+        unreachable!("only files that are there are merged");
+    };
+    let name = FileName { min: first.name.min, max: last.name.max };
+    let path = staging.join(name.to_string());
+    let temporary = staging.join(format!("{name}.tmp"));
+    let mut inputs = Vec::with_capacity(sources.len());
+    for source in sources {
+        let file = File::open(&source.path)
+            .map_err(DatabaseError::io("open a staged file", &source.path))?;
+        let input = Decoder::new(BufReader::new(file), Mode::Strict);
+        inputs.push(input.map_err(DatabaseError::encode(&source.path))?);
+    }
+    let file = File::create(&temporary).map_err(DatabaseError::io("create a file", &temporary))?;
+    let out = HashingWriter { file: BufWriter::new(file), hasher: Sha256::new() };
+    let (mut out, header, summary) =
+        merge(inputs, out, MergeOptions::default()).map_err(DatabaseError::encode(&temporary))?;
+    let mut finish = || {
+        out.flush()?;
+        out.file.get_ref().sync_all()?;
+        fs::rename(&temporary, &path)?;
+        File::open(staging)?.sync_all()
+    };
+    finish().map_err(DatabaseError::io("complete a merged file", &path))?;
+    Ok(StagedFile {
+        name,
+        header,
+        post_apply: last.post_apply,
+        size: summary.size,
+        sha256: hex(&out.hasher.finalize()),
+        pages: summary.pages,
+        path,
+    })
 }
 
 /// Hashes what it writes.

@@ -5,7 +5,8 @@
 //! fault, its links fit, and the checksums of its pages add up to the state it claims to lead to.
 //! Everything from the first file on that fails is given up and made again.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -14,7 +15,7 @@ use walrust_ltx::{Checksum, Decoder, FileName, Mode, Pgno, Txid};
 
 use crate::DatabaseError;
 use crate::page_checksums::{NewPageChecksums, PageChecksums};
-use crate::staging::{StagedFile, sha256_of, wal_note};
+use crate::staging::{StagedFile, merge_staged, sha256_of, wal_note};
 use crate::state_directory::StateDirectory;
 
 /// A staged file and the position that its confirmation leads to.
@@ -123,6 +124,38 @@ impl StagedQueue {
         Ok(())
     }
 
+    /// Merges the files behind the first `kept` into one, as far as that is possible: a snapshot
+    /// that begins the queue stays as it is.
+    ///
+    /// The merged file is complete and synced before a source goes. After a crash in between, the
+    /// next start takes it up instead of its sources.
+    pub(super) fn merge_behind(
+        &mut self,
+        kept: usize,
+        staging: &Path,
+    ) -> Result<(), DatabaseError> {
+        let kept = kept.max(usize::from(self.has_new_table()));
+        if self.0.len() < kept + 2 {
+            return Ok(());
+        }
+        let sources: Vec<&StagedFile> = self.0.range(kept..).map(|staged| &staged.file).collect();
+        let file = merge_staged(staging, &sources)?;
+        let sources: Vec<Staged> = self.0.drain(kept..).collect();
+        let mut changes = BTreeMap::new();
+        for staged in &sources {
+            if let Changes::Pages(pages) = &staged.changes {
+                changes.extend(pages.iter().copied());
+            }
+        }
+        let next = sources.last().map(|staged| staged.next.clone());
+        let next = next.expect("at least two files were merged");
+        changes.retain(|pgno, _| *pgno <= next.page_count);
+        file.note_wal(&next.wal)?;
+        let changes = Changes::Pages(changes.into_iter().collect());
+        self.0.push_back(Staged { file, next, changes, durable: true });
+        sources.iter().try_for_each(|staged| staged.file.remove())
+    }
+
     /// Removes all staged files.
     pub(super) fn clear(&mut self) -> Result<(), DatabaseError> {
         while let Some(staged) = self.0.pop_back() {
@@ -138,22 +171,23 @@ impl StagedQueue {
         confirmed: Option<&Position>,
     ) -> Result<(Self, bool), DatabaseError> {
         let mut names = staged_names(&state.staging())?;
-        // Of a state that both lead to, the file that continues comes before a snapshot beside it.
-        names.sort_by_key(|name| (name.max, name.is_snapshot()));
+        // Of a merged file and its sources the one that leads furthest comes first. Of a state that
+        // both lead to, the file that continues comes before a snapshot beside it.
+        names.sort_by_key(|name| (name.is_snapshot(), Reverse(name.max)));
         let mut queue = Self::default();
         let mut wal_known = true;
-        for name in names {
-            let before = queue.0.back().map(|staged| &staged.next).or(confirmed);
-            if before.is_some_and(|before| name.max <= before.txid) {
-                // In storage already, or a snapshot that nobody waits for any more.
-                continue;
-            }
-            match queue.load_file(state, name, before.cloned())? {
-                Some((staged, known)) => {
-                    queue.0.push_back(staged);
-                    wal_known = known;
-                }
-                None => break,
+        loop {
+            let before = queue.0.back().map(|staged| &staged.next).or(confirmed).cloned();
+            let fits = |name: &FileName| match &before {
+                // What is not newer is in storage already.
+                Some(before) if name.is_snapshot() => queue.is_empty() && name.max > before.txid,
+                Some(before) => name.min == before.txid.next() && name.max > before.txid,
+                None => name.is_snapshot(),
+            };
+            let Some(index) = names.iter().position(fits) else { break };
+            if let Some((staged, known)) = queue.load_file(state, names.remove(index), before)? {
+                queue.0.push_back(staged);
+                wal_known = known;
             }
         }
         let kept: Vec<FileName> = queue.files().map(|file| file.name).collect();

@@ -250,5 +250,6 @@ fn what_is_not_a_database_in_wal_mode_is_named() {
 
 mod checkpoints;
 mod healing;
+mod merging;
 mod reconcile;
 mod shipping;
