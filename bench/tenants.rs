@@ -34,13 +34,14 @@ const PATIENCE: Duration = Duration::from_secs(300);
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|it| it != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let number = |word: &str| word.parse().expect("a number");
+    let count = |word: &str| -> usize { word.parse().expect("a number") };
+    let number = |word: &str| -> u32 { word.parse().expect("a number") };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime for the measurement");
     match &words[..] {
-        ["idle", tenants] => runtime.block_on(idle(number(tenants))),
-        ["lag", tenants, rate] => runtime.block_on(lag(number(tenants), number(rate))),
+        ["idle", tenants] => runtime.block_on(idle(count(tenants))),
+        ["lag", tenants, rate] => runtime.block_on(lag(count(tenants), number(rate))),
         ["outage", tenants, seconds] => {
-            runtime.block_on(outage(number(tenants), number(seconds)));
+            runtime.block_on(outage(count(tenants), number(seconds)));
         }
         [] => {
             runtime.block_on(idle(1000));
@@ -231,13 +232,13 @@ fn lags(host: &Host, writers: &Writers) -> Vec<f64> {
     lags
 }
 
-async fn outage(tenants: usize, seconds: u64) {
+async fn outage(tenants: usize, seconds: u32) {
     let host = Host::start(tenants).await;
     host.wait_until_known().await;
     let mut writers = Writers::open(&host.databases);
     tokio::time::sleep(Duration::from_secs(3)).await;
     host.proxy.set_away(true);
-    let (begun, away) = (Instant::now(), Duration::from_secs(seconds));
+    let (begun, away) = (Instant::now(), Duration::from_secs(seconds.into()));
     let (mut peak, mut staged, mut wal): (f64, u64, u64) = (0.0, 0, 0);
     let mut look = begun;
     while begun.elapsed() < away {

@@ -13,9 +13,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use walrust_engine::WalPosition;
-use walrust_ltx::{
-    Checksum, Decoder, Encoder, FileName, Header, MergeOptions, Mode, Pgno, merge,
-};
+use walrust_ltx::{Checksum, Decoder, Encoder, FileName, Header, MergeOptions, Mode, Pgno, merge};
 
 use crate::DatabaseError;
 
