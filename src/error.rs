@@ -132,6 +132,20 @@ pub enum Error {
     /// The daemon stopped with unshipped commits.
     #[error("stopped before everything was in storage:\n{}", not_shipped(.0))]
     NotShipped(Vec<NotShipped>),
+    /// The operating system allows too few open files.
+    #[error(
+        "{databases} databases need about {needed} open files, and this process may have {limit}; \
+         raise the limit: `ulimit -Hn` of its shell, LimitNOFILE of its systemd unit, or --ulimit \
+         nofile of its container"
+    )]
+    DescriptorLimit {
+        /// Number of databases.
+        databases: usize,
+        /// Descriptors they need.
+        needed: u64,
+        /// Descriptors there may be.
+        limit: u64,
+    },
     /// Nobody listens on the control socket.
     #[error(
         "no daemon listens on {}; is `walrust watch` running, as this user and with this \
@@ -188,6 +202,7 @@ impl Error {
             | Self::Replicator(_)
             | Self::NotShipped(_)
             | Self::NoDaemon(_)
+            | Self::DescriptorLimit { .. }
             | Self::Refused { .. }
             | Self::NotSynced(_)
             | Self::TreeFailed

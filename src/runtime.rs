@@ -41,6 +41,21 @@ fn tune_allocator() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn tune_allocator() {}
 
+/// Descriptors that a process with so many databases needs: two for each that is idle, and some for
+/// storage, logs, and databases that are being synced.
+#[must_use]
+pub fn needed_descriptors(databases: usize) -> u64 {
+    2 * databases as u64 + 100
+}
+
+/// Descriptors that this process may have.
+#[must_use]
+pub fn descriptor_limit() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit};
+    // If the limit cannot be asked for, a database that meets it says so.
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
+}
+
 /// Each database needs a few descriptors; the soft limit is often 1,024.
 fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -181,3 +181,31 @@ fn levels_and_forms_of_the_log() {
     daemon.wait_for_line(&["DEBUG"]);
     daemon.stop();
 }
+
+#[test]
+fn more_databases_than_the_process_may_have_files_open_are_refused_with_the_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let template = directory.path().join("template");
+    let connection = rusqlite::Connection::open(&template).unwrap();
+    connection.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x)").unwrap();
+    connection.close().unwrap();
+    let walrust = Walrust::on(&Storage::directory());
+    let mut text = String::new();
+    for number in 0..60 {
+        let path = directory.path().join(format!("t{number}.db"));
+        std::fs::copy(&template, &path).unwrap();
+        text += &format!("[[databases]]\npath = {path:?}\n");
+    }
+    walrust.configure(&text);
+    let limited = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 200; exec \"$0\" watch -b \"$1\""])
+        .args([env!("CARGO_BIN_EXE_walrust"), &Storage::directory().url()])
+        .current_dir(walrust.file("."))
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&limited.stderr);
+    assert_eq!(limited.status.code(), Some(1), "{error}");
+    for phrase in ["60 databases", "220 open files", "may have 200", "LimitNOFILE"] {
+        assert!(error.contains(phrase), "{phrase:?} is not in: {error}");
+    }
+}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod changes;
+mod crashes;
 mod fault_store;
 mod faults;
 mod faults_upload;

@@ -18,6 +18,7 @@ use crate::config::{
     Config, DatabaseSection, Interval, SyncDefaults, SyncSection, WalPinKind, parse_interval,
 };
 use crate::control::{Served, Server};
+use crate::runtime::{descriptor_limit, needed_descriptors};
 
 /// How long shipping may take after the first signal.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -77,6 +78,7 @@ pub(super) async fn run(args: WatchArgs, config: &Config) -> Result<(), Error> {
         return Err(Error::Usage(problem.to_owned()));
     }
     refuse_hopeless(&settings)?;
+    check_descriptors(settings.databases.len())?;
     let store = args.storage.open(config).await?;
     let mut signals = Signals::new()?;
     let prefix = format!("{}/", settings.databases[0].name);
@@ -242,6 +244,15 @@ fn refuse_hopeless(settings: &Settings) -> Result<(), Error> {
         }
         (None, _) => Ok(()),
     }
+}
+
+/// Better one clear sentence at the start than a few hundred databases that cannot be opened.
+fn check_descriptors(databases: usize) -> Result<(), Error> {
+    let (needed, limit) = (needed_descriptors(databases), descriptor_limit());
+    if needed > limit {
+        return Err(Error::DescriptorLimit { databases, needed, limit });
+    }
+    Ok(())
 }
 
 /// The absolute path of a database. Symbolic links stay: where they lead may change.

@@ -8,7 +8,7 @@ use walrust_testkit::{TestDatabase, WriterOptions, WriterProcess, assert_same_da
 use super::{INSERT, assert_one_history, behind};
 use crate::fault_proxy::FaultProxy;
 use crate::storage::Storage;
-use crate::walrust::{PATIENCE, Walrust};
+use crate::walrust::{PATIENCE, QUICK, Walrust};
 
 /// Replicates a database with some history, and returns what it left in storage.
 fn replicated(storage: &Storage, seed: u64) -> TestDatabase {
@@ -191,4 +191,26 @@ fn b06_two_hosts_that_write_at_once_leave_one_writer_and_a_sound_history() {
     assert_eq!(outcomes[winner].code, Some(0), "{}", outcomes[winner].stderr);
     assert_eq!(outcomes[1 - winner].code, Some(1), "{}", outcomes[1 - winner].stderr);
     assert_same_database(&hosts[winner].1, &walrust.restored("app", &[]));
+}
+
+#[test]
+fn two_hosts_share_a_bucket_under_different_prefixes() {
+    let storage = Storage::s3();
+    let hosts = ["left", "right"].map(|prefix| {
+        let (directory, source) = TestDatabase::with_history(4096, prefix.len() as u64, 30).close();
+        let walrust = Walrust::on(&storage);
+        walrust.configure(&format!("[[databases]]\npath = {source:?}\nprefix = \"{prefix}/app\"\n"));
+        let daemon = walrust.watch_with(QUICK);
+        (prefix, directory, source, walrust, daemon)
+    });
+    for (prefix, _directory, source, walrust, mut daemon) in hosts {
+        let name = format!("{prefix}/app");
+        storage.wait_for_txid(&mut daemon, &name, 1);
+        let connection = rusqlite::Connection::open(&source).unwrap();
+        connection.execute_batch("CREATE TABLE extra (x)").unwrap();
+        storage.wait_for_txid(&mut daemon, &name, 2);
+        drop(connection);
+        daemon.stop();
+        assert_same_database(&source, &walrust.restored(&name, &[]));
+    }
 }
