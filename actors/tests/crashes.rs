@@ -17,28 +17,26 @@ use crate::fault_store::Fault;
 use crate::scene::{PATIENCE, Scene, shut_down, wait_for_phase, wait_for_status};
 
 /// Every message of every actor, but those of the root: it is the process.
-const MESSAGES: &[(&str, &[&str])] = &[
-    (
-        "database",
-        &[
-            "open",
-            "opened",
-            "wal_changed",
-            "due",
-            "job_ended",
-            "uploaded",
-            "upload_failed",
-            "manifest_due",
-            "manifest_written",
-            "overtaken",
-            "uploader_restarted",
-            "snapshot",
-            "sync",
-            "reconfigured",
-            "status",
-        ],
-    ),
-];
+const MESSAGES: &[(&str, &[&str])] = &[(
+    "database",
+    &[
+        "open",
+        "opened",
+        "wal_changed",
+        "due",
+        "job_ended",
+        "uploaded",
+        "upload_failed",
+        "manifest_due",
+        "manifest_written",
+        "overtaken",
+        "uploader_restarted",
+        "snapshot",
+        "sync",
+        "reconfigured",
+        "status",
+    ],
+)];
 
 /// What leads to a message is done so often at most; some depend on a race.
 const ROUNDS: usize = 20;

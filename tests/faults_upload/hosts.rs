@@ -199,7 +199,8 @@ fn two_hosts_share_a_bucket_under_different_prefixes() {
     let hosts = ["left", "right"].map(|prefix| {
         let (directory, source) = TestDatabase::with_history(4096, prefix.len() as u64, 30).close();
         let walrust = Walrust::on(&storage);
-        walrust.configure(&format!("[[databases]]\npath = {source:?}\nprefix = \"{prefix}/app\"\n"));
+        walrust
+            .configure(&format!("[[databases]]\npath = {source:?}\nprefix = \"{prefix}/app\"\n"));
         let daemon = walrust.watch_with(QUICK);
         (prefix, directory, source, walrust, daemon)
     });
