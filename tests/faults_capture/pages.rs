@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rusqlite::Connection;
+use walrust_ltx::{Decoder, Mode};
 use walrust_testkit::{TestDatabase, WriterOptions, WriterProcess, connect, image};
 
 use super::{NO_CHECKPOINTS, Scene, assert_no_gaps, commit, documents, query, run};
@@ -197,6 +198,14 @@ fn a12_a_database_over_a_gigabyte_comes_back_without_its_lock_page() {
     let compared = Command::new("cmp").args([&scene.source, &restored]).output();
     let compared = compared.expect("cmp is part of every Unix");
     assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stdout));
+    for file in scene.storage.ltx_files("app") {
+        let bytes = scene.storage.read(&format!("app/{file}"));
+        let mut decoder = Decoder::new(&bytes[..], Mode::Strict).expect("an LTX file");
+        let mut page = vec![0; decoder.header().page_size.bytes()];
+        while let Some(pgno) = decoder.next_page(&mut page).expect("a whole LTX file") {
+            assert_ne!(pgno, LOCK_PAGE, "{file} has the lock page");
+        }
+    }
 }
 
 fn pages_are_used<const N: usize>(path: &Path, pgnos: [u32; N]) -> bool {
