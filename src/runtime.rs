@@ -1,5 +1,7 @@
 //! The process: its runtime, its memory allocator, its descriptors.
 
+use std::time::Duration;
+
 use tokio::runtime::{Builder, Runtime};
 use walrust_actors::BLOCKING_JOBS;
 
@@ -15,7 +17,7 @@ pub fn runtime() -> std::io::Result<Runtime> {
         .worker_threads(WORKERS)
         // One thread stays free for name look-ups and file streaming of the storage client.
         .max_blocking_threads(BLOCKING_JOBS + 1)
-        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .thread_keep_alive(Duration::from_secs(2))
         .enable_all()
         .build()
 }
@@ -40,6 +42,30 @@ fn tune_allocator() {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn tune_allocator() {}
+
+/// How often memory that a burst of work has left behind is given back.
+const TRIM_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Gives memory back to the operating system now and then, for as long as it runs: what many
+/// databases needed at once while they were opened lies between what they keep.
+pub async fn give_memory_back() {
+    loop {
+        tokio::time::sleep(TRIM_INTERVAL).await;
+        trim();
+    }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn trim() {
+    #[allow(unsafe_code, reason = "malloc_trim has no safe wrapper")]
+    // SAFETY: malloc_trim may be called at any time, from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn trim() {}
 
 /// Descriptors that a process with so many databases needs: two for each that is idle, and some for
 /// storage, logs, and databases that are being synced.

@@ -18,7 +18,7 @@ use crate::config::{
     Config, DatabaseSection, Interval, SyncDefaults, SyncSection, WalPinKind, parse_interval,
 };
 use crate::control::{Served, Server};
-use crate::runtime::{descriptor_limit, needed_descriptors};
+use crate::runtime::{descriptor_limit, give_memory_back, needed_descriptors};
 
 /// How long shipping may take after the first signal.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -112,6 +112,7 @@ pub(super) async fn run(args: WatchArgs, config: &Config) -> Result<(), Error> {
     let _control = listen(&args.socket, config, &served).await?;
     tokio::select! {
         () = signals.next() => {}
+        () = give_memory_back() => {}
         () = replicator.ended() => return Err(Error::TreeFailed),
     }
     tracing::info!("stopping; a second signal stops at once");

@@ -63,7 +63,12 @@ impl StagedQueue {
     }
 
     pub(super) fn pop_front(&mut self) -> Option<Staged> {
-        self.0.pop_front()
+        let first = self.0.pop_front();
+        if self.0.is_empty() {
+            // Most databases are idle most of the time, and there are many.
+            self.0.shrink_to_fit();
+        }
+        first
     }
 
     /// The staged files.
