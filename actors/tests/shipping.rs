@@ -116,12 +116,12 @@ async fn the_wal_is_checkpointed_once_it_is_shipped_and_restarts() {
     // The salts of the WAL, which every restart changes.
     let salts = || std::fs::read(&wal).unwrap().get(16..24).map(<[u8]>::to_vec);
     let first = salts();
-    let mut commits = 0;
+    let began = Instant::now();
     while salts() == first {
         scene.commit(0);
         replicator.sync("a").await.unwrap();
-        commits += 1;
-        assert!(commits < 100, "each of them has frames, and 20 are enough");
+        // A commit right behind a sync may keep a checkpoint from being complete, not all of them.
+        assert!(began.elapsed() < PATIENCE, "each of them has frames, and 20 are enough");
     }
     shut_down(replicator).await;
     scene.assert_restorable().await;

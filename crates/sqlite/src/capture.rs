@@ -122,7 +122,7 @@ impl Capture {
         let path = resolve(given)?;
         // Before the lock, which leaves a directory beside the database.
         check_database(&path)?;
-        let state = StateDirectory::open(&path, options.state_directory.as_deref())?;
+        let mut state = StateDirectory::open(&path, options.state_directory.as_deref())?;
         let (writer_id, confirmed) = (state.writer_id()?, state.load()?);
         let (queue, wal_known) = StagedQueue::load(&state, confirmed.as_ref())?;
         let captured = queue.captured().or(confirmed.as_ref());
@@ -133,6 +133,9 @@ impl Capture {
         let wal = captured.map(|position| position.wal).filter(|_| wal_known);
         let wal_pin = options.wal_pin;
         let reader = DatabaseReader::open(&path, wal_pin, wal.as_ref())?;
+        if reader.files.claim() {
+            state.release_lock();
+        }
         let stamp = reader.files.stamp()?;
         let before = state.load_stamp();
         let distrust = match &wal {
@@ -246,6 +249,8 @@ impl Capture {
         if self.queue.front().is_none_or(|staged| staged.file.name != name) {
             return Ok(());
         }
+        // If the files were replaced, another process may replicate the new ones, with this state.
+        self.reader.files.check_identity(&self.path)?;
         let Some(staged) = self.queue.pop_front() else { return Ok(()) };
         match &staged.changes {
             Changes::Pages(changes) => self.state.save(&staged.next, changes)?,

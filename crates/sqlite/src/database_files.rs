@@ -6,7 +6,7 @@
 //! owner must drop its connections before this value.
 
 use std::ffi::OsString;
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -82,6 +82,18 @@ pub fn check_database(path: &Path) -> Result<(), DatabaseError> {
     read_header(path, &file).map(|_| ())
 }
 
+/// Whether a process has [claimed](DatabaseFiles::claim) the database at a path without symbolic
+/// links. Not to be called for a database that this process has open.
+pub(crate) fn is_owned(path: &Path) -> Result<bool, DatabaseError> {
+    let shm_path = sidecar(path, "-shm");
+    let shm = match File::open(&shm_path) {
+        Ok(shm) => shm,
+        Err(error) if is_missing(&error) => return Ok(false),
+        Err(error) => return Err(DatabaseError::io("open the wal-index", &shm_path)(error)),
+    };
+    Ok(matches!(shm.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// Opens the database file itself for reading.
 pub(crate) fn open_database(path: &Path) -> Result<File, DatabaseError> {
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
@@ -136,6 +148,13 @@ impl DatabaseFiles {
     /// The open `-shm` file, for locks.
     pub(crate) fn shm(&self) -> &File {
         &self.shm
+    }
+
+    /// Tells other processes that this one replicates the database, until the file is closed:
+    /// `flock` on the `-shm` file, which SQLite never uses. `false` if another process has said so,
+    /// or the file system knows no such locks.
+    pub(crate) fn claim(&self) -> bool {
+        self.shm.try_lock().is_ok()
     }
 
     /// What the database file looks like now.

@@ -2,7 +2,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `lock` | locked while a process replicates the database |
+//! | `lock` | locked while a process begins to replicate the database; then its `-shm` file is |
 //! | `position.json` | the last state that storage has confirmed |
 //! | `pages.crc64` | one checksum per page of that state |
 //! | `pages.redo` | the changes that lead from the last table to that of `position.json` |
@@ -27,7 +27,7 @@ use walrust_engine::{Position, WalPosition};
 use walrust_ltx::{Checksum, FileName, PageSize, Pgno, Txid};
 
 use crate::DatabaseError;
-use crate::database_files::FileStamp;
+use crate::database_files::{FileStamp, is_owned};
 use crate::page_checksums::PageChecksums;
 use crate::staging::hex;
 
@@ -38,8 +38,8 @@ const FORMAT: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct StateDirectory {
     path: PathBuf,
-    /// Held, never read: closing it releases the lock.
-    _lock: File,
+    /// Held, never read: closing it releases the lock. `None` once the `-shm` file is locked.
+    lock: Option<File>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,7 +72,15 @@ impl StateDirectory {
                 return Err(DatabaseError::io("lock the state directory", &lock_path)(error));
             }
         }
-        Ok(Self { path, _lock: lock })
+        if is_owned(database)? {
+            return Err(DatabaseError::Owned { path: database.to_owned(), lock: lock_path });
+        }
+        Ok(Self { path, lock: Some(lock) })
+    }
+
+    /// Another lock says from now on that the database is replicated: a descriptor less for each.
+    pub(crate) fn release_lock(&mut self) {
+        self.lock = None;
     }
 
     /// Whether another process has the directory of a database locked.
@@ -81,6 +89,9 @@ impl StateDirectory {
         directory: Option<&Path>,
     ) -> Result<bool, DatabaseError> {
         let path = state_path(database, directory).join("lock");
+        if is_owned(database)? {
+            return Ok(true);
+        }
         let lock = match File::open(&path) {
             Ok(lock) => lock,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
