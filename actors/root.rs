@@ -11,21 +11,22 @@
 //!
 //! # Shutdown
 //! Every database ships what it has, writes its manifest, lets go of its files and reports with
-//! [`RootMsg::Drained`]. When all have, or the deadline passes, the root answers with the names of
-//! those that did not ship everything, and ends the tree. Nothing is lost either way: what was not shipped is
-//! in the WAL, and the next start finds it.
+//! [`RootMsg::Drained`]. When all have, or the deadline passes, webhooks get a few seconds to deliver
+//! what is queued. Then the root answers with the names of the databases that did not ship everything,
+//! and ends the tree. Nothing is lost either way: what was not shipped is in the WAL, and the next
+//! start finds it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use walrust_engine::{RestartDecision, RestartPolicy};
+use walrust_engine::{DeliveryPolicy, RestartDecision, RestartPolicy};
 use walrust_ltx::Txid;
 use walrust_storage::ObjectStore;
 
 use crate::blocking::{BlockingPool, Gate};
-use crate::database::{DatabaseActor, DatabaseArguments, DatabaseMsg, Refusal};
+use crate::database::{Availability, DatabaseActor, DatabaseArguments, DatabaseMsg, Refusal};
 use crate::retention::{RetentionActor, RetentionArguments, RetentionMsg};
 use crate::services::Services;
 use crate::settings::{DatabaseSettings, Settings};
@@ -37,8 +38,13 @@ use crate::uploader::{UploaderActor, UploaderArguments, UploaderMsg};
 use crate::watcher::{Notified, WatchTarget, WatcherActor, WatcherMsg};
 use crate::webhook::{WebhookActor, WebhookArguments};
 
+mod quarantine;
+
 /// Databases started in one turn, so that the root stays responsive while it starts many.
 const SPAWNED_AT_ONCE: usize = 32;
+
+/// How long webhooks may hold up the end of a shutdown.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the root is told.
 #[derive(Debug)]
@@ -77,6 +83,8 @@ pub(crate) enum RootMsg {
     },
     /// The shutdown has taken long enough.
     DeadlinePassed,
+    /// Webhooks have delivered what was queued, or had their time.
+    Flushed,
 }
 
 /// A database of which the last commits may not be in storage after a shutdown.
@@ -136,6 +144,7 @@ struct DatabaseChild {
     actor: Option<ActorRef<DatabaseMsg>>,
     gate: Gate,
     notified: Notified,
+    availability: Availability,
 }
 
 #[derive(Debug)]
@@ -143,6 +152,8 @@ struct Shutdown {
     /// Databases that have not reported.
     waiting: Vec<String>,
     not_shipped: Vec<NotShipped>,
+    /// Nothing but the webhooks is waited for.
+    flushing: bool,
     reply: Option<RpcReplyPort<Vec<NotShipped>>>,
 }
 
@@ -178,6 +189,7 @@ impl Actor for RootSupervisor {
             RootMsg::Status { name, reply } => state.status(&name, reply),
             RootMsg::Shutdown { timeout, reply } => state.shut_down(timeout, reply),
             RootMsg::DeadlinePassed => state.deadline_passed(),
+            RootMsg::Flushed => state.flushed(),
         }
         Ok(())
     }
@@ -279,7 +291,10 @@ impl RootState {
                 actor.get_id()
             }
             Child::Webhook => {
-                let arguments = WebhookArguments { webhooks: self.settings.webhooks.clone() };
+                let arguments = WebhookArguments {
+                    webhooks: self.settings.webhooks.clone(),
+                    policy: DeliveryPolicy::default(),
+                };
                 let actor = self.spawn(WebhookActor, arguments).await?;
                 self.services.webhook.set(actor.clone());
                 actor.get_id()
@@ -329,6 +344,7 @@ impl RootState {
             pool: self.pool.clone(),
             gate: database.gate.clone(),
             notified: database.notified.clone(),
+            availability: database.availability.clone(),
             host: self.settings.host.clone(),
         })
     }
@@ -370,6 +386,7 @@ impl RootState {
             RestartDecision::Restart(delay) => delay,
             RestartDecision::Quarantine(delay) => {
                 tracing::error!(?child, ?delay, "crashes too often and is left alone");
+                self.raise_quarantined(&child, delay);
                 delay
             }
         };
@@ -409,7 +426,8 @@ impl RootState {
             reason: "it was not running".to_owned(),
         });
         let not_shipped = not_shipped.collect();
-        self.shutdown = Some(Shutdown { waiting, not_shipped, reply: Some(reply) });
+        self.shutdown =
+            Some(Shutdown { waiting, not_shipped, flushing: false, reply: Some(reply) });
         for name in self.databases.keys() {
             self.services.watcher.cast(WatcherMsg::Unwatch { name: name.clone() });
         }
@@ -441,9 +459,20 @@ impl RootState {
 
     fn finish_if_drained(&mut self) {
         let Some(shutdown) = &mut self.shutdown else { return };
-        if !shutdown.waiting.is_empty() {
+        if !shutdown.waiting.is_empty() || shutdown.flushing {
             return;
         }
+        shutdown.flushing = true;
+        let (services, myself) = (self.services.clone(), self.myself.clone());
+        tokio::spawn(async move {
+            services.flush_webhooks(FLUSH_TIMEOUT).await;
+            // Only a root that is ending takes no messages.
+            let _ = myself.cast(RootMsg::Flushed);
+        });
+    }
+
+    fn flushed(&mut self) {
+        let Some(shutdown) = &mut self.shutdown else { return };
         if let Some(reply) = shutdown.reply.take() {
             let mut not_shipped = std::mem::take(&mut shutdown.not_shipped);
             not_shipped.sort_by(|a, b| a.name.cmp(&b.name));
@@ -457,6 +486,12 @@ impl RootState {
 
 impl DatabaseChild {
     fn new(settings: DatabaseSettings) -> Self {
-        Self { settings, actor: None, gate: Gate::new(), notified: Notified::default() }
+        Self {
+            settings,
+            actor: None,
+            gate: Gate::new(),
+            notified: Notified::default(),
+            availability: Availability::default(),
+        }
     }
 }

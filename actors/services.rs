@@ -1,5 +1,9 @@
 //! The shared actors, as the rest of the tree reaches them.
 
+use std::time::Duration;
+
+use ractor::rpc::CallResult;
+
 use crate::event::Event;
 use crate::retention::RetentionMsg;
 use crate::service::Service;
@@ -27,6 +31,18 @@ impl Services {
             snapshots: Service::new(),
             retention: Service::new(),
             webhook: Service::new(),
+        }
+    }
+
+    /// Lets receivers outside the process have what was raised, before the process ends. Returns when
+    /// they have it, and within `timeout` in any case: with an actor that died nothing is waited for.
+    pub(crate) async fn flush_webhooks(&self, timeout: Duration) {
+        let Some(webhook) = self.webhook.get() else { return };
+        // A little earlier, so that the actor can say what it leaves behind.
+        let flush = |reply| WebhookMsg::Flush { timeout: timeout.mul_f64(0.9), reply };
+        match webhook.call(flush, Some(timeout)).await {
+            Ok(CallResult::Success(())) => {}
+            _ => tracing::error!("the webhook actor is gone, and with it what was not delivered"),
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod checkpoint_policy;
 mod circuit_breaker;
+mod delivery_queue;
 mod error_class;
 mod event_kind;
 pub mod manifest;
@@ -24,6 +25,9 @@ mod upload_queue;
 
 pub use checkpoint_policy::{CheckpointKind, CheckpointPolicy, CheckpointSettings, WalFill};
 pub use circuit_breaker::BreakerSettings;
+pub use delivery_queue::{
+    DeliveryAttempt, DeliveryDecision, DeliveryOutcome, DeliveryPolicy, DeliveryQueue, Queued,
+};
 pub use error_class::ErrorClass;
 pub use event_kind::{EventKind, UnknownEvent};
 pub use names::{NameError, NameRequest, assign_names};
