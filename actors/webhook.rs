@@ -35,6 +35,7 @@ mod notice;
 mod receiver;
 mod resolver;
 mod signature;
+mod target;
 
 use delivery::{Courier, DeliveryError};
 use notice::Notice;

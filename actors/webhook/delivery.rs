@@ -1,14 +1,11 @@
 //! One attempt to deliver a notice.
-//!
-//! Nothing here shows more of the URL of a receiver than its origin: paths and queries of webhooks
-//! are often the secret itself.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, StatusCode, Url};
+use reqwest::{Certificate, Client, StatusCode};
 use tokio::sync::OnceCell;
 use walrust_engine::{DeliveryOutcome, EventKind};
 use walrust_storage::trusted_certificates;
@@ -16,7 +13,7 @@ use walrust_storage::trusted_certificates;
 use super::notice::VERSION;
 use super::resolver::{ThreadResolver, on_thread};
 use super::signature::sign;
-use crate::settings::Secret;
+use super::target::Target;
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,8 +27,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// What goes to whom.
 #[derive(Debug)]
 pub(super) struct Parcel {
-    pub(super) url: Url,
-    pub(super) secret: Option<Secret>,
+    pub(super) target: Arc<Target>,
     pub(super) kind: EventKind,
     pub(super) body: String,
 }
@@ -81,13 +77,14 @@ impl Courier {
     /// Posts a notice. Bounded in time.
     pub(super) async fn deliver(&self, parcel: &Parcel) -> Result<(), DeliveryError> {
         let client = self.client.get_or_try_init(new_client).await?;
+        let target = parcel.target.as_ref();
         let timestamp = unix_seconds().to_string();
         let mut request = client
-            .post(parcel.url.clone())
+            .post(target.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header("X-Walrust-Event", parcel.kind.as_str())
             .header("X-Walrust-Timestamp", &timestamp);
-        if let Some(secret) = &parcel.secret {
+        if let Some(secret) = &target.secret {
             request = request.header("X-Walrust-Signature", sign(secret, &timestamp, &parcel.body));
         }
         let answer = request.body(parcel.body.clone()).send().await;

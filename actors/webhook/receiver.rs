@@ -1,32 +1,22 @@
 //! One receiver of events: which it wants, what waits for it, and what became of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::Url;
 use walrust_engine::{
     DeliveryDecision, DeliveryOutcome, DeliveryPolicy, DeliveryQueue, EventKind, Queued,
 };
 
 use super::delivery::{DeliveryError, Parcel};
 use super::notice::Notice;
+use super::target::{Target, UrlError};
 use crate::settings::WebhookSettings;
-
-/// The URL of a webhook is of no use.
-#[derive(Debug, thiserror::Error)]
-#[error("the URL of a webhook ({origin}) cannot be used: {reason}")]
-pub(super) struct UrlError {
-    /// As much of it as may be shown.
-    origin: String,
-    reason: String,
-}
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Receiver {
     settings: WebhookSettings,
-    url: Url,
-    /// What logs call it.
-    origin: String,
+    target: Arc<Target>,
     /// Events of one kind and database are equal.
     queue: DeliveryQueue<(EventKind, Option<String>), Notice>,
     /// Of the notice under way, for the log.
@@ -35,13 +25,8 @@ pub(super) struct Receiver {
 
 impl Receiver {
     pub(super) fn new(settings: WebhookSettings, policy: DeliveryPolicy) -> Result<Self, UrlError> {
-        let origin = settings.origin();
-        let unusable = |reason: String| UrlError { origin: origin.clone(), reason };
-        let url = Url::parse(&settings.url).map_err(|error| unusable(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(unusable("it is neither http:// nor https://".to_owned()));
-        }
-        Ok(Self { settings, url, origin, queue: DeliveryQueue::new(policy), attempt: None })
+        let target = Arc::new(Target::new(&settings)?);
+        Ok(Self { settings, target, queue: DeliveryQueue::new(policy), attempt: None })
     }
 
     /// How often it wants a heartbeat, if at all.
@@ -66,7 +51,7 @@ impl Receiver {
         let key = (event.kind, event.database.clone());
         let queued = self.queue.push(key, event.kind.is_critical(), notice.clone());
         if let Queued::Overflowed { lost: 1 } = queued {
-            let receiver = &self.origin;
+            let receiver = &self.target.origin;
             tracing::error!(receiver, "the queue of a webhook is full, events are dropped");
         }
     }
@@ -77,8 +62,7 @@ impl Receiver {
         let kind = attempt.notice.event().kind;
         self.attempt = Some((kind, attempt.number));
         Some(Parcel {
-            url: self.url.clone(),
-            secret: self.settings.secret.clone(),
+            target: Arc::clone(&self.target),
             kind,
             body: attempt.notice.body(attempt.repeats),
         })
@@ -87,7 +71,7 @@ impl Receiver {
     /// The attempt under way ended.
     pub(super) fn ended(&mut self, now: Instant, outcome: Result<(), DeliveryError>, random: f64) {
         let Some((event, attempt)) = self.attempt.take() else { return };
-        let (event, receiver) = (event.as_str(), &self.origin);
+        let (event, receiver) = (event.as_str(), &self.target.origin);
         let meaning =
             outcome.as_ref().map_or_else(DeliveryError::outcome, |()| DeliveryOutcome::Delivered);
         let decision = self.queue.ended(now, meaning, random);
@@ -111,7 +95,7 @@ impl Receiver {
     fn report_lost(&mut self) {
         let events = self.queue.take_lost();
         if events > 0 {
-            let receiver = &self.origin;
+            let receiver = &self.target.origin;
             tracing::error!(receiver, events, "events were dropped while the webhook was slow");
         }
     }
@@ -131,7 +115,7 @@ impl Receiver {
 
     /// The process ends with events that were not delivered.
     pub(super) fn left_behind(&self) {
-        let (receiver, events) = (&self.origin, self.queue.len());
+        let (receiver, events) = (&self.target.origin, self.queue.len());
         tracing::error!(receiver, events, "events are not delivered at the end");
     }
 }
