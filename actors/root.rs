@@ -495,3 +495,6 @@ impl DatabaseChild {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,12 +56,21 @@ impl Scene {
     }
 
     pub(crate) async fn start(&self) -> Replicator {
+        self.start_with(self.settings()).await
+    }
+
+    pub(crate) async fn start_with(&self, settings: Settings) -> Replicator {
+        let store: Arc<dyn ObjectStore> = self.store.clone();
+        Replicator::start(settings, store).await.unwrap()
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
         let databases = self.databases.iter().map(|(name, database, _)| DatabaseSettings {
             sync_interval: self.sync_interval,
             checkpoint: self.checkpoint,
             ..DatabaseSettings::new(name.clone(), database.path().to_owned())
         });
-        let settings = Settings {
+        Settings {
             retry: RetryPolicy {
                 base_delay: Duration::from_millis(5),
                 max_delay: Duration::from_millis(50),
@@ -69,9 +78,7 @@ impl Scene {
             },
             limits: UploadLimits { concurrency: 4, ..UploadLimits::default() },
             ..Settings::new(databases.collect(), "test".to_owned())
-        };
-        let store: Arc<dyn ObjectStore> = self.store.clone();
-        Replicator::start(settings, store).await.unwrap()
+        }
     }
 
     /// Some commits in every database.
