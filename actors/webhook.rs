@@ -143,9 +143,10 @@ impl WebhookState {
                 .inspect_err(|error| tracing::error!(%error, "a webhook gets no events"))
                 .ok()
         });
+        let receivers: Vec<_> = receivers.collect();
         Self {
-            receivers: receivers.collect(),
-            courier: Courier::default(),
+            courier: Courier::new(receivers.iter().any(Receiver::uses_tls)),
+            receivers,
             attempts: JoinSet::new(),
             timer: None,
             flushing: Vec::new(),

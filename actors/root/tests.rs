@@ -9,6 +9,7 @@ use walrust_testkit::{TestDatabase, WebhookReceiver};
 use super::*;
 use crate::settings::WebhookSettings;
 use crate::snapshot_scheduler::SnapshotSchedulerMsg;
+use crate::webhook::WebhookMsg;
 
 /// How long anything may take before a test has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -72,6 +73,28 @@ async fn a_child_that_is_quarantined_is_an_event_and_so_is_the_recovery_of_a_dat
     assert_eq!(all[1]["context"]["actor"], "database");
     assert_eq!(all[2]["event"], "database_recovered");
     assert!(all[1..].iter().all(|event| event["database"] == "app"));
+    let shutdown = |reply| RootMsg::Shutdown { timeout: PATIENCE, reply };
+    root.call(shutdown, Some(PATIENCE)).await.unwrap();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_actor_that_dies_is_followed_by_another() {
+    let receiver = WebhookReceiver::that_accepts();
+    // Each incarnation says that it is there.
+    let webhook = WebhookSettings {
+        url: receiver.url("/"),
+        events: vec![EventKind::Heartbeat],
+        secret: None,
+        heartbeat_interval: Duration::from_secs(3600),
+    };
+    let settings =
+        Settings { webhooks: vec![webhook], ..Settings::new(Vec::new(), "test".to_owned()) };
+    let arguments = RootArguments { settings, store: Arc::new(MemoryStore::default()) };
+    let (root, task) = Actor::spawn(None, RootSupervisor, arguments).await.unwrap();
+    events(&receiver, 1).await;
+    kill::<WebhookMsg>(&root).await;
+    events(&receiver, 2).await;
     let shutdown = |reply| RootMsg::Shutdown { timeout: PATIENCE, reply };
     root.call(shutdown, Some(PATIENCE)).await.unwrap();
     task.await.unwrap();

@@ -68,15 +68,22 @@ impl DeliveryError {
 }
 
 /// Makes the requests. Clones share one client, which is made for the first of them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Courier {
     client: Arc<OnceCell<Client>>,
+    /// Some receiver is asked over TLS.
+    tls: bool,
 }
 
 impl Courier {
+    /// For receivers of which at least one is asked over TLS, or none.
+    pub(super) fn new(tls: bool) -> Self {
+        Self { client: Arc::default(), tls }
+    }
+
     /// Posts a notice. Bounded in time.
     pub(super) async fn deliver(&self, parcel: &Parcel) -> Result<(), DeliveryError> {
-        let client = self.client.get_or_try_init(new_client).await?;
+        let client = self.client.get_or_try_init(|| new_client(self.tls)).await?;
         let target = parcel.target.as_ref();
         let timestamp = unix_seconds().to_string();
         let mut request = client
@@ -100,13 +107,22 @@ impl Courier {
     }
 }
 
-async fn new_client() -> Result<Client, DeliveryError> {
-    let made = on_thread(build_client).await;
-    made.map_err(|error| DeliveryError::Client(error.to_string()))?
+async fn new_client(tls: bool) -> Result<Client, DeliveryError> {
+    let make = move || build_client(trusted(tls)?);
+    on_thread(make).await.map_err(|error| DeliveryError::Client(error.to_string()))?
 }
 
-/// Reads certificates: blocking.
-fn build_client() -> Result<Client, DeliveryError> {
+/// The only certificates to trust; `None`: those of the system.
+fn trusted(tls: bool) -> Result<Option<Vec<Vec<u8>>>, DeliveryError> {
+    if !tls {
+        // Nothing is read, so that it works on systems that have no certificates.
+        return Ok(Some(Vec::new()));
+    }
+    trusted_certificates().map_err(|error| DeliveryError::Client(error.to_string()))
+}
+
+/// Reads the certificates of the system: blocking.
+fn build_client(trusted: Option<Vec<Vec<u8>>>) -> Result<Client, DeliveryError> {
     let mut builder = Client::builder()
         .user_agent(format!("walrust/{VERSION}"))
         .connect_timeout(CONNECT_TIMEOUT)
@@ -116,8 +132,6 @@ fn build_client() -> Result<Client, DeliveryError> {
         // A redirected POST becomes a GET, and a signed body is meant for one receiver.
         .redirect(Policy::none())
         .dns_resolver(ThreadResolver);
-    let trusted =
-        trusted_certificates().map_err(|error| DeliveryError::Client(error.to_string()))?;
     if let Some(trusted) = trusted {
         let certificates: Result<Vec<_>, _> =
             trusted.iter().map(|certificate| Certificate::from_der(certificate)).collect();
@@ -156,3 +170,6 @@ fn chain(error: reqwest::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,10 @@ impl Receiver {
         Ok(Self { settings, target, queue: DeliveryQueue::new(policy), attempt: None })
     }
 
+    pub(super) fn uses_tls(&self) -> bool {
+        self.target.url.scheme() == "https"
+    }
+
     /// How often it wants a heartbeat, if at all.
     pub(super) fn heartbeat_interval(&self) -> Option<Duration> {
         let interval = self.settings.heartbeat_interval;
