@@ -90,7 +90,8 @@ impl Replicator {
         })
     }
 
-    /// Ships everything and ends the tree, within `timeout`.
+    /// Ships everything and ends the tree, within `timeout` and at most five seconds more if events
+    /// wait for their webhooks.
     ///
     /// Returns the databases of which something may not be in storage.
     ///

@@ -79,7 +79,7 @@ async fn e03_that_a_database_is_unavailable_and_recovers_is_told_once_each() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshots_and_healed_gaps_are_told_with_their_facts() {
-    let mut scene = Scene::new(1);
+    let scene = Scene::new(1);
     let receiver = WebhookReceiver::that_accepts();
     let replicator = scene.start_with(settings(&scene, &receiver, &[])).await;
     let event = wait_for_event(&receiver, "snapshot_completed").await;
