@@ -1,8 +1,8 @@
 //! DatabaseActor: owns the capture of one database and decides what happens to it next.
 //!
 //! # Messages in / out
-//! In: [`DatabaseMsg`]. Out: offers to the uploader, `RootMsg::Drained` to the root, and answers to
-//! who asked.
+//! In: [`DatabaseMsg`]. Out: offers to the uploader, `RootMsg::Drained` to the root, events, and
+//! answers to who asked.
 //!
 //! # Consistency
 //! One blocking job at a time has the capture, so a sync never runs beside a checkpoint. One LTX
@@ -39,12 +39,15 @@ use crate::status::DatabaseStatus;
 use crate::uploader::Conflict;
 use crate::watcher::Notified;
 
+mod availability;
+mod events;
 mod job;
 mod open;
 mod shipping;
 mod state;
 mod sync_requests;
 
+pub(crate) use availability::Availability;
 pub(crate) use job::JobEnded;
 pub(crate) use open::OpenOutcome;
 use state::DatabaseState;
@@ -149,6 +152,8 @@ pub(crate) struct DatabaseArguments {
     /// Shared by all incarnations: one of them works at a time.
     pub(crate) gate: Gate,
     pub(crate) notified: Notified,
+    /// Shared by all incarnations, so that the end of what one of them raised is raised by another.
+    pub(crate) availability: Availability,
     /// Name of this host, for the manifest.
     pub(crate) host: String,
 }

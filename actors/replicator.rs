@@ -173,7 +173,8 @@ impl Replicator {
         while ended.changed().await.is_ok() {}
     }
 
-    /// Ships everything and ends the tree, within `timeout`.
+    /// Ships everything and ends the tree, within `timeout` and at most five seconds more if events
+    /// wait for their webhooks.
     ///
     /// Returns the databases of which something may not be in storage.
     ///

@@ -13,9 +13,10 @@
 //!
 //! # Shutdown
 //! Every database ships what it has, writes its manifest, lets go of its files and reports with
-//! [`RootMsg::Drained`]. When all have, or the deadline passes, the root answers with the names of
-//! those that did not ship everything, and ends the tree. Nothing is lost either way: what was not
-//! shipped is in the WAL, and the next start finds it.
+//! [`RootMsg::Drained`]. When all have, or the deadline passes, webhooks get a few seconds to deliver
+//! what is queued. Then the root answers with the names of the databases that did not ship everything,
+//! and ends the tree. Nothing is lost either way: what was not shipped is in the WAL, and the next
+//! start finds it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::status::DatabaseStatus;
 
 mod changes;
 mod children;
+mod quarantine;
 mod shutdown;
 
 pub use changes::Applied;
@@ -135,6 +137,8 @@ pub(crate) enum RootMsg {
     },
     /// The shutdown has taken long enough.
     DeadlinePassed,
+    /// Webhooks have delivered what was queued, or had their time.
+    Flushed,
 }
 
 /// The databases as the root sees them.
@@ -224,6 +228,7 @@ impl Actor for RootSupervisor {
             RootMsg::ConfigRejected(error) => state.config_rejected(error),
             RootMsg::Shutdown { timeout, reply } => state.shut_down(timeout, reply),
             RootMsg::DeadlinePassed => state.deadline_passed(),
+            RootMsg::Flushed => state.flushed(),
         }
         Ok(())
     }
@@ -318,3 +323,6 @@ fn answer<T: Send + 'static>(reply: RpcReplyPort<T>, value: T) {
         tracing::debug!("nobody waits for an answer any more");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,16 +119,39 @@ pub struct CompactionSettings {
 }
 
 /// One receiver of events.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct WebhookSettings {
-    /// Where events are posted.
+    /// Where events are posted. Only its [origin](Self::origin) may be shown: the rest is often the
+    /// secret itself.
     pub url: String,
     /// The events it gets; empty: all but [`EventKind::Heartbeat`].
     pub events: Vec<EventKind>,
     /// Signs the deliveries.
     pub secret: Option<Secret>,
-    /// How often a heartbeat is sent to a receiver that wants them.
+    /// How often a heartbeat is sent to a receiver that wants them; zero: never.
     pub heartbeat_interval: Duration,
+}
+
+impl WebhookSettings {
+    /// Scheme, host and port of the URL.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        let Some((scheme, rest)) = self.url.split_once("://") else { return "?".to_owned() };
+        let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        format!("{scheme}://{host}")
+    }
+}
+
+impl fmt::Debug for WebhookSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebhookSettings")
+            .field("url", &self.origin())
+            .field("events", &self.events)
+            .field("secret", &self.secret)
+            .field("heartbeat_interval", &self.heartbeat_interval)
+            .finish()
+    }
 }
 
 /// A text that no log and no error may show.

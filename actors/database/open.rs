@@ -57,6 +57,13 @@ pub(crate) enum OpenError {
     Panicked(#[from] JobPanicked),
 }
 
+impl OpenError {
+    /// Whether the database or its WAL is damaged.
+    pub(super) fn is_corruption(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_corruption())
+    }
+}
+
 pub(super) async fn open(arguments: DatabaseArguments) -> OpenOutcome {
     match try_open(arguments).await {
         Ok(opened) => OpenOutcome::Opened(Box::new(opened)),

@@ -66,6 +66,7 @@ impl DatabaseState {
         self.entries.push(entry_of(&file));
         if file.name.is_snapshot() {
             self.last_snapshot = Some(file.name.max);
+            self.raise_snapshot(&file);
         }
         if self.staged.first().is_none_or(|first| first.name != name) {
             // A snapshot beside the history moves no position.

@@ -136,7 +136,12 @@ impl DatabaseState {
     pub(super) fn opened(&mut self, outcome: OpenOutcome) {
         let opened = match outcome {
             OpenOutcome::Opened(opened) => *opened,
-            OpenOutcome::Failed(error) => return self.degrade(&error.to_string()),
+            OpenOutcome::Failed(error) => {
+                if error.is_corruption() {
+                    self.raise_corruption(&error.to_string());
+                }
+                return self.degrade(&error.to_string());
+            }
         };
         let Opened { held, new_chain, staged, wal, last_snapshot, writer } = opened;
         self.txid = held.capture.position().map(|position| position.txid);
@@ -260,6 +265,9 @@ impl DatabaseState {
             Ok(report) => report,
             Err(error) => {
                 drop(held);
+                if error.is_corruption() {
+                    self.raise_corruption(&error.to_string());
+                }
                 return self.degrade(&error.to_string());
             }
         };
@@ -268,6 +276,7 @@ impl DatabaseState {
         (self.wal, self.staged) = (wal, staged);
         self.looked = began;
         self.failures = 0;
+        self.raise_recovered();
         match report {
             JobReport::Synced(outcome) => self.synced(outcome, began),
             JobReport::SnapshotStaged(staged) => self.snapshot_staged(staged, began),
@@ -305,6 +314,7 @@ impl DatabaseState {
                 if let Some(reason) = healed {
                     let (txid, pages) = (file.name.max, file.pages);
                     tracing::warn!(db = self.name(), %reason, %txid, pages, "history gap healed");
+                    self.raise_healed(reason, &file);
                 }
                 self.looks_done = SECOND_LOOKS.len();
                 self.pacing.began(began);
@@ -419,6 +429,7 @@ impl DatabaseState {
         if self.last_error.as_deref() != Some(error) {
             tracing::error!(db = self.name(), error, "not replicated, will be tried again");
         }
+        self.raise_unavailable(error);
         self.phase = DatabasePhase::Degraded;
         self.last_error = Some(error.to_owned());
         self.refuse_requests(error, false);

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorId, ActorRef, RpcReplyPort};
-use walrust_engine::{EventKind, RestartDecision, RestartPolicy, RestartSettings};
+use walrust_engine::{DeliveryPolicy, RestartDecision, RestartPolicy, RestartSettings};
 
 use super::{RootMsg, RootState, SPAWNED_AT_ONCE};
 use crate::blocking::Gate;
-use crate::database::{DatabaseActor, DatabaseArguments, DatabaseMsg};
-use crate::event::Event;
+use crate::database::{Availability, DatabaseActor, DatabaseArguments, DatabaseMsg};
 use crate::retention::{RetentionActor, RetentionArguments, RetentionMsg};
 use crate::settings::DatabaseSettings;
 use crate::snapshot_scheduler::{
@@ -59,6 +58,7 @@ pub(super) struct DatabaseChild {
     /// Lets one incarnation work at a time.
     gate: Gate,
     notified: Notified,
+    pub(super) availability: Availability,
     /// Number of the incarnation; the first is 1.
     pub(super) incarnation: u64,
     /// How often it was started or given other settings.
@@ -68,7 +68,7 @@ pub(super) struct DatabaseChild {
     pub(super) waiters: Vec<RpcReplyPort<Option<String>>>,
     /// Why the last incarnation died, until the next one runs.
     crash: Option<String>,
-    quarantined: bool,
+    pub(super) quarantined: bool,
 }
 
 impl DatabaseChild {
@@ -78,6 +78,7 @@ impl DatabaseChild {
             actor: None,
             gate: Gate::new(),
             notified: Notified::default(),
+            availability: Availability::default(),
             incarnation: 0,
             revision: 0,
             wish: Wish::Run,
@@ -174,7 +175,10 @@ impl RootState {
                 actor.get_id()
             }
             Child::Webhook => {
-                let arguments = WebhookArguments { webhooks: self.settings.webhooks.clone() };
+                let arguments = WebhookArguments {
+                    webhooks: self.settings.webhooks.clone(),
+                    policy: DeliveryPolicy::default(),
+                };
                 let actor = self.spawn(WebhookActor, arguments).await?;
                 self.services.webhook.set(actor.clone());
                 actor.get_id()
@@ -222,6 +226,7 @@ impl RootState {
             openings: Arc::clone(&self.openings),
             gate: database.gate.clone(),
             notified: database.notified.clone(),
+            availability: database.availability.clone(),
             host: self.settings.host.clone(),
         })
     }
@@ -279,27 +284,11 @@ impl RootState {
         let delay = match policy.crashed(Instant::now(), fastrand::f64()) {
             RestartDecision::Restart(delay) => delay,
             RestartDecision::Quarantine(delay) => {
-                self.quarantined(&child, reason);
+                tracing::error!(?child, ?delay, reason, "crashes too often and is left alone");
+                self.quarantined(&child, reason, delay);
                 delay
             }
         };
         self.myself.send_after(delay, move || RootMsg::RestartDue(child));
-    }
-
-    fn quarantined(&mut self, child: &Child, reason: &str) {
-        tracing::error!(?child, reason, "crashes too often and is left alone for a while");
-        let event = match child {
-            Child::Database(name) => {
-                if let Some(database) = self.databases.get_mut(name) {
-                    database.quarantined = true;
-                }
-                Event::of(EventKind::ActorQuarantined, name)
-            }
-            shared => {
-                let actor = format!("{shared:?}").to_lowercase();
-                Event::new(EventKind::ActorQuarantined).with("actor", actor)
-            }
-        };
-        self.services.raise(event.error(reason));
     }
 }

@@ -9,6 +9,9 @@ use super::{RootMsg, RootState, answer};
 use crate::database::DatabaseMsg;
 use crate::watcher::WatcherMsg;
 
+/// How long webhooks may hold up the end of a shutdown.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A database of which the last commits may not be in storage after a shutdown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotShipped {
@@ -24,13 +27,19 @@ pub(super) struct Shutdown {
     /// Databases that have not reported.
     waiting: Vec<String>,
     not_shipped: Vec<NotShipped>,
+    /// Nothing but the webhooks is waited for.
+    flushing: bool,
     reply: Option<RpcReplyPort<Vec<NotShipped>>>,
 }
 
 impl RootState {
     pub(super) fn shut_down(&mut self, timeout: Duration, reply: RpcReplyPort<Vec<NotShipped>>) {
-        let mut shutdown =
-            Shutdown { waiting: Vec::new(), not_shipped: Vec::new(), reply: Some(reply) };
+        let mut shutdown = Shutdown {
+            waiting: Vec::new(),
+            not_shipped: Vec::new(),
+            flushing: false,
+            reply: Some(reply),
+        };
         for (name, database) in &self.databases {
             if database.actor.is_some() {
                 shutdown.waiting.push(name.clone());
@@ -71,9 +80,20 @@ impl RootState {
 
     fn finish_if_drained(&mut self) {
         let Some(shutdown) = &mut self.shutdown else { return };
-        if !shutdown.waiting.is_empty() {
+        if !shutdown.waiting.is_empty() || shutdown.flushing {
             return;
         }
+        shutdown.flushing = true;
+        let (services, myself) = (self.services.clone(), self.myself.clone());
+        tokio::spawn(async move {
+            services.flush_webhooks(FLUSH_TIMEOUT).await;
+            // Only a root that is ending takes no messages.
+            let _ = myself.cast(RootMsg::Flushed);
+        });
+    }
+
+    pub(super) fn flushed(&mut self) {
+        let Some(shutdown) = &mut self.shutdown else { return };
         if let Some(reply) = shutdown.reply.take() {
             let mut not_shipped = std::mem::take(&mut shutdown.not_shipped);
             not_shipped.sort_by(|a, b| a.name.cmp(&b.name));

@@ -126,8 +126,9 @@ async fn every_message_of_every_actor_may_be_its_last() {
             for action in ["1*return", "1*panic", "3*return"] {
                 let mut scene = Scene::new(2);
                 let before = deaths.load(Ordering::SeqCst);
-                let replicator = start(&scene).await;
+                // Before the first messages, of which some come once.
                 fail::cfg(&point, action).unwrap();
+                let replicator = start(&scene).await;
                 for _ in 0..ROUNDS {
                     let round = tokio::time::timeout(PATIENCE, provoke(&replicator, &mut scene));
                     round.await.unwrap_or_else(|_| panic!("{point} {action}: the tree hangs"));

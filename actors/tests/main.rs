@@ -9,4 +9,5 @@ mod faults;
 mod faults_upload;
 mod scene;
 mod shipping;
+mod webhooks;
 mod writers;

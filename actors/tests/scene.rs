@@ -55,6 +55,15 @@ impl Scene {
         }
     }
 
+    pub(crate) async fn start(&self) -> Replicator {
+        self.start_with(self.settings()).await
+    }
+
+    pub(crate) async fn start_with(&self, settings: Settings) -> Replicator {
+        let store: Arc<dyn ObjectStore> = self.store.clone();
+        Replicator::start(settings, store).await.unwrap()
+    }
+
     pub(crate) fn settings(&self) -> Settings {
         let databases = self.databases.iter().map(|(name, database, _)| DatabaseSettings {
             sync_interval: self.sync_interval,
@@ -70,12 +79,6 @@ impl Scene {
             limits: UploadLimits { concurrency: 4, ..UploadLimits::default() },
             ..Settings::new(databases.collect(), "test".to_owned())
         }
-    }
-
-    pub(crate) async fn start(&self) -> Replicator {
-        let settings = self.settings();
-        let store: Arc<dyn ObjectStore> = self.store.clone();
-        Replicator::start(settings, store).await.unwrap()
     }
 
     /// Some commits in every database.

@@ -75,6 +75,27 @@ impl EventKind {
             Self::Heartbeat => "heartbeat",
         }
     }
+
+    /// Whether it tells of a danger to data: where not everything can be kept, this is.
+    #[must_use]
+    pub fn is_critical(self) -> bool {
+        match self {
+            Self::SyncFailed
+            | Self::AuthFailure
+            | Self::CorruptionDetected
+            | Self::CircuitBreakerOpen
+            | Self::DatabaseUnavailable
+            | Self::WriterConflict
+            | Self::ValidationFailed
+            | Self::ActorQuarantined => true,
+            Self::CircuitBreakerClosed
+            | Self::DatabaseRecovered
+            | Self::HistoryGapHealed
+            | Self::SnapshotCompleted
+            | Self::ConfigRejected
+            | Self::Heartbeat => false,
+        }
+    }
 }
 
 impl fmt::Display for EventKind {

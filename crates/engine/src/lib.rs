@@ -9,6 +9,7 @@
 mod checkpoint_policy;
 mod circuit_breaker;
 mod config_diff;
+mod delivery_queue;
 mod error_class;
 mod event_kind;
 pub mod manifest;
@@ -26,6 +27,9 @@ mod upload_queue;
 pub use checkpoint_policy::{CheckpointKind, CheckpointPolicy, CheckpointSettings, WalFill};
 pub use circuit_breaker::BreakerSettings;
 pub use config_diff::{Diff, diff};
+pub use delivery_queue::{
+    DeliveryAttempt, DeliveryDecision, DeliveryOutcome, DeliveryPolicy, DeliveryQueue, Queued,
+};
 pub use error_class::ErrorClass;
 pub use event_kind::{EventKind, UnknownEvent};
 pub use names::{NameError, NameRequest, assign_names};

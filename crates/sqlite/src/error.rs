@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rusqlite::ErrorCode;
 use walrust_ltx::{FileName, Txid};
 use walrust_wal::{DatabaseHeaderError, WalIndexError};
 
@@ -171,6 +172,22 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
+    /// Whether bytes of the database or its WAL are damaged, and not only out of reach.
+    #[must_use]
+    pub fn is_corruption(&self) -> bool {
+        match self {
+            Self::NotADatabase { .. } | Self::WalDamaged { .. } | Self::Diverged { .. } => true,
+            Self::WalIndex { source, .. } => {
+                matches!(source, WalIndexError::Checksum { .. } | WalIndexError::PageSize { .. })
+            }
+            Self::Sqlite { source, .. } => matches!(
+                source.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { operation, path: path.to_owned(), source }
     }

@@ -40,6 +40,7 @@ mod upload;
 
 use classify::About;
 pub use options::{S3Credentials, S3Options};
+pub use trust::{BundleError, trusted_certificates};
 
 /// An S3-compatible store: a bucket, and a prefix in it.
 #[derive(Clone, Debug)]

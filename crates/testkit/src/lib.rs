@@ -14,6 +14,7 @@ mod prng;
 mod sql_process;
 mod test_database;
 mod wait;
+mod webhook_receiver;
 mod workload;
 mod writer_process;
 
@@ -27,5 +28,6 @@ pub use prng::Prng;
 pub use sql_process::{SqlProcess, SqliteLibrary};
 pub use test_database::{TestDatabase, connect, sidecar};
 pub use wait::wait_for;
+pub use webhook_receiver::{ReceivedWebhook, ReceiverAnswer, WebhookReceiver};
 pub use workload::{Step, Workload};
 pub use writer_process::{WriterOptions, WriterProcess, writer_binary};

@@ -54,7 +54,8 @@ async fn connect_with(
     let https = match settings.certificates {
         Some((variable, path)) => {
             let read = tokio::task::spawn_blocking(move || trust::only(variable, &path)).await;
-            Some(https_client(read.map_err(|error| error.to_string())??))
+            let context = read.map_err(|error| error.to_string())?;
+            Some(https_client(context.map_err(|error| error.to_string())?))
         }
         // The client that the SDK brings along trusts what the system trusts.
         None => None,

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::trust;
+
 const MIB: u64 = 1024 * 1024;
 /// AWS refuses smaller parts, except the last one.
 const SMALLEST_PART: u64 = 5 * MIB;
@@ -86,12 +88,9 @@ impl Settings {
         options: &S3Options,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
-        let variable = |names: &[&'static str]| {
-            names.iter().find_map(|name| {
-                environment(name).filter(|value| !value.is_empty()).map(|value| (*name, value))
-            })
+        let value = |names: &[&str]| {
+            names.iter().find_map(|name| environment(name).filter(|value| !value.is_empty()))
         };
-        let value = |names: &[&'static str]| variable(names).map(|(_, value)| value);
         if options.part_size < SMALLEST_PART {
             return Err(format!("part_size is {}, but S3 takes 5 MiB at least", options.part_size));
         }
@@ -101,8 +100,7 @@ impl Settings {
             .or_else(|| value(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]));
         let region =
             options.region.clone().or_else(|| value(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
-        let certificates = variable(&["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
-            .map(|(name, path)| (name, PathBuf::from(path)));
+        let certificates = trust::named_bundle(&environment);
         Ok(Self { endpoint, region, certificates })
     }
 }
