@@ -12,9 +12,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use walrust_storage::{ObjectStore, S3Options, StorageUrl};
 
-use crate::config::{self, ConditionalWrites, Config};
+use crate::config::{self as configuration, ConditionalWrites, Config};
 use crate::{Error, ExitCode, runtime};
 
+mod config;
 mod control;
 mod demo;
 mod list;
@@ -73,6 +74,8 @@ enum Command {
     Pause(control::NameArgs),
     /// Have the running daemon go on with a paused database
     Resume(control::NameArgs),
+    /// Check the configuration, print what is in force, or print its schema
+    Config(config::ConfigArgs),
     /// Print the PRAGMAs recommended for replicated databases
     Pragma(pragma::PragmaArgs),
     /// Show the main job end to end in a temporary directory, without any server
@@ -81,7 +84,7 @@ enum Command {
 
 /// Where the files are.
 #[derive(Clone, Debug, Args)]
-struct StorageArgs {
+pub(crate) struct StorageArgs {
     /// Storage URL: s3://bucket/prefix, bucket/prefix or file:///directory
     #[arg(short, long, value_name = "URL", env = "WALRUST_BUCKET")]
     bucket: Option<String>,
@@ -117,9 +120,9 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Error> {
     let runtime = runtime::runtime()
         .map_err(|source| Error::Io { what: "cannot start threads".to_owned(), source })?;
-    let config = || config::load(cli.global.config.as_deref());
+    let config = || configuration::load(cli.global.config.as_deref());
     let result = match cli.command {
-        Command::Watch(args) => runtime.block_on(watch::run(args, &config()?)),
+        Command::Watch(args) => runtime.block_on(watch::run(args, cli.global.config.as_deref())),
         Command::Snapshot(args) => runtime.block_on(snapshot::run(args, &config()?)),
         Command::Restore(args) => runtime.block_on(restore::run(args, &config()?)),
         Command::List(args) => runtime.block_on(list::run(args, &config()?)),
@@ -127,6 +130,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Sync(args) => runtime.block_on(control::sync(args, &config()?)),
         Command::Pause(args) => runtime.block_on(control::pause(args, &config()?)),
         Command::Resume(args) => runtime.block_on(control::resume(args, &config()?)),
+        Command::Config(args) => config::run(&args, cli.global.config.as_deref()),
         Command::Pragma(args) => pragma::run(&args),
         Command::Demo(args) => runtime.block_on(demo::run(args)),
     };
@@ -137,7 +141,7 @@ fn run(cli: Cli) -> Result<(), Error> {
 
 impl StorageArgs {
     /// Opens the storage that the arguments, else the configuration, name.
-    async fn open(&self, config: &Config) -> Result<Arc<dyn ObjectStore>, Error> {
+    pub(crate) async fn open(&self, config: &Config) -> Result<Arc<dyn ObjectStore>, Error> {
         let url = self.bucket.as_deref().or(config.s3.bucket.as_deref()).ok_or_else(|| {
             Error::Usage(
                 "no storage is named; give -b URL, or set bucket in [s3] of the configuration file"

@@ -3,18 +3,21 @@
 //! Invariant: every key that is accepted changes behaviour; any other is an error that names the
 //! nearest key there is. figment is used here and nowhere else.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
 use figment::Figment;
 use figment::providers::{Format, Toml};
+use schemars::JsonSchema;
 use serde::Deserialize;
+use std::path::{Path, PathBuf};
 
 use crate::Error;
 
 mod duration;
+mod location;
+mod size;
 
 pub use duration::{Interval, parse_interval};
+pub use location::line_of;
+pub use size::{Size, parse_size};
 
 /// The place of the file when none is named.
 pub const SYSTEM_FILE: &str = "/etc/walrust/walrust.toml";
@@ -22,7 +25,7 @@ pub const SYSTEM_FILE: &str = "/etc/walrust/walrust.toml";
 pub const LOCAL_FILE: &str = "walrust.toml";
 
 /// A whole configuration file.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where everything goes.
@@ -35,12 +38,16 @@ pub struct Config {
     pub limits: LimitsSection,
     /// Where local state lives.
     pub state: StateSection,
+    /// How commands reach the daemon.
+    pub control: ControlSection,
+    /// Who is told about events.
+    pub webhooks: Vec<WebhookSection>,
     /// The databases.
     pub databases: Vec<DatabaseSection>,
 }
 
 /// `[s3]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct S3Section {
     /// Storage URL: `s3://bucket/prefix`, `bucket/prefix` or `file:///directory`.
@@ -56,7 +63,7 @@ pub struct S3Section {
 }
 
 /// Values of `conditional_writes`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ConditionalWrites {
     /// The store checks them.
@@ -66,27 +73,79 @@ pub enum ConditionalWrites {
     Off,
 }
 
-/// `[sync]`, and the same keys in `[[databases]]`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SyncSection {
+/// The keys of `[sync]`, which `[[databases]]` may override: once for both tables.
+macro_rules! sync_keys {
+    ($($(#[doc = $doc:literal])+ $key:ident: $kind:ty,)+) => {
+        /// `[sync]`
+        #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct SyncSection {
+            $($(#[doc = $doc])+ pub $key: Option<$kind>,)+
+        }
+
+        /// `[[databases]]`
+        #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct DatabaseSection {
+            /// Path of the database file, or a pattern: `*`, `?`, `[...]`, and `**` for directories.
+            pub path: PathBuf,
+            /// Name in the bucket; the file's stem by default. Of a pattern: what comes before the
+            /// name of each match.
+            #[serde(default)]
+            pub prefix: Option<String>,
+            $($(#[doc = $doc])+ #[doc = " Overrides `[sync]`."] #[serde(default)] pub $key: Option<$kind>,)+
+        }
+
+        impl SyncSection {
+            /// The values of `self`, else those of `other`.
+            #[must_use]
+            pub fn or(&self, other: &Self) -> Self {
+                Self { $($key: self.$key.or(other.$key),)+ }
+            }
+        }
+
+        impl DatabaseSection {
+            /// The keys of `[sync]` that this database overrides.
+            #[must_use]
+            pub fn sync(&self) -> SyncSection {
+                SyncSection { $($key: self.$key,)+ }
+            }
+        }
+    };
+}
+
+sync_keys! {
     /// The least time between two uploads of one database.
-    pub wal_sync_interval: Option<Interval>,
+    wal_sync_interval: Interval,
     /// Checkpoint a WAL with frames this long after the last checkpoint; 0 never.
-    pub checkpoint_interval: Option<Interval>,
+    checkpoint_interval: Interval,
     /// Checkpoint a WAL of this many pages; 0 never.
-    pub min_checkpoint_page_count: Option<u32>,
+    min_checkpoint_page_count: u32,
     /// Stop the writers for a moment to checkpoint a WAL of this many pages, and shorten a WAL file
     /// of this size; 0 never.
-    pub wal_truncate_threshold_pages: Option<u32>,
+    wal_truncate_threshold_pages: u32,
     /// Give the pin up when a WAL of this many pages cannot be checkpointed; 0 never.
-    pub wal_limit_pages: Option<u32>,
+    wal_limit_pages: u32,
     /// How the WAL is pinned.
-    pub wal_pin: Option<WalPinKind>,
+    wal_pin: WalPinKind,
+    /// A database that changed gets a snapshot this long after its last one; 0 never.
+    snapshot_interval: Interval,
+    /// A snapshot after this many commits; 0 never.
+    max_changes: u64,
+    /// A snapshot at the latest this long after the first commit behind the last one; 0 never.
+    max_interval: Interval,
+    /// A snapshot when a database that changed has been idle for this long; 0 never.
+    on_idle: Interval,
+    /// A snapshot at the start, if the database changed since its last one.
+    on_startup: bool,
+    /// Look after the age of the history after each snapshot.
+    compact_after_snapshot: bool,
+    /// Look after the age of the history this often; 0 never.
+    compact_interval: Interval,
 }
 
 /// Values of `wal_pin`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WalPinKind {
     /// Detached where the system can, else with connections.
@@ -100,7 +159,7 @@ pub enum WalPinKind {
 }
 
 /// `[state]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateSection {
     /// Directory for the local state of all databases; beside each database by default.
@@ -108,7 +167,7 @@ pub struct StateSection {
 }
 
 /// `[retry]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetrySection {
     /// Attempts after which a failure is logged as an error.
@@ -117,127 +176,104 @@ pub struct RetrySection {
     pub base_delay_ms: Option<u64>,
     /// Upper bound of every delay in milliseconds.
     pub max_delay_ms: Option<u64>,
+    /// Whether requests to a failing endpoint are held back.
+    pub circuit_breaker_enabled: Option<bool>,
+    /// Failures in a row after which they are.
+    pub circuit_breaker_threshold: Option<u32>,
+    /// How long, in milliseconds, until one request finds out whether it works again.
+    pub circuit_breaker_cooldown_ms: Option<u64>,
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSection {
     /// Uploads at once, over all databases.
     pub upload_concurrency: Option<usize>,
+    /// Bytes of the files that are uploaded at once; a larger file goes alone.
+    pub bytes_in_flight: Option<Size>,
+    /// Requests a second, over all databases; 0 no limit.
+    pub requests_per_second: Option<u32>,
+    /// Requests a second of one database; 0 no limit.
+    pub requests_per_second_per_database: Option<u32>,
+    /// Snapshots at once, over all databases.
+    pub snapshots_at_once: Option<usize>,
 }
 
-/// `[[databases]]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// `[control]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlSection {
+    /// Path of the control socket.
+    pub socket: Option<PathBuf>,
+}
+
+/// `[[webhooks]]`
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct DatabaseSection {
-    /// Path of the database file.
-    pub path: PathBuf,
-    /// Name in the bucket; the file's stem by default.
+pub struct WebhookSection {
+    /// Where events are posted, with http:// or https://.
+    pub url: String,
+    /// The events it gets; all but `heartbeat` by default.
     #[serde(default)]
-    pub prefix: Option<String>,
-    /// Overrides `[sync]` for this database.
+    pub events: Vec<String>,
+    /// Signs the deliveries.
     #[serde(default)]
-    pub wal_sync_interval: Option<Interval>,
-    /// Overrides `[sync]` for this database.
+    pub secret: Option<String>,
+    /// How often a heartbeat is sent to a receiver that lists it.
     #[serde(default)]
-    pub checkpoint_interval: Option<Interval>,
-    /// Overrides `[sync]` for this database.
-    #[serde(default)]
-    pub min_checkpoint_page_count: Option<u32>,
-    /// Overrides `[sync]` for this database.
-    #[serde(default)]
-    pub wal_truncate_threshold_pages: Option<u32>,
-    /// Overrides `[sync]` for this database.
-    #[serde(default)]
-    pub wal_limit_pages: Option<u32>,
-    /// Overrides `[sync]` for this database.
-    #[serde(default)]
-    pub wal_pin: Option<WalPinKind>,
+    pub heartbeat_interval: Option<Interval>,
 }
 
-impl SyncSection {
-    /// The values of `self`, else those of `other`.
-    #[must_use]
-    pub fn or(&self, other: &Self) -> Self {
-        Self {
-            wal_sync_interval: self.wal_sync_interval.or(other.wal_sync_interval),
-            checkpoint_interval: self.checkpoint_interval.or(other.checkpoint_interval),
-            min_checkpoint_page_count: self
-                .min_checkpoint_page_count
-                .or(other.min_checkpoint_page_count),
-            wal_truncate_threshold_pages: self
-                .wal_truncate_threshold_pages
-                .or(other.wal_truncate_threshold_pages),
-            wal_limit_pages: self.wal_limit_pages.or(other.wal_limit_pages),
-            wal_pin: self.wal_pin.or(other.wal_pin),
+/// Finds the configuration file: the named one, which must exist, else the first that exists of
+/// `./walrust.toml` and `/etc/walrust/walrust.toml`.
+///
+/// # Errors
+/// If the named file does not exist.
+pub fn find(named: Option<&Path>) -> Result<Option<PathBuf>, Error> {
+    match named {
+        Some(file) if !file.is_file() => Err(Error::ConfigFile {
+            file: file.display().to_string(),
+            problem: "no such configuration file".to_owned(),
+        }),
+        Some(file) => Ok(Some(file.to_owned())),
+        None => {
+            let file = [LOCAL_FILE, SYSTEM_FILE].iter().map(Path::new).find(|file| file.is_file());
+            Ok(file.map(Path::to_owned))
         }
     }
 }
 
-impl DatabaseSection {
-    /// The keys of `[sync]` that this database overrides.
-    #[must_use]
-    pub fn sync(&self) -> SyncSection {
-        SyncSection {
-            wal_sync_interval: self.wal_sync_interval,
-            checkpoint_interval: self.checkpoint_interval,
-            min_checkpoint_page_count: self.min_checkpoint_page_count,
-            wal_truncate_threshold_pages: self.wal_truncate_threshold_pages,
-            wal_limit_pages: self.wal_limit_pages,
-            wal_pin: self.wal_pin,
-        }
-    }
-}
-
-/// The defaults of `[sync]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SyncDefaults;
-
-impl SyncDefaults {
-    /// `wal_sync_interval`
-    pub const WAL_SYNC_INTERVAL: Duration = Duration::from_secs(1);
-    /// `checkpoint_interval`
-    pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
-    /// `min_checkpoint_page_count`
-    pub const MIN_CHECKPOINT_PAGES: u32 = 1000;
-    /// `wal_truncate_threshold_pages`
-    pub const WAL_TRUNCATE_THRESHOLD_PAGES: u32 = 121_359;
-    /// `wal_limit_pages`
-    pub const WAL_LIMIT_PAGES: u32 = 485_436;
-    /// `upload_concurrency`
-    pub const UPLOAD_CONCURRENCY: usize = 8;
-}
-
-/// Reads the configuration: the named file, which must exist, else the first that exists of
-/// `./walrust.toml` and `/etc/walrust/walrust.toml`, else nothing.
+/// Reads the configuration from the file that [`find`] finds; defaults if there is none.
 ///
 /// # Errors
 /// If the named file does not exist, or a file is not a valid configuration.
 pub fn load(named: Option<&Path>) -> Result<Config, Error> {
-    let file = match named {
-        Some(file) if !file.is_file() => {
-            return Err(Error::ConfigFile {
-                file: file.display().to_string(),
-                problem: "no such configuration file".to_owned(),
-            });
-        }
-        Some(file) => file.to_owned(),
-        None => match [LOCAL_FILE, SYSTEM_FILE].iter().map(Path::new).find(|file| file.is_file()) {
-            Some(file) => file.to_owned(),
-            None => return Ok(Config::default()),
-        },
-    };
-    Figment::from(Toml::file_exact(&file)).extract().map_err(|error| Error::ConfigFile {
-        file: file.display().to_string(),
-        problem: describe(error),
-    })
+    match find(named)? {
+        Some(file) => read(&file),
+        None => Ok(Config::default()),
+    }
 }
 
-fn describe(error: figment::Error) -> String {
+/// Reads a configuration file.
+///
+/// # Errors
+/// If it cannot be read, or is not a valid configuration.
+pub fn read(file: &Path) -> Result<Config, Error> {
+    let wrong = |problem| Error::ConfigFile { file: file.display().to_string(), problem };
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    Figment::from(Toml::string(&text)).extract().map_err(|error| wrong(describe(error, &text)))
+}
+
+/// The tables and keys of a text; empty if it is no TOML.
+pub(crate) fn parse(text: &str) -> serde_json::Map<String, serde_json::Value> {
+    Figment::from(Toml::string(text)).extract().unwrap_or_default()
+}
+
+fn describe(error: figment::Error, text: &str) -> String {
     let problems = error.into_iter().map(|error| {
         let key = error.path.join(".");
-        match &error.kind {
+        let problem = match &error.kind {
             figment::error::Kind::UnknownField(field, known) => {
                 let place = error.path.iter().take(error.path.len().saturating_sub(1));
                 let place: Vec<_> = place.map(String::as_str).chain([field.as_str()]).collect();
@@ -249,6 +285,10 @@ fn describe(error: figment::Error) -> String {
             }
             kind if key.is_empty() => kind.to_string(),
             kind => format!("`{key}`: {kind}"),
+        };
+        match line_of(text, &error.path) {
+            Some(line) => format!("line {line}: {problem}"),
+            None => problem,
         }
     });
     problems.collect::<Vec<_>>().join("; ")

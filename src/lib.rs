@@ -10,8 +10,11 @@ pub mod cli;
 pub mod config;
 pub mod control;
 mod error;
+mod follower;
 pub mod restore;
 pub mod runtime;
+pub mod settings;
+pub mod tenants;
 
 pub use error::{Error, ExitCode};
 pub use walrust_actors::{DatabasePhase, DatabaseSettings, DatabaseStatus, Replicator, Settings};

@@ -30,8 +30,8 @@ pub(super) struct SocketArgs {
 
 impl SocketArgs {
     /// The socket, and whether somebody named it.
-    pub(super) fn resolve(&self, _config: &Config) -> (PathBuf, bool) {
-        match self.control_socket.clone() {
+    pub(super) fn resolve(&self, config: &Config) -> (PathBuf, bool) {
+        match self.control_socket.clone().or_else(|| config.control.socket.clone()) {
             Some(socket) => (socket, true),
             None => (default_socket(), false),
         }

@@ -10,10 +10,12 @@ use walrust_actors::Replicator;
 use walrust_engine::RestoreTarget;
 use walrust_storage::{S3Options, StorageUrl};
 
-use super::{human_bytes, print, watch};
+use super::{human_bytes, print};
 use crate::Error;
-use crate::config::{Config, SyncSection};
+use crate::config::Config;
 use crate::restore::{RestoreOptions, execute, plan};
+use crate::settings::{self, Typed};
+use crate::tenants::Tenants;
 
 /// How long a step may take before the demonstration has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,11 +37,8 @@ pub(super) async fn run(_args: DemoArgs) -> Result<(), Error> {
     step(2, "walrust replicates it to a directory that stands for a bucket")?;
     let url: StorageUrl = format!("file://{}", bucket.display()).parse()?;
     let store = walrust_storage::open(&url, &S3Options::default()).await?;
-    let settings = watch::settings(
-        std::slice::from_ref(&database),
-        &SyncSection::default(),
-        &Config::default(),
-    )?;
+    let typed = Typed { databases: vec![database.clone()], ..Typed::default() };
+    let settings = settings::resolve(&Config::default(), &typed, &mut Tenants::default())?;
     let replicator = Replicator::start(settings, Arc::clone(&store)).await?;
     wait_until_shipped(&replicator, &database).await?;
 

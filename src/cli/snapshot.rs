@@ -13,10 +13,12 @@ use walrust_sqlite::{check_database, is_replicated, stage_head_snapshot};
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use super::control::SocketArgs;
-use super::{StorageArgs, print, print_json, watch};
+use super::{StorageArgs, print, print_json};
 use crate::Error;
-use crate::config::{Config, SyncSection};
+use crate::config::Config;
 use crate::control::Client;
+use crate::settings::{self, Typed, is_same_file};
+use crate::tenants::Tenants;
 
 /// How long the manifest and the rest may take after the snapshot.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,10 +42,10 @@ pub(super) struct SnapshotArgs {
 
 pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error> {
     check_database(&args.database)?;
-    let mut settings =
-        watch::settings(std::slice::from_ref(&args.database), &SyncSection::default(), config)?;
+    let typed = Typed { databases: vec![args.database.clone()], ..Typed::default() };
+    let mut settings = settings::resolve(config, &typed, &mut Tenants::default())?;
     let path = args.database;
-    settings.databases.retain(|database| watch::is_same_file(&database.path, &path));
+    settings.databases.retain(|database| is_same_file(&database.path, &path));
     let name = settings.databases[0].name.clone();
     let store = args.storage.open(config).await?;
     // Credentials and bucket are checked before anything is read.
@@ -73,7 +75,7 @@ async fn daemon_of(
     let client = socket.client(config);
     let report = client.status().await.ok().filter(|report| report.storage == url)?;
     let mut databases = report.databases.into_iter();
-    let database = databases.find(|database| watch::is_same_file(&database.path, path))?;
+    let database = databases.find(|database| is_same_file(&database.path, path))?;
     Some((client, database.name))
 }
 

@@ -7,25 +7,25 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use walrust_actors::{DatabaseSettings, NotShipped, Replicator, Settings, UploadLimits};
-use walrust_engine::{CheckpointSettings, NameRequest, RetryPolicy, assign_names};
-use walrust_sqlite::{WalPin, check_database};
+use walrust_actors::{NotShipped, Replicator, Settings};
+use walrust_sqlite::check_database;
 
 use super::StorageArgs;
 use super::control::SocketArgs;
 use crate::Error;
-use crate::config::{
-    Config, DatabaseSection, Interval, SyncDefaults, SyncSection, WalPinKind, parse_interval,
-};
+use crate::config::{self, Config, Interval, SyncSection, parse_interval};
 use crate::control::{Served, Server};
+use crate::follower::{Follower, Origin, keep_names};
 use crate::runtime::{descriptor_limit, give_memory_back, needed_descriptors};
+use crate::settings::{self, Typed};
+use crate::tenants::{Tenants, is_pattern};
 
 /// How long shipping may take after the first signal.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(super) struct WatchArgs {
-    /// Database files, in addition to those of the configuration file
+    /// Database files, or patterns in quotes, in addition to those of the configuration file
     #[arg(value_name = "DATABASE")]
     databases: Vec<PathBuf>,
     #[command(flatten)]
@@ -55,6 +55,28 @@ struct SyncArgs {
     /// [default: 121359]
     #[arg(long, value_name = "PAGES", env = "WALRUST_WAL_TRUNCATE_THRESHOLD")]
     wal_truncate_threshold: Option<u32>,
+    /// A database that changed gets a snapshot this long after its last one; 0 never [default: 1h]
+    #[arg(long, value_name = "DURATION", env = "WALRUST_SNAPSHOT_INTERVAL", value_parser = parse_interval)]
+    snapshot_interval: Option<Interval>,
+    /// A snapshot after this many commits; 0 never [default: 0]
+    #[arg(long, value_name = "COMMITS", env = "WALRUST_MAX_CHANGES")]
+    max_changes: Option<u64>,
+    /// A snapshot at the latest this long after the first commit behind the last; 0 never
+    /// [default: 0]
+    #[arg(long, value_name = "DURATION", env = "WALRUST_MAX_INTERVAL", value_parser = parse_interval)]
+    max_interval: Option<Interval>,
+    /// A snapshot when a database that changed has been idle this long; 0 never [default: 0]
+    #[arg(long, value_name = "DURATION", env = "WALRUST_ON_IDLE", value_parser = parse_interval)]
+    on_idle: Option<Interval>,
+    /// A snapshot at the start, of databases that changed since their last [default: false]
+    #[arg(long, value_name = "BOOL", env = "WALRUST_ON_STARTUP")]
+    on_startup: Option<bool>,
+    /// Look after the age of a history after each snapshot [default: false]
+    #[arg(long, value_name = "BOOL", env = "WALRUST_COMPACT_AFTER_SNAPSHOT", num_args = 0..=1, default_missing_value = "true")]
+    compact_after_snapshot: Option<bool>,
+    /// Look after the age of a history this often; 0 never [default: 0]
+    #[arg(long, value_name = "DURATION", env = "WALRUST_COMPACT_INTERVAL", value_parser = parse_interval)]
+    compact_interval: Option<Interval>,
 }
 
 impl SyncArgs {
@@ -64,24 +86,42 @@ impl SyncArgs {
             checkpoint_interval: self.checkpoint_interval,
             min_checkpoint_page_count: self.min_checkpoint_pages,
             wal_truncate_threshold_pages: self.wal_truncate_threshold,
+            snapshot_interval: self.snapshot_interval,
+            max_changes: self.max_changes,
+            max_interval: self.max_interval,
+            on_idle: self.on_idle,
+            on_startup: self.on_startup,
+            compact_after_snapshot: self.compact_after_snapshot,
+            compact_interval: self.compact_interval,
             ..SyncSection::default()
         }
     }
 }
 
-pub(super) async fn run(args: WatchArgs, config: &Config) -> Result<(), Error> {
-    let mut settings = settings(&args.databases, &args.sync.section(), config)?;
-    settings.retry.max_retries = args.max_retries.unwrap_or(settings.retry.max_retries);
-    if settings.databases.is_empty() {
+pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Error> {
+    let file = config::find(file)?;
+    let config = file.as_deref().map_or_else(|| Ok(Config::default()), config::read)?;
+    let typed = Typed {
+        databases: args.databases,
+        sync: args.sync.section(),
+        max_retries: args.max_retries,
+    };
+    let mut tenants = Tenants::default();
+    let settings = settings::resolve(&config, &typed, &mut tenants)?;
+    let patterns = config.databases.iter().map(|section| &section.path).chain(&typed.databases);
+    let patterns = patterns.filter(|path| is_pattern(path)).count();
+    if settings.databases.is_empty() && patterns == 0 {
         let problem =
             "no database is named; give paths, or [[databases]] in the configuration file";
         return Err(Error::Usage(problem.to_owned()));
     }
     refuse_hopeless(&settings)?;
     check_descriptors(settings.databases.len())?;
-    let store = args.storage.open(config).await?;
+    let store = args.storage.open(&config).await?;
     let mut signals = Signals::new()?;
-    let prefix = format!("{}/", settings.databases[0].name);
+    let mut hangup = listen_for(SignalKind::hangup())?;
+    // A name that no object has: the answer is short, and tells whether the store can be used.
+    let prefix = format!("{}/", settings.databases.first().map_or("", |first| &first.name));
     let listed = tokio::select! {
         listed = store.list(&prefix, None) => listed,
         () = signals.next() => {
@@ -106,13 +146,17 @@ pub(super) async fn run(args: WatchArgs, config: &Config) -> Result<(), Error> {
     }
     let (databases, url) = (settings.databases.len(), store.url());
     tracing::info!(databases, %url, "replicating");
-    let replicator = Replicator::start(settings, store).await?;
+    keep_names(&settings.databases);
+    let replicator = Replicator::start(settings.clone(), store).await?;
     let storage = ArcSwap::from_pointee(url);
     let served = Arc::new(Served { replicator: replicator.clone(), storage });
-    let _control = listen(&args.socket, config, &served).await?;
+    let _control = listen(&args.socket, &config, &served).await?;
+    let mut follower =
+        Follower::new(Origin { file, typed, storage: args.storage }, config, tenants, settings);
     tokio::select! {
         () = signals.next() => {}
         () = give_memory_back() => {}
+        () = follower.follow(&served, &mut hangup) => {}
         () = replicator.ended() => return Err(Error::TreeFailed),
     }
     tracing::info!("stopping; a second signal stops at once");
@@ -152,83 +196,6 @@ async fn listen(
     }
 }
 
-/// Turns what was typed and what the file says into settings of the tree.
-pub(super) fn settings(
-    paths: &[PathBuf],
-    flags: &SyncSection,
-    config: &Config,
-) -> Result<Settings, Error> {
-    let typed = paths.iter().map(|path| DatabaseSection {
-        path: path.clone(),
-        prefix: None,
-        wal_sync_interval: None,
-        checkpoint_interval: None,
-        min_checkpoint_page_count: None,
-        wal_truncate_threshold_pages: None,
-        wal_limit_pages: None,
-        wal_pin: None,
-    });
-    let mut sections: Vec<DatabaseSection> = Vec::new();
-    for mut section in config.databases.iter().cloned().chain(typed) {
-        section.path = absolute(&section.path)?;
-        // A path that is typed and configured is one database, with the configured name.
-        if !sections.iter().any(|known| is_same_file(&known.path, &section.path)) {
-            sections.push(section);
-        }
-    }
-    let requests: Vec<_> = sections
-        .iter()
-        .map(|section| NameRequest { path: section.path.clone(), prefix: section.prefix.clone() })
-        .collect();
-    let names = assign_names(&requests)?;
-    let databases = sections.into_iter().zip(names).map(|(section, name)| {
-        // A flag wins over the whole file, also over a database's own key.
-        let sync = flags.or(&section.sync()).or(&config.sync);
-        DatabaseSettings {
-            state_directory: config.state.dir.clone(),
-            ..database_settings(name, section.path, &sync)
-        }
-    });
-    let retry = RetryPolicy::default();
-    Ok(Settings {
-        retry: RetryPolicy {
-            max_retries: config.retry.max_retries.unwrap_or(retry.max_retries),
-            base_delay: config.retry.base_delay_ms.map_or(retry.base_delay, Duration::from_millis),
-            max_delay: config.retry.max_delay_ms.map_or(retry.max_delay, Duration::from_millis),
-        },
-        limits: UploadLimits {
-            concurrency: config
-                .limits
-                .upload_concurrency
-                .unwrap_or(SyncDefaults::UPLOAD_CONCURRENCY),
-            ..UploadLimits::default()
-        },
-        ..Settings::new(databases.collect(), host_name())
-    })
-}
-
-fn database_settings(name: String, path: PathBuf, sync: &SyncSection) -> DatabaseSettings {
-    let interval = |interval: Option<Interval>, default| interval.map_or(default, |set| set.0);
-    DatabaseSettings {
-        sync_interval: interval(sync.wal_sync_interval, SyncDefaults::WAL_SYNC_INTERVAL),
-        checkpoint: CheckpointSettings {
-            min_pages: sync.min_checkpoint_page_count.unwrap_or(SyncDefaults::MIN_CHECKPOINT_PAGES),
-            interval: interval(sync.checkpoint_interval, SyncDefaults::CHECKPOINT_INTERVAL),
-            truncate_pages: sync
-                .wal_truncate_threshold_pages
-                .unwrap_or(SyncDefaults::WAL_TRUNCATE_THRESHOLD_PAGES),
-            limit_pages: sync.wal_limit_pages.unwrap_or(SyncDefaults::WAL_LIMIT_PAGES),
-        },
-        wal_pin: match sync.wal_pin {
-            None | Some(WalPinKind::Auto) => WalPin::Auto,
-            Some(WalPinKind::Detached) => WalPin::Detached,
-            Some(WalPinKind::Connection) => WalPin::Connection,
-            Some(WalPinKind::None) => WalPin::None,
-        },
-        ..DatabaseSettings::new(name, path)
-    }
-}
-
 /// One database that cannot be replicated is degraded and tried again; if that is so of all of
 /// them, it is better to say so at once.
 fn refuse_hopeless(settings: &Settings) -> Result<(), Error> {
@@ -256,24 +223,6 @@ fn check_descriptors(databases: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// The absolute path of a database. Symbolic links stay: where they lead may change.
-fn absolute(path: &Path) -> Result<PathBuf, Error> {
-    std::path::absolute(path).map_err(|source| Error::Io {
-        what: format!("{}: cannot be made absolute", path.display()),
-        source,
-    })
-}
-
-/// Whether two paths lead to one file.
-pub(super) fn is_same_file(a: &Path, b: &Path) -> bool {
-    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-}
-
-fn host_name() -> String {
-    let name = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
-    name.unwrap_or_else(|_| "unknown".to_owned())
-}
-
 /// SIGTERM and SIGINT.
 struct Signals {
     terminate: Signal,
@@ -282,15 +231,9 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Error> {
-        let listen = |kind| {
-            signal(kind).map_err(|source| Error::Io {
-                what: "cannot listen for signals".to_owned(),
-                source,
-            })
-        };
         Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen_for(SignalKind::terminate())?,
+            interrupt: listen_for(SignalKind::interrupt())?,
         })
     }
 
@@ -300,4 +243,9 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+fn listen_for(kind: SignalKind) -> Result<Signal, Error> {
+    signal(kind)
+        .map_err(|source| Error::Io { what: "cannot listen for signals".to_owned(), source })
 }

@@ -1,7 +1,9 @@
 //! Durations as users write them: `30s`, `5m`, `1h30m`, `200ms`, or a bare number of seconds.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 /// A duration in a configuration file or on the command line.
@@ -57,5 +59,19 @@ impl<'de> Deserialize<'de> for Interval {
             }
         }
         input.deserialize_any(IntervalVisitor)
+    }
+}
+
+impl JsonSchema for Interval {
+    fn schema_name() -> Cow<'static, str> {
+        "Interval".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A duration: \"200ms\", \"30s\", \"5m\", \"1h\", or a number of seconds.",
+            "type": ["string", "number"],
+            "minimum": 0
+        })
     }
 }

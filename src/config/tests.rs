@@ -1,4 +1,5 @@
 use std::fs;
+use std::time::Duration;
 
 use super::*;
 
@@ -99,22 +100,164 @@ fn durations_have_units_or_are_seconds() {
     }
 }
 
+/// The keys of a schema: names of tables and keys, an array of tables as its entries.
+fn keys_of(
+    schema: &serde_json::Value,
+    of: &serde_json::Value,
+    prefix: &str,
+    keys: &mut Vec<String>,
+) {
+    let of = match of.get("$ref").or_else(|| of.pointer("/items/$ref")) {
+        Some(reference) => {
+            let name = reference.as_str().unwrap().trim_start_matches("#/$defs/");
+            &schema["$defs"][name]
+        }
+        None => of,
+    };
+    match of.get("properties").and_then(|it| it.as_object()) {
+        Some(properties) => {
+            for (name, of) in properties {
+                keys_of(schema, of, &format!("{prefix}.{name}"), keys);
+            }
+        }
+        None => keys.push(prefix.trim_start_matches('.').to_owned()),
+    }
+}
+
+fn all_keys() -> Vec<String> {
+    let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
+    let mut keys = Vec::new();
+    keys_of(&schema, &schema, "", &mut keys);
+    keys
+}
+
 #[test]
 fn the_documented_file_holds_every_key_with_its_default() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/walrust.toml");
-    let config = load(Some(&file)).unwrap();
-    assert_eq!(config.s3.conditional_writes, Some(ConditionalWrites::Auto));
-    let sync = config.sync;
-    assert_eq!(sync.wal_sync_interval, Some(Interval(SyncDefaults::WAL_SYNC_INTERVAL)));
-    assert_eq!(sync.checkpoint_interval, Some(Interval(SyncDefaults::CHECKPOINT_INTERVAL)));
-    assert_eq!(sync.min_checkpoint_page_count, Some(SyncDefaults::MIN_CHECKPOINT_PAGES));
-    let retry = walrust_engine::RetryPolicy::default();
-    assert_eq!(config.retry.max_retries, Some(retry.max_retries));
-    assert_eq!(config.retry.base_delay_ms.map(Duration::from_millis), Some(retry.base_delay));
-    assert_eq!(config.retry.max_delay_ms.map(Duration::from_millis), Some(retry.max_delay));
-    assert_eq!(config.limits.upload_concurrency, Some(SyncDefaults::UPLOAD_CONCURRENCY));
+    let documented = crate::settings::resolve(
+        &read(&file).unwrap(),
+        &crate::settings::Typed::default(),
+        &mut crate::tenants::Tenants::default(),
+    );
+    let defaults = crate::settings::resolve(
+        &Config::default(),
+        &crate::settings::Typed::default(),
+        &mut crate::tenants::Tenants::default(),
+    );
+    assert_eq!(format!("{:?}", documented.unwrap()), format!("{:?}", defaults.unwrap()));
     let text = fs::read_to_string(file).unwrap();
-    for key in ["bucket", "endpoint", "region", "path_style", "path", "prefix"] {
-        assert!(text.contains(&format!("{key} = ")), "{key} is not documented");
+    let keys = all_keys();
+    assert!(keys.len() > 40, "{keys:?}");
+    for key in keys {
+        let name = key.rsplit('.').next().unwrap();
+        assert!(text.contains(&format!("{name} = ")), "{key} is not documented");
     }
+}
+
+/// Another value for each key than its default, and where it is to be seen.
+const CHANGES: &[(&str, &str)] = &[
+    ("databases.path", "\"/elsewhere.db\""),
+    ("databases.prefix", "\"other\""),
+    ("limits.bytes_in_flight", "\"1MiB\""),
+    ("limits.requests_per_second", "7"),
+    ("limits.requests_per_second_per_database", "7"),
+    ("limits.snapshots_at_once", "7"),
+    ("limits.upload_concurrency", "7"),
+    ("retry.base_delay_ms", "7"),
+    ("retry.circuit_breaker_cooldown_ms", "7"),
+    ("retry.circuit_breaker_enabled", "false"),
+    ("retry.circuit_breaker_threshold", "7"),
+    ("retry.max_delay_ms", "7"),
+    ("retry.max_retries", "7"),
+    ("state.dir", "\"/state\""),
+    ("sync.checkpoint_interval", "7"),
+    ("sync.compact_after_snapshot", "true"),
+    ("sync.compact_interval", "7"),
+    ("sync.max_changes", "7"),
+    ("sync.max_interval", "7"),
+    ("sync.min_checkpoint_page_count", "7"),
+    ("sync.on_idle", "7"),
+    ("sync.on_startup", "true"),
+    ("sync.snapshot_interval", "7"),
+    ("sync.wal_limit_pages", "7"),
+    ("sync.wal_pin", "\"connection\""),
+    ("sync.wal_sync_interval", "7"),
+    ("sync.wal_truncate_threshold_pages", "7"),
+    ("webhooks.events", "[\"heartbeat\"]"),
+    ("webhooks.heartbeat_interval", "7"),
+    ("webhooks.secret", "\"text\""),
+    ("webhooks.url", "\"https://other\""),
+];
+
+/// Keys that do not concern the supervision tree: tests of the program show what they do.
+const ELSEWHERE: &[&str] = &[
+    "control.socket",
+    "s3.bucket",
+    "s3.conditional_writes",
+    "s3.endpoint",
+    "s3.path_style",
+    "s3.region",
+];
+
+fn settings_of(text: &str) -> String {
+    let config = load_text(text).unwrap();
+    let typed = crate::settings::Typed::default();
+    let tenants = &mut crate::tenants::Tenants::default();
+    let settings = crate::settings::resolve(&config, &typed, tenants).unwrap();
+    let secrets: Vec<_> = settings
+        .webhooks
+        .iter()
+        .map(|it| (it.url.clone(), it.secret.as_ref().map(|it| it.reveal().to_owned())))
+        .collect();
+    format!("{settings:?} {secrets:?}")
+}
+
+#[test]
+fn e01_every_key_has_an_effect() {
+    let base = "[[databases]]\npath = \"/a.db\"\n[[webhooks]]\nurl = \"https://a\"\n";
+    let before = settings_of(base);
+    let mut left = all_keys();
+    left.retain(|key| !ELSEWHERE.contains(&key.as_str()));
+    for (key, value) in CHANGES {
+        let (table, name) = key.rsplit_once('.').unwrap();
+        let text = match *key {
+            "databases.path" => base.replace("\"/a.db\"", value),
+            "webhooks.url" => base.replace("\"https://a\"", value),
+            _ if base.contains(&format!("[[{table}]]")) => {
+                base.replace(&format!("[[{table}]]\n"), &format!("[[{table}]]\n{name} = {value}\n"))
+            }
+            _ => format!("{base}[{table}]\n{name} = {value}\n"),
+        };
+        assert_ne!(settings_of(&text), before, "{key} has no effect");
+        left.retain(|known| known != key);
+        if table == "sync" {
+            let text =
+                base.replace("[[databases]]\n", &format!("[[databases]]\n{name} = {value}\n"));
+            assert_ne!(settings_of(&text), before, "{key} of one database has no effect");
+            left.retain(|known| *known != format!("databases.{name}"));
+        }
+    }
+    assert_eq!(left, Vec::<String>::new(), "keys of which no test shows an effect");
+}
+
+#[test]
+fn the_schema_that_is_checked_in_is_that_of_the_program() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/walrust.schema.json");
+    let checked_in: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
+    assert_eq!(
+        checked_in, schema,
+        "write it anew: walrust config schema > config/walrust.schema.json"
+    );
+}
+
+#[test]
+fn e01_problems_are_named_with_their_line() {
+    let text = problem("[s3]\nbucket = \"a/b\"\n\n[sync]\nwal_sync_intervall = 1\n");
+    assert!(text.contains("line 5") && text.contains("did you mean"), "{text}");
+    let text = problem("[[databases]]\npath = \"/a.db\"\n[[databases]]\npath = 7\n");
+    assert!(text.contains("line 4"), "{text}");
+    let text = problem("[sync\n");
+    assert!(text.contains("line 1") || text.contains("1:"), "{text}");
 }

@@ -15,6 +15,6 @@ pub struct BreakerSettings {
 
 impl Default for BreakerSettings {
     fn default() -> Self {
-        Self { enabled: true, threshold: 10, cooldown: Duration::from_secs(60) }
+        Self { enabled: true, threshold: 10, cooldown: Duration::from_secs(15) }
     }
 }

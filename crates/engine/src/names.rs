@@ -3,7 +3,7 @@
 //! Invariant: two databases never share a name; where the file stems collide, each gets the
 //! shortest parent path that tells it from the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 /// A database as it was configured.
@@ -13,6 +13,10 @@ pub struct NameRequest {
     pub path: PathBuf,
     /// The name that the configuration gives it, if any.
     pub prefix: Option<String>,
+    /// What comes before a derived name: the prefix of the pattern that the path matches.
+    pub below: Option<String>,
+    /// The name that it was stored under before: it stays, whoever comes or goes.
+    pub kept: Option<String>,
 }
 
 /// Why names could not be assigned.
@@ -61,17 +65,26 @@ pub enum NameError {
 /// # Errors
 /// If two databases would share a name, or a name cannot be part of an object key.
 pub fn assign_names(requests: &[NameRequest]) -> Result<Vec<String>, NameError> {
-    for (index, request) in requests.iter().enumerate() {
-        if requests[..index].iter().any(|earlier| earlier.path == request.path) {
+    let mut paths = HashSet::new();
+    for request in requests {
+        if !paths.insert(&request.path) {
             return Err(NameError::Duplicate { path: request.path.clone() });
         }
     }
-    let derived: Vec<&NameRequest> = requests.iter().filter(|r| r.prefix.is_none()).collect();
+    let mut derived = shortest_distinct(requests)?;
     let mut names = Vec::with_capacity(requests.len());
-    for request in requests {
-        let name = match &request.prefix {
-            Some(prefix) => prefix.trim_matches('/').to_owned(),
-            None => shortest_distinct(&request.path, &derived)?,
+    for (index, request) in requests.iter().enumerate() {
+        let name = match (&request.prefix, &request.kept) {
+            (Some(prefix), _) => prefix.trim_matches('/').to_owned(),
+            (None, Some(kept)) => kept.clone(),
+            (None, None) => {
+                let name = derived.remove(&index).unwrap_or_default();
+                let below = request.below.as_deref().map(|below| below.trim_matches('/'));
+                match below.filter(|below| !below.is_empty()) {
+                    Some(below) => format!("{below}/{name}"),
+                    None => name,
+                }
+            }
         };
         if !is_valid(&name) {
             return Err(NameError::Invalid { name, path: request.path.clone() });
@@ -96,19 +109,34 @@ fn refuse_shared(requests: &[NameRequest], names: &[String]) -> Result<(), NameE
     Ok(())
 }
 
-fn shortest_distinct(path: &Path, all: &[&NameRequest]) -> Result<String, NameError> {
-    let own = segments(path)?;
-    for depth in 1..=own.len() {
-        let tail = &own[own.len() - depth..];
-        let shared = all
-            .iter()
-            .filter(|other| other.path != path)
-            .any(|other| segments(&other.path).is_ok_and(|other| other.ends_with(tail)));
-        if !shared {
-            return Ok(tail.join("/"));
-        }
+/// The shortest end of each path that no other path has, by index of the request. Paths that are
+/// named by the configuration are left out.
+fn shortest_distinct(requests: &[NameRequest]) -> Result<HashMap<usize, String>, NameError> {
+    let mut open = Vec::new();
+    for (index, request) in requests.iter().enumerate().filter(|(_, it)| it.prefix.is_none()) {
+        open.push((index, segments(&request.path)?));
     }
-    Ok(own.join("/"))
+    let all: Vec<Vec<String>> = open.iter().map(|(_, segments)| segments.clone()).collect();
+    let mut names = HashMap::new();
+    for depth in 1.. {
+        if open.is_empty() {
+            break;
+        }
+        let mut shared: HashMap<&[String], u32> = HashMap::new();
+        for segments in all.iter().filter(|segments| segments.len() >= depth) {
+            *shared.entry(&segments[segments.len() - depth..]).or_default() += 1;
+        }
+        open.retain(|(index, segments)| {
+            let tail = &segments[segments.len().saturating_sub(depth)..];
+            // A path without further parents shares its name, which is found out later.
+            let distinct = segments.len() <= depth || shared.get(tail) == Some(&1);
+            if distinct {
+                names.insert(*index, tail.join("/"));
+            }
+            !distinct
+        });
+    }
+    Ok(names)
 }
 
 /// The normal components of a path, the last one without its extension.
@@ -137,7 +165,39 @@ mod tests {
     use super::*;
 
     fn request(path: &str, prefix: Option<&str>) -> NameRequest {
-        NameRequest { path: path.into(), prefix: prefix.map(str::to_owned) }
+        let prefix = prefix.map(str::to_owned);
+        NameRequest { path: path.into(), prefix, below: None, kept: None }
+    }
+
+    #[test]
+    fn d06_a_name_stays_when_others_come_and_go() {
+        let kept = NameRequest { kept: Some("app".to_owned()), ..request("/srv/a/app.db", None) };
+        let requests = [kept.clone(), request("/srv/b/app.db", None)];
+        assert_eq!(assign_names(&requests).unwrap(), ["app", "b/app"]);
+        // Its own prefix wins over what it was called before.
+        let renamed = NameRequest { prefix: Some("other".to_owned()), ..kept.clone() };
+        assert_eq!(assign_names(&[renamed]).unwrap(), ["other"]);
+        let copy = NameRequest { kept: kept.kept.clone(), ..request("/copy/app.db", None) };
+        assert!(matches!(assign_names(&[kept, copy]), Err(NameError::Shared { .. })));
+    }
+
+    #[test]
+    fn d06_matches_of_one_pattern_have_names_of_their_own_below_its_prefix() {
+        let below =
+            |path| NameRequest { below: Some("tenants/".to_owned()), ..request(path, None) };
+        let requests = [below("/srv/x/app.db"), below("/srv/y/app.db"), below("/srv/z/log.db")];
+        assert_eq!(
+            assign_names(&requests).unwrap(),
+            ["tenants/x/app", "tenants/y/app", "tenants/log"]
+        );
+    }
+
+    #[test]
+    fn d01_ten_thousand_names_take_no_time_worth_mentioning() {
+        let requests: Vec<_> =
+            (0..10_000).map(|n| request(&format!("/srv/tenants/{n}/app.db"), None)).collect();
+        let names = assign_names(&requests).unwrap();
+        assert_eq!(names[77], "77/app");
     }
 
     #[test]

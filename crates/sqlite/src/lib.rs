@@ -31,4 +31,4 @@ pub use head_snapshot::{is_replicated, stage_head_snapshot};
 pub use pin::WalPin;
 pub use restore::{IntegrityCheck, Restore, Restored, check_output};
 pub use staging::{StagedFile, hex};
-pub use state_directory::state_path;
+pub use state_directory::{keep_name, kept_name, state_path};

@@ -1,0 +1,216 @@
+//! Follows the configuration file and the patterns in it while the daemon runs.
+//!
+//! Invariants: a change is applied whole or not at all: everything that it needs (the file, the names,
+//! another store) is made before the tree hears of it. A file that is not valid changes nothing, is
+//! logged once with its line, and is shown by `walrust status`. A file that is still being written is
+//! left alone until it has been the same for one look.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::Signal;
+use walrust_actors::{Applied, DatabaseSettings, Settings};
+use walrust_sqlite::{keep_name, kept_name};
+use walrust_storage::ObjectStore;
+
+use crate::Error;
+use crate::cli::StorageArgs;
+use crate::config::{self, Config};
+use crate::control::Served;
+use crate::settings::{self, Typed};
+use crate::tenants::{Tenants, is_pattern};
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks between two looks at all files that patterns may match.
+const LOOKS_PER_SWEEP: u32 = 2;
+
+/// Where the settings come from.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    /// The configuration file, if there is one.
+    pub(crate) file: Option<PathBuf>,
+    /// What was typed; it stays as it is.
+    pub(crate) typed: Typed,
+    /// What was typed of the storage.
+    pub(crate) storage: StorageArgs,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    origin: Origin,
+    /// The configuration that is in force.
+    config: Config,
+    /// What patterns have matched; `None` while a look is under way.
+    tenants: Option<Tenants>,
+    databases: Vec<DatabaseSettings>,
+    /// The file that was read last, and the one of the last look.
+    read: Option<Stamp>,
+    seen: Option<Stamp>,
+    rejected: Option<String>,
+}
+
+/// What a file looks like: another stamp is another content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: (u64, u64),
+    size: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Follower {
+    /// A follower of what is in force.
+    pub(crate) fn new(
+        origin: Origin,
+        config: Config,
+        tenants: Tenants,
+        settings: Settings,
+    ) -> Self {
+        let seen = origin.file.as_deref().and_then(stamp);
+        let databases = settings.databases;
+        Self { origin, config, tenants: Some(tenants), databases, read: seen, seen, rejected: None }
+    }
+
+    /// Follows for as long as it runs. SIGHUP has the file read at once.
+    pub(crate) async fn follow(&mut self, served: &Served, hangup: &mut Signal) {
+        for look in 1_u32.. {
+            let forced = tokio::select! {
+                () = tokio::time::sleep(LOOK) => false,
+                _ = hangup.recv() => true,
+            };
+            if forced || self.file_changed() {
+                self.read = self.seen;
+                match self.read_again(served).await {
+                    Ok(()) => self.rejected = None,
+                    Err(error) => self.reject(served, error.to_string()),
+                }
+            } else if look.is_multiple_of(LOOKS_PER_SWEEP)
+                && self.has_patterns()
+                && let Err(error) = self.sweep(served).await
+            {
+                self.reject(served, error.to_string());
+            }
+        }
+    }
+
+    /// Whether the file is another one than was read last, and has been so for one look.
+    fn file_changed(&mut self) -> bool {
+        let Some(file) = &self.origin.file else { return false };
+        let now = stamp(file);
+        let settled = now.is_some() && now == self.seen;
+        self.seen = now;
+        settled && now != self.read
+    }
+
+    async fn read_again(&mut self, served: &Served) -> Result<(), Error> {
+        let config = match &self.origin.file {
+            Some(file) => config::read(file)?,
+            None => Config::default(),
+        };
+        let settings = self.resolve(&config).await?;
+        let store = if config.s3 == self.config.s3 {
+            None
+        } else {
+            let store = self.origin.storage.open(&config).await?;
+            // Credentials and bucket are checked before anything is moved there.
+            store.list("walrust/", None).await?;
+            Some(store)
+        };
+        self.config = config;
+        self.rejected = None;
+        self.apply(settings, store, served).await
+    }
+
+    /// Looks at what patterns match now.
+    async fn sweep(&mut self, served: &Served) -> Result<(), Error> {
+        let config = self.config.clone();
+        let settings = self.resolve(&config).await?;
+        if settings.databases == self.databases {
+            return Ok(());
+        }
+        self.apply(settings, None, served).await
+    }
+
+    async fn resolve(&mut self, config: &Config) -> Result<Settings, Error> {
+        let mut tenants = self.tenants.take().unwrap_or_default();
+        let (config, typed) = (config.clone(), self.origin.typed.clone());
+        let resolve = move || {
+            let settings = settings::resolve(&config, &typed, &mut tenants);
+            (settings, tenants)
+        };
+        let looked = tokio::task::spawn_blocking(resolve).await;
+        let (settings, tenants) =
+            looked.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        self.tenants = Some(tenants);
+        settings
+    }
+
+    async fn apply(
+        &mut self,
+        settings: Settings,
+        store: Option<Arc<dyn ObjectStore>>,
+        served: &Served,
+    ) -> Result<(), Error> {
+        let databases = settings.databases.clone();
+        let url = store.as_ref().map(|store| store.url());
+        keep_names(&databases);
+        let Applied { added, removed, changed } =
+            served.replicator.reconfigure(settings, store).await?;
+        self.databases = databases;
+        if let Some(error) = &self.rejected {
+            // What patterns match has changed, the file has not.
+            served.replicator.config_rejected(error.clone())?;
+        }
+        if let Some(url) = url {
+            tracing::info!(%url, "every database moves to another storage");
+            served.storage.store(Arc::new(url));
+        }
+        let (added, removed, changed) = (added.len(), removed.len(), changed.len());
+        tracing::info!(added, removed, changed, "follows what was changed");
+        Ok(())
+    }
+
+    fn reject(&mut self, served: &Served, error: String) {
+        if self.rejected.as_ref() == Some(&error) {
+            return;
+        }
+        tracing::error!(error, "the changed configuration is not applied");
+        if let Err(error) = served.replicator.config_rejected(error.clone()) {
+            tracing::debug!(%error, "nobody is left to show it");
+        }
+        self.rejected = Some(error);
+    }
+
+    fn has_patterns(&self) -> bool {
+        let configured = self.config.databases.iter().map(|section| &section.path);
+        configured.chain(&self.origin.typed.databases).any(|path| is_pattern(path))
+    }
+}
+
+/// Keeps the names under which databases are stored in their local state.
+pub(crate) fn keep_names(databases: &[DatabaseSettings]) {
+    for database in databases {
+        let Ok(path) = database.path.canonicalize() else { continue };
+        let state = database.state_directory.as_deref();
+        if kept_name(&path, state).as_deref() == Some(&database.name) {
+            continue;
+        }
+        if let Err(error) = keep_name(&path, state, &database.name) {
+            // Where nothing can be written the name follows from the path each time.
+            tracing::debug!(db = database.name, %error, "cannot keep the name of a database");
+        }
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(Stamp {
+        inode: (metadata.dev(), metadata.ino()),
+        size: metadata.len(),
+        modified: metadata.modified().ok(),
+    })
+}

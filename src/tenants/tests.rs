@@ -1,0 +1,111 @@
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use super::*;
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn database(&self, name: &str) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), MAGIC.repeat(7)).unwrap();
+    }
+
+    fn entry(&self, pattern: &str) -> DatabaseSection {
+        DatabaseSection { path: self.path(pattern), ..DatabaseSection::default() }
+    }
+
+    fn names(&self, tenants: &mut Tenants, patterns: &[&str]) -> Vec<String> {
+        let entries: Vec<_> = patterns.iter().map(|pattern| self.entry(pattern)).collect();
+        let found = tenants.look(&entries).unwrap().into_iter();
+        let name = |tenant: Tenant| {
+            tenant.section.path.strip_prefix(self.0.path()).unwrap().display().to_string()
+        };
+        found.map(name).collect()
+    }
+}
+
+#[test]
+fn d06_patterns_find_databases_and_nothing_else() {
+    let place = Place::new();
+    for name in ["a/one.db", "a/deep/er/two.db", "b/three.db", "three.db"] {
+        place.database(name);
+    }
+    for sidecar in ["a/one.db-wal", "a/one.db-shm", "a/one.db-journal"] {
+        place.database(sidecar);
+    }
+    place.database("a/.one.db-walrust/staging/x.db");
+    place.database("a/.hidden.db");
+    fs::write(place.path("a/empty.db"), "").unwrap();
+    fs::write(place.path("a/text.db"), "this is no database").unwrap();
+    fs::create_dir(place.path("a/directory.db")).unwrap();
+    symlink(place.path("a"), place.path("a/loop")).unwrap();
+    let mut tenants = Tenants::default();
+    let found = |tenants: &mut _, pattern: &str| place.names(tenants, &[pattern]);
+    assert_eq!(
+        found(&mut tenants, "**/*.db"),
+        ["a/deep/er/two.db", "a/one.db", "b/three.db", "three.db"]
+    );
+    assert_eq!(found(&mut tenants, "*/*.db"), ["a/one.db", "b/three.db"]);
+    assert_eq!(found(&mut tenants, "?/t*.db"), ["b/three.db"]);
+    assert_eq!(found(&mut tenants, "[ab]/*e.db*"), ["a/one.db", "b/three.db"]);
+    assert_eq!(found(&mut tenants, "*.sqlite"), Vec::<String>::new());
+    // A file that is there is no pattern, whatever its name.
+    place.database("odd[1].db");
+    assert_eq!(found(&mut tenants, "odd[1].db"), ["odd[1].db"]);
+}
+
+#[test]
+fn d06_files_come_and_go() {
+    let place = Place::new();
+    place.database("a/one.db");
+    let mut tenants = Tenants::default();
+    let mut found = || place.names(&mut tenants, &["**/*.db"]);
+    assert_eq!(found(), ["a/one.db"]);
+    place.database("new/deep/two.db");
+    assert_eq!(found(), ["a/one.db", "new/deep/two.db"]);
+    fs::remove_file(place.path("a/one.db")).unwrap();
+    assert_eq!(found().len(), 2, "it may be about to be replaced");
+    assert_eq!(found(), ["new/deep/two.db"]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_retires_nobody() {
+    let place = Place::new();
+    place.database("a/one.db");
+    let mut tenants = Tenants::default();
+    assert_eq!(place.names(&mut tenants, &["*/*.db"]), ["a/one.db"]);
+    // As root every directory can be read: one that leads in circles cannot.
+    fs::remove_dir_all(place.path("a")).unwrap();
+    fs::set_permissions(place.0.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    symlink(place.path("base"), place.path("base")).unwrap();
+    let mut broken = Tenants::default();
+    place.database("x/one.db");
+    let pattern = place.entry("x/../base/*.db").path;
+    broken.matches.insert(pattern.clone(), BTreeMap::from([(place.path("x/one.db"), 0)]));
+    let entry = DatabaseSection { path: pattern, ..DatabaseSection::default() };
+    for _ in 0..5 {
+        assert_eq!(broken.look(std::slice::from_ref(&entry)).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_file_that_is_named_wins_over_a_pattern_that_matches_it() {
+    let place = Place::new();
+    place.database("one.db");
+    place.database("two.db");
+    let pattern = DatabaseSection { prefix: Some("all".to_owned()), ..place.entry("*.db") };
+    let named = DatabaseSection { prefix: Some("mine".to_owned()), ..place.entry("two.db") };
+    let found = Tenants::default().look(&[pattern, named]).unwrap();
+    let told: Vec<_> =
+        found.iter().map(|it| (it.section.prefix.as_deref(), it.below.as_deref())).collect();
+    assert_eq!(told, [(Some("mine"), None), (None, Some("all"))]);
+}
