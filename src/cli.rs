@@ -121,15 +121,22 @@ fn run(cli: Cli) -> Result<(), Error> {
     let runtime = runtime::runtime()
         .map_err(|source| Error::Io { what: "cannot start threads".to_owned(), source })?;
     let config = || configuration::load(cli.global.config.as_deref());
+    // The daemon goes on with an older configuration when the file is not valid, and can be asked why.
+    let daemon_config = || {
+        config().unwrap_or_else(|error| {
+            eprintln!("warning: {error}");
+            Config::default()
+        })
+    };
     let result = match cli.command {
         Command::Watch(args) => runtime.block_on(watch::run(args, cli.global.config.as_deref())),
         Command::Snapshot(args) => runtime.block_on(snapshot::run(args, &config()?)),
         Command::Restore(args) => runtime.block_on(restore::run(args, &config()?)),
         Command::List(args) => runtime.block_on(list::run(args, &config()?)),
-        Command::Status(args) => runtime.block_on(control::status(args, &config()?)),
-        Command::Sync(args) => runtime.block_on(control::sync(args, &config()?)),
-        Command::Pause(args) => runtime.block_on(control::pause(args, &config()?)),
-        Command::Resume(args) => runtime.block_on(control::resume(args, &config()?)),
+        Command::Status(args) => runtime.block_on(control::status(args, &daemon_config())),
+        Command::Sync(args) => runtime.block_on(control::sync(args, &daemon_config())),
+        Command::Pause(args) => runtime.block_on(control::pause(args, &daemon_config())),
+        Command::Resume(args) => runtime.block_on(control::resume(args, &daemon_config())),
         Command::Config(args) => config::run(&args, cli.global.config.as_deref()),
         Command::Pragma(args) => pragma::run(&args),
         Command::Demo(args) => runtime.block_on(demo::run(args)),

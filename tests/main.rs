@@ -14,6 +14,7 @@ mod damage;
 mod fault_proxy;
 mod faults_capture;
 mod faults_upload;
+mod follow;
 mod history;
 mod layout;
 mod litestream;

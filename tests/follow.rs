@@ -1,0 +1,234 @@
+//! A running daemon follows its configuration file and the files that patterns name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use walrust_testkit::assert_same_database;
+
+use crate::daemon::Daemon;
+use crate::storage::Storage;
+use crate::walrust::{QUICK, Walrust};
+
+/// A host with a directory for databases.
+struct Host {
+    directory: tempfile::TempDir,
+    storage: Storage,
+    walrust: Walrust,
+}
+
+impl Host {
+    fn new() -> Self {
+        let storage = Storage::directory();
+        let walrust = Walrust::on(&storage);
+        Self { directory: tempfile::tempdir().unwrap(), storage, walrust }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Creates a database under a name.
+    fn create(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        let sql = "PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)";
+        connection.execute_batch(sql).unwrap();
+        path
+    }
+
+    fn status(&self) -> Value {
+        self.walrust.ask(["status", "--json"]).succeeded().json()
+    }
+
+    /// What the status says of each database, by name.
+    fn databases(&self) -> BTreeMap<String, Value> {
+        let report = self.status();
+        let databases = report["databases"].as_array().unwrap().iter();
+        databases.map(|it| (it["name"].as_str().unwrap().to_owned(), it.clone())).collect()
+    }
+
+    fn wait_until(
+        &self,
+        daemon: &mut Daemon,
+        description: &str,
+        wanted: impl Fn(&BTreeMap<String, Value>) -> bool,
+    ) {
+        daemon.wait_until(description, |_| {
+            let outcome = self.walrust.ask(["status", "--json"]);
+            outcome.code == Some(0) && wanted(&self.databases())
+        });
+    }
+
+    fn assert_restorable(&self, name: &str, path: &Path) {
+        assert_same_database(path, &self.walrust.restored(name, &[]));
+    }
+}
+
+fn all_stored(databases: &BTreeMap<String, Value>) -> bool {
+    databases.values().all(|it| it["up_to_date"] == true)
+}
+
+#[test]
+fn d06_new_files_of_a_pattern_are_shipped_within_seconds_and_vanished_ones_retired() {
+    let host = Host::new();
+    let first = host.create("smiths/app.db");
+    let pattern = host.path("**/*.db").display().to_string();
+    let mut daemon = host.walrust.watch_with([&[pattern.as_str()][..], &QUICK].concat());
+    host.wait_until(&mut daemon, "the first is stored", |it| it.len() == 1 && all_stored(it));
+
+    let begun = Instant::now();
+    let second = host.create("romneys/deep/app.db");
+    host.wait_until(&mut daemon, "the second is stored", |it| it.len() == 2 && all_stored(it));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let names: Vec<_> = host.databases().into_keys().collect();
+    assert_eq!(names, ["app", "deep/app"], "the first keeps the name that it was given");
+    assert_eq!(host.databases()["app"]["incarnation"], 1, "nobody touched it");
+
+    let copy = host.path("copy");
+    fs::copy(&second, &copy).unwrap();
+    fs::remove_dir_all(host.path("romneys")).unwrap();
+    host.wait_until(&mut daemon, "the second is retired", |it| it.len() == 1);
+    host.assert_restorable("deep/app", &copy);
+    daemon.stop();
+    host.assert_restorable("app", &first);
+}
+
+#[test]
+fn d06_a_name_is_kept_although_a_file_with_the_same_stem_comes() {
+    let host = Host::new();
+    host.create("smiths/app.db");
+    let pattern = host.path("*/*.db").display().to_string();
+    let start = || host.walrust.watch_with([&[pattern.as_str()][..], &QUICK].concat());
+    let mut daemon = start();
+    host.wait_until(&mut daemon, "it is stored", |it| it.contains_key("app") && all_stored(it));
+    daemon.stop();
+    host.create("romneys/app.db");
+    let mut daemon = start();
+    host.wait_until(&mut daemon, "both are stored", |it| it.len() == 2 && all_stored(it));
+    let names: Vec<_> = host.databases().into_keys().collect();
+    assert_eq!(names, ["app", "romneys/app"]);
+    daemon.stop();
+}
+
+/// A configuration of these databases, and more text for some of them.
+fn configuration(paths: &[PathBuf], more: impl Fn(usize) -> &'static str) -> String {
+    let mut text = String::from("[sync]\nwal_sync_interval = \"20ms\"\n");
+    for (index, path) in paths.iter().enumerate() {
+        text += &format!("[[databases]]\npath = {path:?}\n{}", more(index));
+    }
+    text
+}
+
+#[test]
+fn a_changed_file_touches_the_databases_it_concerns_and_no_other() {
+    const DATABASES: usize = 60;
+    let host = Host::new();
+    let paths: Vec<_> = (0..DATABASES + 3).map(|it| host.create(&format!("t{it:02}.db"))).collect();
+    host.walrust.configure(&configuration(&paths[..DATABASES], |_| ""));
+    let mut daemon = host.walrust.watch_with(Vec::<String>::new());
+    host.wait_until(&mut daemon, "all are stored", |it| it.len() == DATABASES && all_stored(it));
+
+    // Three come, two go, five are changed.
+    let changed = configuration(&paths[2..], |index| match index {
+        0..5 => "max_changes = 1000000\n",
+        _ => "",
+    });
+    host.walrust.configure(&changed);
+    let begun = Instant::now();
+    daemon.signal(Signal::SIGHUP);
+    host.wait_until(&mut daemon, "the change is applied", |it| {
+        it.len() == DATABASES + 1
+            && it.contains_key("t62")
+            && !it.contains_key("t00")
+            && all_stored(it)
+    });
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    for (name, status) in host.databases() {
+        let expected = match &name[1..] {
+            "02" | "03" | "04" | "05" | "06" => (1, 2),
+            _ => (1, 1),
+        };
+        let found = (status["incarnation"].as_u64(), status["revision"].as_u64());
+        assert_eq!(found, (Some(expected.0), Some(expected.1)), "{name}");
+    }
+    host.assert_restorable("t00", &paths[0]);
+    daemon.stop();
+    host.assert_restorable("t62", &paths[62]);
+}
+
+#[test]
+fn b14_an_invalid_file_changes_nothing_and_is_shown_with_its_line() {
+    let host = Host::new();
+    let paths = [host.create("one.db"), host.create("two.db")];
+    let valid = configuration(&paths[..1], |_| "");
+    host.walrust.configure(&valid);
+    let mut daemon = host.walrust.watch_with(Vec::<String>::new());
+    host.wait_until(&mut daemon, "it is stored", |it| it.len() == 1 && all_stored(it));
+
+    // Without a signal: the file itself is followed.
+    host.walrust.configure(&format!("{valid}[retry]\nmax_retrys = 3\n"));
+    daemon.wait_for_line(&["not applied", "line 6", "did you mean `max_retries`"]);
+    let report = host.status();
+    assert!(report["config_error"].as_str().unwrap().contains("line 6"), "{report}");
+    assert_eq!(host.databases()["one"]["revision"], 1);
+    // Two databases cannot have one name, and no other storage is used before it was seen to work.
+    let mut clash = configuration(&paths, |_| "prefix = \"same\"\n");
+    host.walrust.configure(&clash);
+    daemon.wait_for_line(&["not applied", "one.db", "two.db", "same"]);
+    clash = configuration(&paths, |_| "");
+    host.walrust.configure(&clash);
+    host.wait_until(&mut daemon, "the second is stored", |it| it.len() == 2 && all_stored(it));
+    assert_eq!(host.status()["config_error"], Value::Null);
+    daemon.stop();
+    host.assert_restorable("two", &paths[1]);
+}
+
+#[test]
+fn another_storage_is_used_once_it_was_seen_to_work() {
+    let mut host = Host::new();
+    let other = Storage::directory();
+    let path = host.create("one.db");
+    // The storage comes from the file, not from a flag.
+    host.walrust = Walrust::with_access_to(&host.storage);
+    let entries = configuration(std::slice::from_ref(&path), |_| "");
+    let with = |url: &str| format!("{entries}[s3]\nbucket = \"{url}\"\n");
+    host.walrust.configure(&with(&host.storage.url()));
+    let mut daemon = host.walrust.watch_with(Vec::<String>::new());
+    host.wait_until(&mut daemon, "it is stored", |it| it.len() == 1 && all_stored(it));
+    host.walrust.configure(&with("s3://"));
+    daemon.wait_for_line(&["not applied"]);
+    assert_eq!(host.status()["storage"], host.storage.url());
+    host.walrust.configure(&with(&other.url()));
+    daemon.wait_until("the other storage has it", |_| !other.ltx_files("one").is_empty());
+    host.wait_until(&mut daemon, "it is stored there", all_stored);
+    assert_eq!(host.status()["storage"], other.url());
+    daemon.stop();
+    host.walrust.set_bucket(&other.url());
+    host.assert_restorable("one", &path);
+}
+
+#[test]
+fn e04_what_is_secret_is_not_shown() {
+    let host = Host::new();
+    host.walrust.configure(
+        "[[webhooks]]\nurl = \"https://user:word@example.com/services/token\"\nsecret = \"hush\"\n\
+         [sync]\non_idle = 60\n",
+    );
+    for more in [&["--json"][..], &[]] {
+        let outcome = host.walrust.ask([&["config", "show"][..], more].concat()).succeeded();
+        for hidden in ["word", "token", "hush"] {
+            assert!(!outcome.stdout.contains(hidden), "{hidden} is in {}", outcome.stdout);
+        }
+        for shown in ["example.com", "walrust.toml:5", "default"] {
+            assert!(outcome.stdout.contains(shown), "{shown} is not in {}", outcome.stdout);
+        }
+    }
+    host.walrust.ask(["config", "check"]).succeeded();
+    host.walrust.configure("[sync]\non_idle = \"soon\"\n");
+    host.walrust.ask(["config", "check"]).failed(2, &["walrust.toml", "line 2", "on_idle"]);
+}
