@@ -39,4 +39,4 @@ pub use root::NotShipped;
 pub use settings::{
     CompactionSettings, DatabaseSettings, Secret, Settings, UploadLimits, WebhookSettings,
 };
-pub use status::{DatabasePhase, DatabaseStatus};
+pub use status::{DatabasePhase, DatabaseStatus, UploaderStatus};

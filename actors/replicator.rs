@@ -12,7 +12,7 @@ use walrust_storage::ObjectStore;
 use crate::database::Refusal;
 use crate::root::{NotShipped, RootArguments, RootMsg, RootSupervisor};
 use crate::settings::Settings;
-use crate::status::DatabaseStatus;
+use crate::status::{DatabaseStatus, UploaderStatus};
 
 /// How long a question about one database may take; actors never block, so an answer that takes
 /// longer means that its actor is being restarted.
@@ -76,6 +76,14 @@ impl Replicator {
     pub async fn status(&self, name: &str) -> Result<DatabaseStatus, ReplicatorError> {
         let message = |reply| RootMsg::Status { name: name.to_owned(), reply };
         self.ask(name, message, Some(ANSWER_TIMEOUT)).await
+    }
+
+    /// The uploads of all databases.
+    ///
+    /// # Errors
+    /// If the uploader is being restarted.
+    pub async fn uploader_status(&self) -> Result<UploaderStatus, ReplicatorError> {
+        self.ask("uploader", RootMsg::UploaderStatus, Some(ANSWER_TIMEOUT)).await
     }
 
     /// Takes a snapshot of the newest state of a database and waits until storage has it.

@@ -32,7 +32,7 @@ use crate::settings::{DatabaseSettings, Settings};
 use crate::snapshot_scheduler::{
     SnapshotSchedulerActor, SnapshotSchedulerArguments, SnapshotSchedulerMsg,
 };
-use crate::status::DatabaseStatus;
+use crate::status::{DatabaseStatus, UploaderStatus};
 use crate::uploader::{UploaderActor, UploaderArguments, UploaderMsg};
 use crate::watcher::{Notified, WatchTarget, WatcherActor, WatcherMsg};
 use crate::webhook::{WebhookActor, WebhookArguments};
@@ -68,6 +68,8 @@ pub(crate) enum RootMsg {
         /// Gets the status; closed without an answer if there is no such database.
         reply: RpcReplyPort<DatabaseStatus>,
     },
+    /// Ask the uploader for its status; closed without an answer while it is restarted.
+    UploaderStatus(RpcReplyPort<UploaderStatus>),
     /// Ship everything and stop.
     Shutdown {
         /// How long shipping may take.
@@ -176,6 +178,7 @@ impl Actor for RootSupervisor {
             RootMsg::Drained { name, problem } => state.drained(&name, problem),
             RootMsg::Snapshot { name, reply } => state.snapshot(&name, reply),
             RootMsg::Status { name, reply } => state.status(&name, reply),
+            RootMsg::UploaderStatus(reply) => state.uploader_status(reply),
             RootMsg::Shutdown { timeout, reply } => state.shut_down(timeout, reply),
             RootMsg::DeadlinePassed => state.deadline_passed(),
         }
@@ -387,6 +390,10 @@ impl RootState {
         if let Some(actor) = self.actor_of(name) {
             let _ = actor.cast(DatabaseMsg::Status(reply));
         }
+    }
+
+    fn uploader_status(&self, reply: RpcReplyPort<UploaderStatus>) {
+        self.services.uploader.cast(UploaderMsg::Status(reply));
     }
 
     fn actor_of(&self, name: &str) -> Option<&ActorRef<DatabaseMsg>> {

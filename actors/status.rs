@@ -1,7 +1,8 @@
-//! What can be seen of a database from outside the tree.
+//! What can be seen of databases and uploads from outside the tree.
 
 use std::fmt;
 
+use walrust_engine::BreakerState;
 use walrust_ltx::Txid;
 
 /// One database at one moment.
@@ -41,4 +42,19 @@ impl fmt::Display for DatabasePhase {
             Self::WriterConflict => "writer conflict",
         })
     }
+}
+
+/// The uploads of all databases at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploaderStatus {
+    /// Whether requests to storage are held back.
+    pub breaker: BreakerState,
+    /// Uploads that wait: for their turn, for a retry, for a limit.
+    pub queued: usize,
+    /// Their bytes.
+    pub bytes_queued: u64,
+    /// Uploads that were started and have not ended.
+    pub under_way: usize,
+    /// Their bytes.
+    pub bytes_under_way: u64,
 }
