@@ -238,17 +238,16 @@ impl UploaderState {
     }
 
     fn arm_timer(&mut self, now: Instant) {
-        let wake_at = self.wake_at(now);
-        if wake_at == self.timer {
+        let Some(wake_at) = self.wake_at(now) else { return };
+        // One that fires early looks, and arms another.
+        if self.timer.is_some_and(|armed| armed <= wake_at) {
             return;
         }
-        self.timer = wake_at;
+        self.timer = Some(wake_at);
         self.epoch += 1;
-        if let Some(at) = wake_at {
-            let epoch = self.epoch;
-            let delay = at.saturating_duration_since(now);
-            self.myself.send_after(delay, move || UploaderMsg::Due { epoch });
-        }
+        let epoch = self.epoch;
+        let delay = wake_at.saturating_duration_since(now);
+        self.myself.send_after(delay, move || UploaderMsg::Due { epoch });
     }
 }
 

@@ -8,10 +8,10 @@
 //! for [`OVERDUE`] goes before all others, so nobody starves.
 //!
 //! # Bounds
-//! One slot is kept for incrementals that are small and were not tried before: snapshots, merges,
-//! large files and retries, which may all be slow, take at most the others. A quarter of the bytes
-//! is kept for small files in the same way: large ones share the rest, and one that is larger than
-//! that goes without another large one beside it.
+//! A quarter of the slots, at least one, is kept for incrementals that are small and were not tried
+//! before: snapshots, merges, large files and retries, which may all be slow, take at most the
+//! others. A quarter of the bytes is kept for small files in the same way: large ones share the
+//! rest, and one that is larger than that goes without another large one beside it.
 //!
 //! A database that waits, for a retry or for its rate limit, takes no slot from the others. Jobs
 //! are handles to staged files; the queue holds no bytes.
@@ -130,9 +130,13 @@ impl Bounds {
     fn new(uploads: usize, bytes: u64) -> Self {
         let uploads = uploads.max(1);
         let bytes = if bytes == 0 { u64::MAX } else { bytes };
-        let kept = bytes / 4;
-        let small = kept / uploads as u64;
-        Self { uploads, slow: (uploads - 1).max(1), large_bytes: bytes - kept, small }
+        let (kept_uploads, kept_bytes) = ((uploads / 4).max(1), bytes / 4);
+        Self {
+            uploads,
+            slow: (uploads - kept_uploads).max(1),
+            large_bytes: bytes - kept_bytes,
+            small: kept_bytes / uploads as u64,
+        }
     }
 
     fn allow(&self, claim: Claim, under_way: &UnderWay) -> bool {
