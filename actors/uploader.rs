@@ -125,3 +125,6 @@ impl Actor for UploaderActor {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
