@@ -117,6 +117,12 @@ pub struct RetrySection {
     pub base_delay_ms: Option<u64>,
     /// Upper bound of every delay in milliseconds.
     pub max_delay_ms: Option<u64>,
+    /// Whether requests to a failing endpoint are held back.
+    pub circuit_breaker_enabled: Option<bool>,
+    /// Failures in a row after which they are.
+    pub circuit_breaker_threshold: Option<u32>,
+    /// Milliseconds until one request probes the endpoint.
+    pub circuit_breaker_cooldown_ms: Option<u64>,
 }
 
 /// `[limits]`

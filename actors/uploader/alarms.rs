@@ -46,13 +46,15 @@ impl Alarms {
             }
             _ => (EventKind::SyncFailed, "upload fails again and again"),
         };
-        if !alarm || !self.is_news(database, kind) {
+        if !alarm {
             tracing::warn!(db = database, attempt, retry_ms, %error, "upload failed");
             return;
         }
         tracing::error!(db = database, attempt, retry_ms, %error, "{words}");
-        let event = Event::of(kind, database).error(error.to_string()).attempts(attempt);
-        self.services.raise(event);
+        if self.is_news(database, kind) {
+            let event = Event::of(kind, database).error(error.to_string()).attempts(attempt);
+            self.services.raise(event);
+        }
     }
 
     /// An upload succeeded: the next trouble is a new one.

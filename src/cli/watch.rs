@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use walrust_actors::{DatabaseSettings, NotShipped, Replicator, Settings, UploadLimits};
-use walrust_engine::{CheckpointSettings, NameRequest, RetryPolicy, assign_names};
+use walrust_engine::{BreakerSettings, CheckpointSettings, NameRequest, RetryPolicy, assign_names};
 use walrust_sqlite::{WalPin, check_database};
 
 use super::StorageArgs;
@@ -152,8 +152,16 @@ pub(super) fn settings(
             ..database_settings(name, section.path, &sync)
         }
     });
-    let retry = RetryPolicy::default();
+    let (retry, breaker) = (RetryPolicy::default(), BreakerSettings::default());
     Ok(Settings {
+        breaker: BreakerSettings {
+            enabled: config.retry.circuit_breaker_enabled.unwrap_or(breaker.enabled),
+            threshold: config.retry.circuit_breaker_threshold.unwrap_or(breaker.threshold),
+            cooldown: config
+                .retry
+                .circuit_breaker_cooldown_ms
+                .map_or(breaker.cooldown, Duration::from_millis),
+        },
         retry: RetryPolicy {
             max_retries: config.retry.max_retries.unwrap_or(retry.max_retries),
             base_delay: config.retry.base_delay_ms.map_or(retry.base_delay, Duration::from_millis),
