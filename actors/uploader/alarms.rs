@@ -47,7 +47,7 @@ impl Alarms {
             _ => (EventKind::SyncFailed, "upload fails again and again"),
         };
         if !alarm {
-            tracing::warn!(db = database, attempt, retry_ms, %error, "upload failed");
+            tracing::warn!(db = database, attempt, retry_ms, %error, "upload failed, will be tried again");
             return;
         }
         tracing::error!(db = database, attempt, retry_ms, %error, "{words}");
