@@ -20,7 +20,10 @@ use crate::event::Event;
 use crate::manifest_update::ManifestUpdate;
 use crate::webhook::WebhookMsg;
 
-/// A store of which every upload fails as it is told.
+/// How long anything may take before a test has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A store of which every manifest fails as it is told, and that never tells of single objects.
 #[derive(Debug, Default)]
 struct Store {
     inner: MemoryStore,
@@ -71,8 +74,8 @@ impl ObjectStore for Store {
         self.inner.get_range(key, range).await
     }
 
-    async fn head(&self, key: &str) -> Result<ObjectMeta, StorageError> {
-        self.inner.head(key).await
+    async fn head(&self, _: &str) -> Result<ObjectMeta, StorageError> {
+        std::future::pending().await
     }
 
     async fn list(
@@ -157,7 +160,8 @@ impl Scene {
     }
 
     async fn outcome(&mut self) -> DatabaseMsg {
-        self.outcomes.recv().await.unwrap()
+        let outcome = tokio::time::timeout(PATIENCE, self.outcomes.recv()).await;
+        outcome.expect("the uploader answers").unwrap()
     }
 
     async fn failures(&mut self, count: usize) {
@@ -188,7 +192,8 @@ impl Scene {
     }
 
     async fn next_event(&mut self) -> Event {
-        match self.events.recv().await {
+        let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
+        match event.expect("there is an event") {
             Some(WebhookMsg::Raise(event)) => event,
             other => panic!("{other:?}"),
         }
@@ -282,4 +287,27 @@ async fn what_a_database_offers_twice_is_uploaded_once() {
     let status = ractor::call!(scene.uploader, UploaderMsg::Status).unwrap();
     assert_eq!((status.queued, status.under_way), (0, 0));
     assert!(scene.outcomes.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_is_written_although_files_of_earlier_runs_take_too_long_to_describe() {
+    let store = Store::default();
+    let key = "a/0000000000000001-0000000000000001.ltx";
+    let file = bytes::Bytes::from_static(&[0; 1000]);
+    store.put(key, file, &Metadata::new(), &Condition::IfAbsent).await.unwrap();
+    let writer = Writer { id: "we".to_owned(), host: "host".to_owned(), epoch: 1 };
+    let update = ManifestUpdate { page_size: 4096, writer, first: true, entries: Vec::new() };
+    let upload = Upload::Manifest(Arc::new(update));
+    let limit = UploadLimits::default().attempt_timeout;
+    let outcome = attempt::attempt(&store, "a", &upload, limit).await;
+    assert!(matches!(outcome, Ok(Stored::Part)), "{outcome:?}");
+    assert!(store.get("a/manifest.json").await.is_ok());
+}
+
+#[test]
+fn large_files_get_more_time() {
+    let base = UploadLimits::default().attempt_timeout;
+    assert_eq!(attempt::time_limit(base, 1000), base);
+    let hour = Duration::from_secs(3600);
+    assert!(attempt::time_limit(base, 1024 * 1024 * 1024) > hour);
 }
