@@ -40,4 +40,4 @@ pub use root::{Applied, NotShipped};
 pub use settings::{
     CompactionSettings, DatabaseSettings, Secret, Settings, UploadLimits, WebhookSettings,
 };
-pub use status::{DatabasePhase, DatabaseStatus, Status};
+pub use status::{DatabasePhase, DatabaseStatus, Status, UploaderStatus};

@@ -4,6 +4,8 @@
 //! undo each other's entries, and a writer that sees a later epoch than its own stops. Files that were uploaded but never entered (a crash came between)
 //! are found by listing and described from their own bytes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 pub(crate) use walrust_engine::manifest::Writer;
 use walrust_engine::manifest::{FORMAT, FileEntry, FileKind, Manifest};
@@ -13,6 +15,10 @@ use walrust_sqlite::{StagedFile, hex};
 use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
 
 use crate::remote::{SHA256, read_ends};
+
+/// How long one update looks at files of earlier runs: it holds up the other uploads of its database
+/// and has to end before its own time is over.
+const DESCRIBING: Duration = Duration::from_secs(30);
 
 /// What is new about a database.
 #[derive(Clone, Debug)]
@@ -128,10 +134,15 @@ pub(crate) async fn write(
     if new || update.first {
         // A writer before us may have been stopped between an upload and its manifest.
         let mut entries = Vec::new();
-        if let Err(error) = describe_unknown(store, database, &manifest, &mut entries).await {
-            // What is described stays described; the files are safe without an entry.
-            tracing::debug!(db = database, %error, "the manifest is completed later");
-            stored = Stored::Part;
+        let described = describe_unknown(store, database, &manifest, &mut entries);
+        // What is described stays described; the files are safe without an entry.
+        match tokio::time::timeout(DESCRIBING, described).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(db = database, %error, "the manifest is completed later");
+                stored = Stored::Part;
+            }
+            Err(_) => stored = Stored::Part,
         }
         manifest.add(entries);
     }

@@ -12,7 +12,7 @@ use walrust_storage::ObjectStore;
 use crate::database::{DatabaseMsg, Refusal};
 use crate::root::{Applied, NotShipped, RootArguments, RootMsg, RootSupervisor};
 use crate::settings::Settings;
-use crate::status::{DatabaseStatus, Status};
+use crate::status::{DatabaseStatus, Status, UploaderStatus};
 
 /// How long a question about one database may take; actors never block, so an answer that takes
 /// longer means that its actor is being restarted.
@@ -104,6 +104,14 @@ impl Replicator {
         }
         databases.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Status { databases, config_error: roster.config_error })
+    }
+
+    /// The uploads of all databases.
+    ///
+    /// # Errors
+    /// If the uploader is being restarted.
+    pub async fn uploader_status(&self) -> Result<UploaderStatus, ReplicatorError> {
+        self.ask("uploader", RootMsg::UploaderStatus, Some(ANSWER_TIMEOUT)).await
     }
 
     /// Takes a snapshot of the newest state of a database and waits until storage has it.

@@ -33,7 +33,8 @@ use crate::database::{DatabaseMsg, Refusal};
 use crate::event::Event;
 use crate::services::Services;
 use crate::settings::Settings;
-use crate::status::DatabaseStatus;
+use crate::status::{DatabaseStatus, UploaderStatus};
+use crate::uploader::UploaderMsg;
 
 mod changes;
 mod children;
@@ -100,6 +101,8 @@ pub(crate) enum RootMsg {
         /// Gets the status; closed without an answer if there is no such database.
         reply: RpcReplyPort<DatabaseStatus>,
     },
+    /// Ask the uploader for its status; closed without an answer while it is restarted.
+    UploaderStatus(RpcReplyPort<UploaderStatus>),
     /// Who is there?
     Roster(RpcReplyPort<Roster>),
     /// Let a database go until it is resumed.
@@ -219,6 +222,9 @@ impl Actor for RootSupervisor {
             }
             RootMsg::Sync { name, reply } => state.forward(&name, DatabaseMsg::Sync(reply)),
             RootMsg::Status { name, reply } => state.status(&name, reply),
+            RootMsg::UploaderStatus(reply) => {
+                state.services.uploader.cast(UploaderMsg::Status(reply));
+            }
             RootMsg::Roster(reply) => state.roster(reply),
             RootMsg::Pause { name, reply } => state.pause(&name, reply).await,
             RootMsg::Resume { name, reply } => state.resume(&name, reply).await,

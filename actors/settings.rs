@@ -52,12 +52,15 @@ impl Settings {
 pub struct UploadLimits {
     /// Uploads at once.
     pub concurrency: usize,
-    /// Bytes of the files that are being uploaded at once; a larger file goes alone.
+    /// Bytes of the files that are being uploaded at once; 0: no limit. A larger file goes without
+    /// another large one beside it.
     pub bytes_in_flight: u64,
-    /// Requests a second; 0: no limit.
+    /// Requests a second that uploads may make; 0: no limit. The parts of a large file are one.
     pub requests_per_second: u32,
-    /// Requests a second of one database; 0: no limit.
+    /// The same of one database; 0: no limit.
     pub requests_per_second_per_database: u32,
+    /// How long one upload may take, before time for its size is added.
+    pub attempt_timeout: Duration,
 }
 
 impl Default for UploadLimits {
@@ -67,6 +70,8 @@ impl Default for UploadLimits {
             bytes_in_flight: 64 * 1024 * 1024,
             requests_per_second: 0,
             requests_per_second_per_database: 0,
+            // Longer than the time that a store gives one request: it knows better what failed.
+            attempt_timeout: Duration::from_secs(120),
         }
     }
 }

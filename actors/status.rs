@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use walrust_engine::BreakerState;
 use walrust_ltx::Txid;
 
 use crate::settings::DatabaseSettings;
@@ -15,6 +16,21 @@ pub struct Status {
     pub databases: Vec<DatabaseStatus>,
     /// Why the newest configuration was not applied, if it was not.
     pub config_error: Option<String>,
+}
+
+/// The uploads of all databases at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploaderStatus {
+    /// Whether requests to storage are held back.
+    pub breaker: BreakerState,
+    /// Uploads that wait: for their turn, for a retry, for a limit.
+    pub queued: usize,
+    /// Their bytes.
+    pub bytes_queued: u64,
+    /// Uploads that were started and have not ended.
+    pub under_way: usize,
+    /// Their bytes.
+    pub bytes_under_way: u64,
 }
 
 /// One database at one moment.

@@ -336,7 +336,7 @@ fn configuration(schedule: &Schedule, databases: &[Database]) -> String {
     let mut text = format!(
         "[sync]\nwal_sync_interval = \"20ms\"\ncheckpoint_interval = \"{}ms\"\n\
          min_checkpoint_page_count = {}\n\
-         [retry]\nbase_delay_ms = 5\nmax_delay_ms = 100\n",
+         [retry]\nbase_delay_ms = 5\nmax_delay_ms = 100\ncircuit_breaker_cooldown_ms = 200\n",
         schedule.checkpoint_interval.as_millis(),
         schedule.min_checkpoint_pages,
     );

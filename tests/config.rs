@@ -204,14 +204,16 @@ fn watch_without_uploads(retry: &str, arguments: &[&str], phrases: &[&str]) -> S
 
 #[test]
 fn so_many_failures_are_an_error_says_the_file() {
-    let retry = "max_retries = 3\nbase_delay_ms = 1\nmax_delay_ms = 1";
+    let retry = "max_retries = 3\nbase_delay_ms = 1\nmax_delay_ms = 1\n\
+                 circuit_breaker_enabled = false";
     let log = watch_without_uploads(retry, &[], &["ERROR", "fails again and again"]);
     assert!(log.contains("\"attempt\":2") && !log.contains("\"attempt\":9"), "{log}");
 }
 
 #[test]
 fn so_many_failures_are_an_error_says_the_flag() {
-    let retry = "max_retries = 3\nbase_delay_ms = 1\nmax_delay_ms = 1";
+    let retry = "max_retries = 3\nbase_delay_ms = 1\nmax_delay_ms = 1\n\
+                 circuit_breaker_enabled = false";
     let flag = ["--max-retries", "1000"];
     let log = watch_without_uploads(retry, &flag, &["WARN", "\"attempt\":20"]);
     assert!(!log.contains("ERROR"), "{log}");
@@ -220,12 +222,20 @@ fn so_many_failures_are_an_error_says_the_flag() {
 #[test]
 fn the_first_delay_bounds_those_that_follow() {
     // With the default the twelfth attempt would come after a minute or so.
-    watch_without_uploads("base_delay_ms = 1", &[], &["\"attempt\":12"]);
+    watch_without_uploads(
+        "base_delay_ms = 1\ncircuit_breaker_threshold = 20",
+        &[],
+        &["\"attempt\":12"],
+    );
 }
 
 #[test]
 fn the_longest_delay_bounds_all() {
-    watch_without_uploads("max_delay_ms = 10", &[], &["\"attempt\":12"]);
+    watch_without_uploads(
+        "max_delay_ms = 10\ncircuit_breaker_threshold = 20",
+        &[],
+        &["\"attempt\":12"],
+    );
 }
 
 /// The most uploads at once that a server sees which lets each wait for others.

@@ -24,7 +24,8 @@ mod start;
 mod storage_faults;
 
 /// Failures are tried again at the pace of a test.
-const QUICK_RETRIES: &str = "[retry]\nbase_delay_ms = 10\nmax_delay_ms = 200\n";
+const QUICK_RETRIES: &str = "[retry]\nbase_delay_ms = 10\nmax_delay_ms = 200\n\
+                             circuit_breaker_cooldown_ms = 200\n";
 
 /// A writer that never pauses is stopped for a checkpoint soon: files are staged behind others.
 const SMALL_WAL: [&str; 4] = ["--wal-truncate-threshold", "40", "--min-checkpoint-pages", "10"];

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use walrust_engine::ErrorClass;
 use walrust_storage::{
     Condition, DeleteFailure, ListEntry, MemoryStore, Metadata, Object, ObjectMeta, ObjectStore,
@@ -25,6 +26,8 @@ pub(crate) enum Fault {
     Silence,
     /// An upload of other bytes by the same writer arrives just before.
     Overtaken,
+    /// The code that talks to the store has a fault.
+    Panic,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +35,10 @@ pub(crate) struct FaultStore {
     inner: MemoryStore,
     /// Faults of the next uploads, one each.
     faults: Mutex<VecDeque<Fault>>,
+    /// Uploads of LTX files whose keys begin with one of these do not end.
+    held: watch::Sender<Vec<String>>,
+    /// Uploads that are being held.
+    holding: AtomicUsize,
     away: AtomicBool,
     requests: AtomicUsize,
     /// When each LTX file was uploaded.
@@ -51,6 +58,26 @@ impl FaultStore {
     /// While the store is away every request fails.
     pub(crate) fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// Holds all uploads of LTX files whose keys begin with one of these, instead of those before.
+    pub(crate) fn hold(&self, prefixes: impl IntoIterator<Item = String>) {
+        self.held.send_replace(prefixes.into_iter().collect());
+    }
+
+    /// Uploads that are being held.
+    pub(crate) fn holding(&self) -> usize {
+        self.holding.load(Ordering::SeqCst)
+    }
+
+    async fn while_held(&self, key: &str) {
+        let mut held = self.held.subscribe();
+        let goes_on = |prefixes: &Vec<String>| !prefixes.iter().any(|each| key.starts_with(each));
+        if goes_on(&held.borrow()) {
+            return;
+        }
+        let _holding = Holding::new(&self.holding);
+        held.wait_for(goes_on).await.expect("the sender is in the store");
     }
 
     pub(crate) fn requests(&self) -> usize {
@@ -74,6 +101,22 @@ impl FaultStore {
 
     fn error(&self, operation: &'static str, key: &str, class: ErrorClass) -> StorageError {
         StorageError::new(operation, self.url(), key, class, "injected fault")
+    }
+}
+
+/// Counts an upload that is being held, until it goes on or is given up.
+struct Holding<'a>(&'a AtomicUsize);
+
+impl<'a> Holding<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -102,10 +145,12 @@ impl ObjectStore for FaultStore {
         condition: &Condition,
     ) -> Result<PutReceipt, StorageError> {
         self.admit("put", key)?;
+        self.while_held(key).await;
         let fault = self.faults.lock().unwrap().pop_front();
         match fault {
             Some(Fault::Refused(class)) => return Err(self.error("put", key, class)),
             Some(Fault::Silence) => std::future::pending().await,
+            Some(Fault::Panic) => panic!("injected fault"),
             Some(Fault::LostReply | Fault::Overtaken) | None => {}
         }
         if let Some(Fault::Overtaken) = fault {

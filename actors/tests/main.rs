@@ -9,5 +9,6 @@ mod faults;
 mod faults_upload;
 mod scene;
 mod shipping;
+mod uploads;
 mod webhooks;
 mod writers;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use walrust_actors::{
     DatabasePhase, DatabaseSettings, DatabaseStatus, NotShipped, Replicator, Settings, UploadLimits,
 };
-use walrust_engine::{CheckpointSettings, RestoreTarget, RetryPolicy, Tree};
+use walrust_engine::{BreakerSettings, CheckpointSettings, RestoreTarget, RetryPolicy, Tree};
 use walrust_ltx::Mode;
 use walrust_sqlite::{IntegrityCheck, Restore};
 use walrust_storage::ObjectStore;
@@ -23,6 +23,8 @@ pub(crate) struct Scene {
     pub(crate) databases: Vec<(String, TestDatabase, Workload)>,
     pub(crate) sync_interval: Duration,
     pub(crate) checkpoint: CheckpointSettings,
+    pub(crate) limits: UploadLimits,
+    pub(crate) breaker: BreakerSettings,
 }
 
 impl Scene {
@@ -39,6 +41,11 @@ impl Scene {
             databases: databases.collect(),
             sync_interval: Duration::from_millis(10),
             checkpoint: CheckpointSettings::default(),
+            limits: UploadLimits { concurrency: 4, ..UploadLimits::default() },
+            breaker: BreakerSettings {
+                cooldown: Duration::from_millis(200),
+                ..BreakerSettings::default()
+            },
         }
     }
 
@@ -52,6 +59,8 @@ impl Scene {
             databases: self.databases.iter().map(copy).collect(),
             sync_interval: self.sync_interval,
             checkpoint: self.checkpoint,
+            limits: self.limits,
+            breaker: self.breaker,
         }
     }
 
@@ -76,7 +85,8 @@ impl Scene {
                 max_delay: Duration::from_millis(50),
                 ..RetryPolicy::default()
             },
-            limits: UploadLimits { concurrency: 4, ..UploadLimits::default() },
+            limits: self.limits,
+            breaker: self.breaker,
             ..Settings::new(databases.collect(), "test".to_owned())
         }
     }

@@ -1,12 +1,15 @@
 //! One attempt to bring one thing to storage.
 
 use std::fmt;
+use std::time::Duration;
 
+use ractor::ActorRef;
 use walrust_engine::{ErrorClass, manifest_key, object_key};
 use walrust_sqlite::{StagedFile, hex};
 use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
 
-use super::Upload;
+use super::upload::LaneKey;
+use super::{AttemptEnded, Upload, UploaderMsg};
 use crate::manifest_update::{self, ManifestUpdateError, Stored, Writer, took_over};
 use crate::remote::{SHA256, WRITER};
 
@@ -23,6 +26,8 @@ pub(crate) enum AttemptError {
         /// Where the object is.
         object: String,
     },
+    /// It ended without an outcome.
+    Panicked,
 }
 
 /// Two writers under one name.
@@ -75,8 +80,63 @@ impl From<StorageError> for AttemptError {
     }
 }
 
-/// Makes one attempt.
+/// The slowest upload that is waited for, bytes per second; as slow as the S3 client waits for.
+const SLOWEST: u64 = 64 * 1024;
+
+/// How long an attempt may take.
+pub(super) fn time_limit(base: Duration, bytes: u64) -> Duration {
+    base.saturating_add(Duration::from_secs(bytes / SLOWEST))
+}
+
+/// Makes one attempt, which ends within the time.
+///
+/// A store ends requests by itself and says better what was wrong; this is for what it does not
+/// see: a directory on a server that is gone, many requests that are all slow.
 pub(super) async fn attempt(
+    store: &dyn ObjectStore,
+    database: &str,
+    upload: &Upload,
+    limit: Duration,
+) -> Result<Stored, AttemptError> {
+    match tokio::time::timeout(limit, put(store, database, upload)).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let (url, key) = (store.url(), upload.key(database));
+            let reason = format!("not done after {} s", limit.as_secs_f64());
+            Err(StorageError::new("put", url, &key, ErrorClass::Transient, reason).into())
+        }
+    }
+}
+
+/// Tells the uploader how an attempt ended, also if its task panics: a slot that is never given
+/// back would be lost.
+#[derive(Debug)]
+pub(super) struct Report {
+    uploader: ActorRef<UploaderMsg>,
+    lane: LaneKey,
+    outcome: Result<Stored, AttemptError>,
+}
+
+impl Report {
+    pub(super) fn new(uploader: ActorRef<UploaderMsg>, lane: LaneKey) -> Self {
+        Self { uploader, lane, outcome: Err(AttemptError::Panicked) }
+    }
+
+    pub(super) fn send(mut self, outcome: Result<Stored, AttemptError>) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let outcome = std::mem::replace(&mut self.outcome, Err(AttemptError::Panicked));
+        let ended = AttemptEnded { lane: std::mem::take(&mut self.lane), outcome };
+        // A dead uploader aborts its attempts; nobody is left to be told.
+        let _ = self.uploader.cast(UploaderMsg::Ended(ended));
+    }
+}
+
+async fn put(
     store: &dyn ObjectStore,
     database: &str,
     upload: &Upload,

@@ -59,7 +59,9 @@ const SMALL_WAL: [&str; 4] = ["--wal-truncate-threshold", "100", "--min-checkpoi
 
 fn without_patience() -> Scene {
     let scene = Scene::new();
-    scene.walrust.configure("[retry]\nbase_delay_ms = 20\nmax_delay_ms = 100\n");
+    scene.walrust.configure(
+        "[retry]\nbase_delay_ms = 20\nmax_delay_ms = 100\ncircuit_breaker_cooldown_ms = 100\n",
+    );
     scene
 }
 

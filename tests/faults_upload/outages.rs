@@ -243,7 +243,9 @@ fn b17_two_hundred_failures_in_a_row_are_followed_by_success() {
     let storage = Storage::s3();
     let proxy = FaultProxy::start();
     let walrust = behind(&proxy, &storage);
-    walrust.configure("[retry]\nbase_delay_ms = 1\nmax_delay_ms = 2\n");
+    walrust.configure(
+        "[retry]\nbase_delay_ms = 1\nmax_delay_ms = 2\ncircuit_breaker_cooldown_ms = 1\n",
+    );
     let failures = AtomicUsize::new(0);
     proxy.set(move |exchange| {
         if exchange.uploads().is_none() {

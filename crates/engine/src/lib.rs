@@ -25,7 +25,9 @@ mod tree;
 mod upload_queue;
 
 pub use checkpoint_policy::{CheckpointKind, CheckpointPolicy, CheckpointSettings, WalFill};
-pub use circuit_breaker::BreakerSettings;
+pub use circuit_breaker::{
+    BreakerChange, BreakerSettings, BreakerState, CircuitBreaker, Evidence, Pass,
+};
 pub use config_diff::{Diff, diff};
 pub use delivery_queue::{
     DeliveryAttempt, DeliveryDecision, DeliveryOutcome, DeliveryPolicy, DeliveryQueue, Queued,
@@ -43,4 +45,4 @@ pub use retry_policy::{RetryDecision, RetryPolicy};
 pub use snapshot_schedule::SnapshotSettings;
 pub use sync_planner::{HealReason, PinRecord, SyncPlan, WalView, plan_sync};
 pub use tree::{Layout, MANIFEST, StoredFile, Tree, database_names, manifest_key, object_key};
-pub use upload_queue::UploadQueue;
+pub use upload_queue::{CREDITS, Demand, OVERDUE, Priority, QueueFull, UploadQueue};

@@ -1,0 +1,92 @@
+//! One thing to bring to storage, and what there is to know of it beforehand.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use ractor::ActorRef;
+use walrust_engine::{Demand, Priority, manifest_key, object_key};
+use walrust_sqlite::StagedFile;
+
+use crate::database::DatabaseMsg;
+use crate::manifest_update::ManifestUpdate;
+
+/// What to bring to storage.
+#[derive(Clone, Debug)]
+pub(crate) enum Upload {
+    /// An LTX file, stored only if its key is free, and the identifier of its writer.
+    File(Arc<StagedFile>, String),
+    /// New entries of `manifest.json`.
+    Manifest(Arc<ManifestUpdate>),
+}
+
+/// One upload of one database.
+#[derive(Clone, Debug)]
+pub(crate) struct UploadJob {
+    /// Name of the database.
+    pub(crate) database: String,
+    /// What to upload.
+    pub(crate) upload: Upload,
+    /// Who is told the outcome.
+    pub(crate) reply: ActorRef<DatabaseMsg>,
+}
+
+/// Uploads of one lane go in order.
+pub(super) type LaneKey = String;
+
+impl UploadJob {
+    pub(super) fn lane(&self) -> LaneKey {
+        self.database.clone()
+    }
+
+    /// Whether this is an offer of the very same thing.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (&self.upload, &other.upload) {
+            (Upload::File(file, _), Upload::File(other, _)) => Arc::ptr_eq(file, other),
+            (Upload::Manifest(update), Upload::Manifest(other)) => Arc::ptr_eq(update, other),
+            _ => false,
+        }
+    }
+
+    /// Sends a message to the database; its actor may be gone.
+    pub(super) fn tell(&self, message: DatabaseMsg) {
+        if self.reply.cast(message).is_err() {
+            // Its successor finds the object in the bucket.
+            tracing::debug!(db = %self.database, "the actor of an upload is gone");
+        }
+    }
+}
+
+impl Upload {
+    pub(super) fn demand(&self) -> Demand {
+        let priority = match self {
+            Self::File(file, _) if file.name.is_snapshot() => Priority::Snapshot,
+            Self::File(..) | Self::Manifest(_) => Priority::Incremental,
+        };
+        Demand { priority, bytes: self.bytes() }
+    }
+
+    /// Size of the file; a manifest is small.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::File(file, _) => file.size,
+            Self::Manifest(_) => 0,
+        }
+    }
+
+    /// Requests that an attempt makes if nothing is in its way: a manifest is read before it is
+    /// written.
+    pub(super) fn requests(&self) -> NonZeroU32 {
+        match self {
+            Self::File(..) => NonZeroU32::MIN,
+            Self::Manifest(_) => NonZeroU32::MIN.saturating_add(1),
+        }
+    }
+
+    /// Where it goes, relative to the store.
+    pub(super) fn key(&self, database: &str) -> String {
+        match self {
+            Self::File(file, _) => object_key(database, file.name),
+            Self::Manifest(_) => manifest_key(database),
+        }
+    }
+}
