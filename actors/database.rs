@@ -43,6 +43,8 @@ mod availability;
 mod events;
 mod job;
 mod open;
+mod requests;
+mod scheduling;
 mod shipping;
 mod state;
 mod sync_requests;
@@ -89,6 +91,12 @@ pub(crate) enum DatabaseMsg {
     Overtaken(String),
     /// The uploader is a new one and knows nothing.
     UploaderRestarted,
+    /// The scheduler of snapshots is a new one and knows nothing.
+    SchedulerRestarted,
+    /// The retention is a new one and knows nothing.
+    RetentionRestarted,
+    /// A snapshot is due.
+    SnapshotDue,
     /// Take a snapshot of the newest state.
     Snapshot(RpcReplyPort<Result<Txid, Refusal>>),
     /// Ship everything that was committed until now, and answer when storage has it.
@@ -118,6 +126,9 @@ impl DatabaseMsg {
             Self::ManifestWritten(_) => "manifest_written",
             Self::Overtaken(_) => "overtaken",
             Self::UploaderRestarted => "uploader_restarted",
+            Self::SchedulerRestarted => "scheduler_restarted",
+            Self::RetentionRestarted => "retention_restarted",
+            Self::SnapshotDue => "snapshot_due",
             Self::Snapshot(_) => "snapshot",
             Self::Sync(_) => "sync",
             Self::Reconfigured { .. } => "reconfigured",
@@ -198,6 +209,9 @@ impl Actor for DatabaseActor {
             DatabaseMsg::ManifestWritten(stored) => state.manifest_written(stored),
             DatabaseMsg::Overtaken(object) => state.overtaken(&object),
             DatabaseMsg::UploaderRestarted => state.offer_again(),
+            DatabaseMsg::SchedulerRestarted => state.report_to_scheduler(),
+            DatabaseMsg::RetentionRestarted => state.report_to_retention(),
+            DatabaseMsg::SnapshotDue => state.snapshot_due(),
             DatabaseMsg::Snapshot(reply) => state.snapshot_requested(reply),
             DatabaseMsg::Sync(reply) => state.sync_requested(reply),
             DatabaseMsg::Reconfigured { settings, revision } => {

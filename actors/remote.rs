@@ -1,5 +1,7 @@
 //! What the bucket holds of a database: its newest state, its newest snapshot.
 
+use std::time::SystemTime;
+
 use walrust_engine::{Layout, StoredFile, Tree};
 use walrust_ltx::{Checksum, Header, PageSize, Txid};
 use walrust_sqlite::Head;
@@ -19,6 +21,8 @@ pub struct Remote {
     pub head: Option<Head>,
     /// TXID of the newest snapshot.
     pub last_snapshot: Option<Txid>,
+    /// When it was stored, by the clock of the store.
+    pub(crate) last_snapshot_at: Option<SystemTime>,
     /// All files.
     pub(crate) tree: Tree,
 }
@@ -57,14 +61,17 @@ pub async fn look_up(store: &dyn ObjectStore, name: &str) -> Result<Remote, Remo
         return Err(RemoteError::NameTaken { name, url, layout: tree.layout });
     }
     let snapshots = tree.files.iter().filter(|file| file.name.is_snapshot());
-    let last_snapshot = snapshots.map(|file| file.name.max).max();
+    let newest_snapshot = snapshots.max_by_key(|file| file.name.max);
+    let last_snapshot = newest_snapshot.map(|file| file.name.max);
+    let last_snapshot_at = newest_snapshot
+        .and_then(|file| listing.iter().find(|entry| entry.key == file.key)?.modified);
     // Of a snapshot and an incremental with the same end either tells the head.
     let newest = tree.files.iter().max_by_key(|file| file.name.max);
     let head = match newest {
         Some(file) => Some(head_of(store, file).await?),
         None => None,
     };
-    Ok(Remote { head, last_snapshot, tree })
+    Ok(Remote { head, last_snapshot, last_snapshot_at, tree })
 }
 
 async fn head_of(store: &dyn ObjectStore, file: &StoredFile) -> Result<Head, StorageError> {

@@ -32,6 +32,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use walrust_engine::{BreakerSettings, RetryPolicy};
 use walrust_storage::ObjectStore;
 
+use crate::crash_point::crash_point;
 use crate::manifest_update::Stored;
 use crate::services::Services;
 use crate::settings::UploadLimits;
@@ -47,7 +48,7 @@ use attempt::AttemptError;
 pub(crate) use attempt::Conflict;
 use state::UploaderState;
 use upload::LaneKey;
-pub(crate) use upload::{Upload, UploadJob};
+pub(crate) use upload::{Lane, Upload, UploadJob};
 
 /// What the uploader is asked to do.
 #[derive(Debug)]
@@ -68,6 +69,19 @@ pub(crate) enum UploaderMsg {
     },
     /// How are you?
     Status(RpcReplyPort<UploaderStatus>),
+}
+
+impl UploaderMsg {
+    /// Its name, for crash points.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Offer(_) => "offer",
+            Self::Forget { .. } => "forget",
+            Self::Ended(_) => "ended",
+            Self::Due { .. } => "due",
+            Self::Status(_) => "status",
+        }
+    }
 }
 
 /// An attempt that ended.
@@ -115,6 +129,7 @@ impl Actor for UploaderActor {
         message: UploaderMsg,
         state: &mut UploaderState,
     ) -> Result<(), ActorProcessingErr> {
+        crash_point("uploader", message.name())?;
         match message {
             UploaderMsg::Offer(job) => state.offer(job),
             UploaderMsg::Forget { database } => state.forget(&database),

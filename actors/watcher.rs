@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use crate::crash_point::crash_point;
 use crate::database::DatabaseMsg;
 use crate::watcher::sweep::{Command, SweepThread};
 
@@ -79,6 +80,16 @@ pub(crate) enum WatcherMsg {
     },
 }
 
+impl WatcherMsg {
+    /// Its name, for crash points.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Watch { .. } => "watch",
+            Self::Unwatch { .. } => "unwatch",
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct WatcherActor;
@@ -102,6 +113,7 @@ impl Actor for WatcherActor {
         message: WatcherMsg,
         thread: &mut SweepThread,
     ) -> Result<(), ActorProcessingErr> {
+        crash_point("watcher", message.name())?;
         match message {
             WatcherMsg::Watch { name, target } => thread.send(Command::Watch(name, target))?,
             WatcherMsg::Unwatch { name } => thread.send(Command::Unwatch(name))?,

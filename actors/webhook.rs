@@ -27,6 +27,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 use walrust_engine::{DeliveryPolicy, EventKind};
 
+use crate::crash_point::crash_point;
 use crate::event::Event;
 use crate::settings::WebhookSettings;
 
@@ -80,6 +81,20 @@ pub(crate) enum WebhookMsg {
     FlushDeadline,
 }
 
+impl WebhookMsg {
+    /// Its name, for crash points.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Raise(_) => "raise",
+            Self::Flush { .. } => "flush",
+            Self::Ended { .. } => "ended",
+            Self::DeliveryDue => "delivery_due",
+            Self::HeartbeatDue { .. } => "heartbeat_due",
+            Self::FlushDeadline => "flush_deadline",
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct WebhookActor;
@@ -120,6 +135,7 @@ impl Actor for WebhookActor {
         message: WebhookMsg,
         state: &mut WebhookState,
     ) -> Result<(), ActorProcessingErr> {
+        crash_point("webhook", message.name())?;
         match message {
             WebhookMsg::Raise(event) => state.raise(event),
             WebhookMsg::Flush { timeout, reply } => state.flush(timeout, reply, &myself),

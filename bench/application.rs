@@ -96,6 +96,9 @@ fn measure(daemon: Option<(&S3Server, &str)>, commits: u32, timeout: Duration) -
         .output()
         .expect("the writer starts");
     assert!(writer.status.success(), "the writer failed");
+    if let Some(daemon) = &daemon {
+        println!("RSS of the daemon behind the writes: {} KiB", daemon.resident_kib());
+    }
     drop(daemon);
     let text = String::from_utf8(writer.stdout).expect("numbers are text");
     let mut numbers = text.split_whitespace().map(|word| word.parse().expect("a number"));

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use walrust_actors::{DatabasePhase, DatabaseStatus, Status};
+use walrust_actors::{DatabasePhase, DatabaseStatus, Status, UploaderStatus};
+use walrust_engine::BreakerState;
 
 mod client;
 mod server;
@@ -48,8 +49,22 @@ pub struct StatusReport {
     pub storage: String,
     /// Why the newest configuration was not applied, if it was not.
     pub config_error: Option<String>,
+    /// The uploads of all databases; `None` while their actor is restarted.
+    pub uploads: Option<UploadReport>,
     /// The databases, by name.
     pub databases: Vec<DatabaseReport>,
+}
+
+/// The uploads at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UploadReport {
+    /// What the circuit breaker does: `closed` lets requests through, `open` holds them back,
+    /// `half_open` waits for one that finds out.
+    pub breaker: String,
+    /// Uploads that wait.
+    pub queued: usize,
+    /// Uploads that are under way.
+    pub under_way: usize,
 }
 
 /// One database at one moment.
@@ -136,12 +151,22 @@ pub struct Problem {
 impl StatusReport {
     /// The report of this process.
     #[must_use]
-    pub fn new(status: Status, storage: String) -> Self {
+    pub fn new(status: Status, uploads: Option<UploaderStatus>, storage: String) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             storage,
             config_error: status.config_error,
+            uploads: uploads.map(|uploads| UploadReport {
+                breaker: match uploads.breaker {
+                    BreakerState::Closed => "closed",
+                    BreakerState::Open => "open",
+                    BreakerState::HalfOpen => "half_open",
+                }
+                .to_owned(),
+                queued: uploads.queued,
+                under_way: uploads.under_way,
+            }),
             databases: status.databases.into_iter().map(DatabaseReport::from).collect(),
         }
     }

@@ -87,6 +87,7 @@ pub fn resolve(config: &Config, typed: &Typed, tenants: &mut Tenants) -> Result<
                 .limits
                 .requests_per_second_per_database
                 .unwrap_or(limits.requests_per_second_per_database),
+            ..limits
         },
         snapshots_at_once: config.limits.snapshots_at_once.unwrap_or(defaults.snapshots_at_once),
         webhooks: config.webhooks.iter().map(webhook).collect::<Result<_, _>>()?,

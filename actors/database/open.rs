@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, Seek};
+use std::time::SystemTime;
 
 use tokio::io::AsyncWriteExt;
 use walrust_engine::{RestoreTarget, StoredFile, WalFill, plan_restore};
@@ -38,6 +39,8 @@ pub(crate) struct Opened {
     pub(super) wal: WalFill,
     /// TXID of the newest snapshot in the bucket.
     pub(super) last_snapshot: Option<Txid>,
+    /// When it was stored.
+    pub(super) last_snapshot_at: Option<SystemTime>,
     /// How this process signs the manifest.
     pub(super) writer: Writer,
 }
@@ -87,7 +90,8 @@ async fn try_open(arguments: DatabaseArguments) -> Result<Opened, OpenError> {
     };
     let (held, wal) = arguments.pool.run(finish).await??;
     let staged = held.capture.staged();
-    Ok(Opened { held, new_chain, staged, wal, last_snapshot: remote.last_snapshot, writer })
+    let Remote { last_snapshot, last_snapshot_at, .. } = remote;
+    Ok(Opened { held, new_chain, staged, wal, last_snapshot, last_snapshot_at, writer })
 }
 
 fn open_capture(settings: &DatabaseSettings, pass: GatePass) -> Result<Held, DatabaseError> {

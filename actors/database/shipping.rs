@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use walrust_ltx::FileName;
+use walrust_ltx::{FileName, Txid};
 use walrust_sqlite::StagedFile;
 
 use super::DatabaseMsg;
 use super::state::{DatabaseState, answer};
 use crate::manifest_update::{ManifestUpdate, Stored, entry_of};
-use crate::uploader::{Upload, UploadJob, UploaderMsg};
+use crate::uploader::{Lane, Upload, UploadJob, UploaderMsg};
 
 /// The least time between two manifests of a database, snapshots and the end apart.
 const MANIFEST_INTERVAL: Duration = Duration::from_secs(60);
@@ -26,20 +26,31 @@ pub(super) enum ManifestState {
 }
 
 impl DatabaseState {
-    /// Offers a staged LTX file.
+    /// Offers a staged file of the history.
     pub(super) fn offer_file(&mut self, file: StagedFile) {
         let file = Arc::new(file);
         self.outstanding = Some(Arc::clone(&file));
-        self.offer(Upload::File(file, self.writer_id()));
+        self.offer(Lane::History, Upload::File(file, self.writer_id()));
+    }
+
+    /// Offers a staged snapshot, which goes beside the history.
+    pub(super) fn offer_snapshot(&mut self, file: StagedFile) {
+        let file = Arc::new(file);
+        self.outstanding_snapshot = Some(Arc::clone(&file));
+        self.offer(Lane::Snapshot, Upload::File(file, self.writer_id()));
     }
 
     /// The uploader lost what it had: offers all of it again.
     pub(super) fn offer_again(&mut self) {
-        if let Some(file) = &self.outstanding {
-            self.offer(Upload::File(Arc::clone(file), self.writer_id()));
+        let files =
+            [(Lane::History, &self.outstanding), (Lane::Snapshot, &self.outstanding_snapshot)];
+        for (lane, file) in files {
+            if let Some(file) = file {
+                self.offer(lane, Upload::File(Arc::clone(file), self.writer_id()));
+            }
         }
         if let ManifestState::Offered(update) = &self.manifest {
-            self.offer(Upload::Manifest(Arc::clone(update)));
+            self.offer(Lane::History, Upload::Manifest(Arc::clone(update)));
         }
     }
 
@@ -56,7 +67,10 @@ impl DatabaseState {
 
     /// Storage has a file.
     pub(super) fn uploaded(&mut self, name: FileName) {
-        let Some(file) = self.outstanding.take_if(|file| file.name == name) else {
+        let beside = self.outstanding_snapshot.take_if(|file| file.name == name);
+        let is_beside = beside.is_some();
+        let Some(file) = beside.or_else(|| self.outstanding.take_if(|file| file.name == name))
+        else {
             // Offered by an earlier opening of the database, which found it in the bucket since.
             return;
         };
@@ -65,13 +79,13 @@ impl DatabaseState {
         self.last_error = None;
         self.entries.push(entry_of(&file));
         if file.name.is_snapshot() {
-            self.last_snapshot = Some(file.name.max);
+            self.report_snapshot(file.name.max);
             self.raise_snapshot(&file);
         }
-        if self.staged.first().is_none_or(|first| first.name != name) {
-            // A snapshot beside the history moves no position.
+        if is_beside {
+            // It moves no position.
             self.remove_snapshot(&file);
-            self.snapshot_done();
+            self.snapshot_done(file.name.max);
             self.offer_manifest();
             return self.proceed();
         }
@@ -88,6 +102,7 @@ impl DatabaseState {
 
     /// The position has moved to the file that was shipped.
     pub(super) fn confirmed(&mut self) {
+        self.report_confirmed();
         let base = self.last_snapshot.is_some() && self.last_snapshot == self.txid;
         if base {
             self.offer_manifest();
@@ -95,14 +110,16 @@ impl DatabaseState {
             self.manifest = ManifestState::Waiting;
             self.myself.send_after(MANIFEST_INTERVAL, || DatabaseMsg::ManifestDue);
         }
-        if base && self.staged_snapshot.is_none() {
-            self.snapshot_done();
+        if base
+            && self.staged_snapshot.is_none()
+            && let Some(txid) = self.txid
+        {
+            self.snapshot_done(txid);
         }
     }
 
-    /// The newest state has a snapshot in storage: tells who asked for it.
-    pub(super) fn snapshot_done(&mut self) {
-        let Some(txid) = self.txid else { return };
+    /// A state has a snapshot in storage: tells who asked for it.
+    pub(super) fn snapshot_done(&mut self, txid: Txid) {
         for reply in std::mem::take(&mut self.snapshot_waiters) {
             answer(reply, Ok(txid));
         }
@@ -115,7 +132,8 @@ impl DatabaseState {
             return self
                 .degrade(&format!("{path}: the staged file is gone or torn; it is made again"));
         }
-        if !retryable {
+        let lost = self.outstanding_snapshot.take_if(|file| !file.is_whole());
+        if !retryable || lost.is_some() {
             // Who waits for a snapshot is told; the upload is tried again all the same.
             self.refuse_requests(&error, true);
         }
@@ -157,7 +175,7 @@ impl DatabaseState {
         if matches!(self.manifest, ManifestState::Offered(_)) || self.entries.is_empty() {
             return;
         }
-        let Some(page_size) = self.page_size() else { return };
+        let Some(page_size) = self.page_size else { return };
         let Some(writer) = self.writer.clone() else { return };
         let update = Arc::new(ManifestUpdate {
             page_size,
@@ -166,12 +184,12 @@ impl DatabaseState {
             entries: std::mem::take(&mut self.entries),
         });
         self.manifest = ManifestState::Offered(Arc::clone(&update));
-        self.offer(Upload::Manifest(update));
+        self.offer(Lane::History, Upload::Manifest(update));
     }
 
-    fn offer(&mut self, upload: Upload) {
+    fn offer(&self, lane: Lane, upload: Upload) {
         let database = self.name().to_owned();
-        let job = UploadJob { database, upload, reply: self.myself.clone() };
+        let job = UploadJob { database, upload, lane, reply: self.myself.clone() };
         if !self.arguments.services.uploader.cast(UploaderMsg::Offer(job)) {
             // The root tells when there is one again.
             tracing::debug!(db = self.name(), "the uploader is away");
@@ -180,10 +198,5 @@ impl DatabaseState {
 
     fn writer_id(&self) -> String {
         self.writer.as_ref().map(|writer| writer.id.clone()).unwrap_or_default()
-    }
-
-    fn page_size(&self) -> Option<u32> {
-        let position = self.held.as_ref()?.capture.captured()?;
-        Some(position.page_size.get())
     }
 }

@@ -1,7 +1,7 @@
 //! The state of a database's actor, and the one place that decides what happens next.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ractor::{ActorRef, RpcReplyPort};
 use walrust_engine::manifest::FileEntry;
@@ -17,7 +17,7 @@ use super::{DatabaseArguments, DatabaseMsg, Refusal};
 use crate::manifest_update::Writer;
 use crate::root::RootMsg;
 use crate::settings::DatabaseSettings;
-use crate::status::{DatabasePhase, DatabaseStatus};
+use crate::status::DatabasePhase;
 use crate::uploader::Conflict;
 
 /// The pause before a failed database is opened again; doubles up to [`MAX_PAUSE`].
@@ -42,8 +42,10 @@ pub(crate) struct DatabaseState {
     pub(super) held: Option<Held>,
     /// Files of the capture that storage has not confirmed, as of the last job.
     pub(super) staged: Vec<StagedFile>,
-    /// The file whose upload was offered and has not ended: the first of `staged`, or a snapshot.
+    /// The file whose upload was offered and has not ended: the first of `staged`.
     pub(super) outstanding: Option<Arc<StagedFile>>,
+    /// The snapshot whose upload was offered and has not ended.
+    pub(super) outstanding_snapshot: Option<Arc<StagedFile>>,
     /// A file that storage has, and the capture does not know yet.
     pub(super) stored: Option<FileName>,
     /// More files were waiting behind the one that storage has now.
@@ -51,28 +53,32 @@ pub(crate) struct DatabaseState {
     /// A snapshot that waits until the incremental before it is confirmed.
     pub(super) staged_snapshot: Option<StagedFile>,
     /// Who asked for a snapshot that was not begun.
-    snapshot_requests: Vec<RpcReplyPort<Result<Txid, Refusal>>>,
+    pub(super) snapshot_requests: Vec<RpcReplyPort<Result<Txid, Refusal>>>,
     /// Who waits for the snapshot that was begun.
     pub(super) snapshot_waiters: Vec<RpcReplyPort<Result<Txid, Refusal>>>,
-    sync_requests: SyncRequests,
+    pub(super) sync_requests: SyncRequests,
     pub(super) last_snapshot: Option<Txid>,
+    /// When it was stored.
+    pub(super) last_snapshot_at: Option<SystemTime>,
     pub(super) txid: Option<Txid>,
-    wal: WalFill,
+    pub(super) wal: WalFill,
     /// When a job last looked at the WAL.
-    looked: Instant,
+    pub(super) looked: Instant,
     /// Something may be there to ship.
-    wanted: bool,
+    pub(super) wanted: bool,
     /// Since when something may be there that storage does not have.
-    behind_since: Option<Instant>,
+    pub(super) behind_since: Option<Instant>,
     /// Second looks that the last hint has had.
     looks_done: usize,
     /// When the next second look is due.
-    not_before: Option<Instant>,
+    pub(super) not_before: Option<Instant>,
     pacing: Pacing,
     checkpoint: CheckpointPolicy,
     epoch: u64,
     failures: u32,
     pub(super) last_error: Option<String>,
+    /// Bytes of a page of the captured state.
+    pub(super) page_size: Option<u32>,
     pub(super) entries: Vec<FileEntry>,
     pub(super) manifest: ManifestState,
     /// How manifests are signed; `None` until the database was opened.
@@ -94,6 +100,7 @@ impl DatabaseState {
             held: None,
             staged: Vec::new(),
             outstanding: None,
+            outstanding_snapshot: None,
             stored: None,
             gathers: false,
             staged_snapshot: None,
@@ -101,6 +108,7 @@ impl DatabaseState {
             snapshot_waiters: Vec::new(),
             sync_requests: SyncRequests::default(),
             last_snapshot: None,
+            last_snapshot_at: None,
             txid: None,
             wal: WalFill::default(),
             looked: Instant::now(),
@@ -111,6 +119,7 @@ impl DatabaseState {
             epoch: 0,
             failures: 0,
             last_error: None,
+            page_size: None,
             entries: Vec::new(),
             manifest: ManifestState::Clean,
             writer: None,
@@ -143,22 +152,32 @@ impl DatabaseState {
                 return self.degrade(&error.to_string());
             }
         };
-        let Opened { held, new_chain, staged, wal, last_snapshot, writer } = opened;
-        self.txid = held.capture.position().map(|position| position.txid);
+        let Opened { held, new_chain, staged, wal, last_snapshot, last_snapshot_at, writer } =
+            opened;
+        let continues = held.capture.position().map(|position| position.txid);
         match new_chain {
             Some(txid) => tracing::info!(db = self.name(), %txid, "a snapshot begins a new chain"),
             None => {
-                let txid = self.txid.map(tracing::field::display);
+                let txid = continues.map(tracing::field::display);
                 tracing::info!(db = self.name(), txid, "continues");
             }
         }
         self.phase = DatabasePhase::Replicating;
-        self.held = Some(held);
+        self.hold(held);
         (self.staged, self.wal) = (staged, wal);
-        self.last_snapshot = last_snapshot;
+        (self.last_snapshot, self.last_snapshot_at) = (last_snapshot, last_snapshot_at);
         (self.writer, self.first_manifest) = (Some(writer), true);
         self.wanted = true;
+        self.report_to_scheduler();
+        self.report_to_retention();
         self.proceed();
+    }
+
+    /// Takes the capture back.
+    fn hold(&mut self, held: Held) {
+        self.txid = held.capture.position().map(|position| position.txid);
+        self.page_size = held.capture.captured().map(|position| position.page_size.get());
+        self.held = Some(held);
     }
 
     pub(super) fn wal_changed(&mut self) {
@@ -197,7 +216,8 @@ impl DatabaseState {
         if self.outstanding.is_some() {
             return self.keep_wal_small(now);
         }
-        if !self.snapshot_requests.is_empty() {
+        let snapshot_waits = self.staged_snapshot.is_some() || self.outstanding_snapshot.is_some();
+        if !self.snapshot_requests.is_empty() && !snapshot_waits {
             self.snapshot_waiters.append(&mut self.snapshot_requests);
             self.wanted = false;
             return self.start(Job::Snapshot);
@@ -227,16 +247,19 @@ impl DatabaseState {
         }
     }
 
-    /// Offers what comes next, if nothing is on its way: the oldest staged file, or the snapshot
-    /// behind them.
+    /// Offers what comes next: the oldest staged file, and the snapshot beside them.
     fn offer_next(&mut self) {
-        if self.outstanding.is_some() {
-            return;
-        }
-        if let Some(first) = self.staged.first() {
+        if self.outstanding.is_none()
+            && let Some(first) = self.staged.first()
+        {
             self.offer_file(first.clone());
-        } else if let Some(snapshot) = self.staged_snapshot.take() {
-            self.offer_file(snapshot);
+        }
+        // A snapshot goes when storage has the history up to its state.
+        let staged = &self.staged;
+        let reached =
+            |snapshot: &mut StagedFile| staged.iter().all(|file| file.name.max > snapshot.name.max);
+        if let Some(snapshot) = self.staged_snapshot.take_if(reached) {
+            self.offer_snapshot(snapshot);
         }
     }
 
@@ -271,8 +294,7 @@ impl DatabaseState {
                 return self.degrade(&error.to_string());
             }
         };
-        self.txid = held.capture.position().map(|position| position.txid);
-        self.held = Some(held);
+        self.hold(held);
         (self.wal, self.staged) = (wal, staged);
         self.looked = began;
         self.failures = 0;
@@ -332,45 +354,12 @@ impl DatabaseState {
         {
             self.remove_snapshot(&file);
         }
-        if before.is_empty() && self.staged_snapshot.is_none() {
-            self.snapshot_done();
+        if before.is_empty()
+            && self.staged_snapshot.is_none()
+            && let Some(txid) = self.txid
+        {
+            self.snapshot_done(txid);
         }
-    }
-
-    pub(super) fn snapshot_requested(&mut self, reply: RpcReplyPort<Result<Txid, Refusal>>) {
-        match self.phase {
-            DatabasePhase::Opening | DatabasePhase::Replicating => {
-                self.snapshot_requests.push(reply);
-                self.proceed();
-            }
-            _ => answer(reply, Err(self.refusal())),
-        }
-    }
-
-    /// If everything that the last sync found is in storage: tells who waits for it.
-    fn caught_up(&mut self) {
-        if !self.staged.is_empty() || self.outstanding.is_some() {
-            return;
-        }
-        self.sync_requests.stored(self.txid);
-        // Something that came meanwhile has waited since the look that will not find it.
-        self.behind_since = self.wanted.then_some(self.looked);
-    }
-
-    pub(super) fn sync_requested(&mut self, reply: RpcReplyPort<Result<Option<Txid>, Refusal>>) {
-        match self.phase {
-            DatabasePhase::Opening | DatabasePhase::Replicating => {
-                self.sync_requests.ask(reply);
-                self.wanted = true;
-                self.proceed();
-            }
-            _ => answer(reply, Err(self.refusal())),
-        }
-    }
-
-    fn refusal(&self) -> Refusal {
-        let reason = self.last_error.clone().unwrap_or_else(|| self.phase.to_string());
-        Refusal { reason, storage: false }
     }
 
     pub(super) fn reconfigured(&mut self, settings: DatabaseSettings, revision: u64) {
@@ -379,6 +368,8 @@ impl DatabaseState {
         self.checkpoint = CheckpointPolicy::new(settings.checkpoint, Instant::now());
         self.arguments.settings = settings;
         self.arguments.revision = revision;
+        self.report_to_scheduler();
+        self.report_to_retention();
         self.proceed();
     }
 
@@ -454,43 +445,11 @@ impl DatabaseState {
         self.held = None;
         self.staged.clear();
         self.outstanding = None;
+        self.outstanding_snapshot = None;
         self.stored = None;
         self.gathers = false;
         self.staged_snapshot = None;
         self.forget_offers();
-    }
-
-    pub(super) fn refuse_requests(&mut self, error: &str, storage: bool) {
-        let requests = std::mem::take(&mut self.snapshot_requests);
-        let waiters = std::mem::take(&mut self.snapshot_waiters);
-        self.sync_requests.refuse(&Refusal { reason: error.to_owned(), storage });
-        for reply in requests.into_iter().chain(waiters) {
-            answer(reply, Err(Refusal { reason: error.to_owned(), storage }));
-        }
-    }
-
-    pub(super) fn report_status(&self, reply: RpcReplyPort<DatabaseStatus>) {
-        let up_to_date = self.phase == DatabasePhase::Replicating
-            && self.held.is_some()
-            && self.outstanding.is_none()
-            && self.staged.is_empty()
-            && !self.wanted
-            && self.txid.is_some();
-        answer(
-            reply,
-            DatabaseStatus {
-                txid: self.txid,
-                up_to_date,
-                lag: self.behind_since.map_or(Duration::ZERO, |since| since.elapsed()),
-                wal_pages: self.wal.frames,
-                staged_files: self.staged.len(),
-                staged_bytes: self.staged.iter().map(|file| file.size).sum(),
-                last_error: self.last_error.clone(),
-                incarnation: self.arguments.incarnation,
-                revision: self.arguments.revision,
-                ..DatabaseStatus::new(&self.arguments.settings, self.phase)
-            },
-        );
     }
 
     /// Arms the one timer; an earlier one no longer counts.

@@ -166,12 +166,14 @@ impl RootState {
                 let arguments = SnapshotSchedulerArguments { at_once };
                 let actor = self.spawn(SnapshotSchedulerActor, arguments).await?;
                 self.services.snapshots.set(actor.clone());
+                self.tell_all(|| DatabaseMsg::SchedulerRestarted);
                 actor.get_id()
             }
             Child::Retention => {
                 let arguments = RetentionArguments { store: Arc::clone(&self.store) };
                 let actor = self.spawn(RetentionActor, arguments).await?;
                 self.services.retention.set(actor.clone());
+                self.tell_all(|| DatabaseMsg::RetentionRestarted);
                 actor.get_id()
             }
             Child::Webhook => {

@@ -9,6 +9,7 @@ mod faults;
 mod faults_upload;
 mod scene;
 mod shipping;
+mod snapshots;
 mod uploads;
 mod webhooks;
 mod writers;

@@ -15,7 +15,7 @@ use walrust_storage::{ObjectStore, StorageError};
 use super::alarms::{Alarms, Failure};
 use super::attempt::{AttemptError, Report, attempt, time_limit};
 use super::request_limits::{OverLimit, RequestLimits};
-use super::upload::LaneKey;
+use super::upload::{Lane, LaneKey};
 use super::{AttemptEnded, Upload, UploadJob, UploaderArguments, UploaderMsg};
 use crate::database::DatabaseMsg;
 use crate::event::Event;
@@ -82,7 +82,7 @@ impl UploaderState {
         if self.queue.jobs(&lane).any(|queued| queued.is(&job)) {
             return;
         }
-        let demand = job.upload.demand();
+        let demand = job.demand();
         if let Err(error) = self.queue.offer(lane, job.clone(), demand, Instant::now()) {
             tracing::error!(db = %job.database, %error, "an upload was not taken");
             job.tell(DatabaseMsg::UploadFailed { error: error.to_string(), retryable: false });
@@ -91,7 +91,9 @@ impl UploaderState {
     }
 
     pub(super) fn forget(&mut self, database: &str) {
-        self.queue.forget(&database.to_owned());
+        for lane in Lane::ALL {
+            self.queue.forget(&(database.to_owned(), lane));
+        }
         self.alarms.forget(database);
         self.start_attempts();
     }

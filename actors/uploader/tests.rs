@@ -155,7 +155,12 @@ impl Scene {
         let writer = Writer { id: writer.to_owned(), host: "host".to_owned(), epoch };
         let update = ManifestUpdate { page_size: 4096, writer, first: false, entries: Vec::new() };
         let upload = Upload::Manifest(Arc::new(update));
-        let job = UploadJob { database: "a".to_owned(), upload, reply: self.database.clone() };
+        let job = UploadJob {
+            database: "a".to_owned(),
+            upload,
+            lane: Lane::History,
+            reply: self.database.clone(),
+        };
         self.uploader.cast(UploaderMsg::Offer(job)).unwrap();
     }
 
@@ -279,7 +284,12 @@ async fn what_a_database_offers_twice_is_uploaded_once() {
     let writer = Writer { id: "we".to_owned(), host: "host".to_owned(), epoch: 1 };
     let update = ManifestUpdate { page_size: 4096, writer, first: false, entries: Vec::new() };
     let upload = Upload::Manifest(Arc::new(update));
-    let job = UploadJob { database: "a".to_owned(), upload, reply: scene.database.clone() };
+    let job = UploadJob {
+        database: "a".to_owned(),
+        upload,
+        lane: Lane::History,
+        reply: scene.database.clone(),
+    };
     for _ in 0..5 {
         scene.uploader.cast(UploaderMsg::Offer(job.clone())).unwrap();
     }

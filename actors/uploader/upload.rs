@@ -26,16 +26,42 @@ pub(crate) struct UploadJob {
     pub(crate) database: String,
     /// What to upload.
     pub(crate) upload: Upload,
+    /// Behind what it goes.
+    pub(crate) lane: Lane,
     /// Who is told the outcome.
     pub(crate) reply: ActorRef<DatabaseMsg>,
 }
 
-/// Uploads of one lane go in order.
-pub(super) type LaneKey = String;
+/// The lanes of a database: what is in one does not wait for the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    /// The files that continue one another, and the manifest.
+    #[default]
+    History,
+    /// A snapshot of a state that the history has as well.
+    Snapshot,
+}
+
+impl Lane {
+    /// Every lane.
+    pub(super) const ALL: [Self; 2] = [Self::History, Self::Snapshot];
+}
+
+/// Uploads of one lane of one database go in order.
+pub(super) type LaneKey = (String, Lane);
 
 impl UploadJob {
     pub(super) fn lane(&self) -> LaneKey {
-        self.database.clone()
+        (self.database.clone(), self.lane)
+    }
+
+    pub(super) fn demand(&self) -> Demand {
+        let priority = match self.lane {
+            // The snapshot that begins a history is what everything behind it waits for.
+            Lane::History => Priority::Incremental,
+            Lane::Snapshot => Priority::Snapshot,
+        };
+        Demand { priority, bytes: self.upload.bytes() }
     }
 
     /// Whether this is an offer of the very same thing.
@@ -57,14 +83,6 @@ impl UploadJob {
 }
 
 impl Upload {
-    pub(super) fn demand(&self) -> Demand {
-        let priority = match self {
-            Self::File(file, _) if file.name.is_snapshot() => Priority::Snapshot,
-            Self::File(..) | Self::Manifest(_) => Priority::Incremental,
-        };
-        Demand { priority, bytes: self.bytes() }
-    }
-
     /// Size of the file; a manifest is small.
     pub(super) fn bytes(&self) -> u64 {
         match self {

@@ -100,10 +100,13 @@ pub(super) async fn status(args: StatusArgs, config: &Config) -> Result<(), Erro
 
 /// A report for people.
 fn shown(report: &StatusReport) -> String {
-    let StatusReport { version, pid, storage, config_error, databases } = report;
+    let StatusReport { version, pid, storage, config_error, uploads, databases } = report;
     let mut text = format!("walrust {version}, process {pid}, to {storage}\n");
     if let Some(error) = config_error {
         text += &format!("the configuration was not applied: {error}\n");
+    }
+    if let Some(uploads) = uploads.as_ref().filter(|uploads| uploads.breaker != "closed") {
+        text += &format!("storage fails, {} uploads wait until it answers\n", uploads.queued);
     }
     let mut rows = table(["NAME", "STATE", "LAG", "TXID", "WAL PAGES", "STAGED"]);
     for database in databases {

@@ -160,7 +160,8 @@ async fn respond(
 
 async fn status(served: &Served) -> Outcome {
     let status = served.replicator.overview().await.map_err(problem)?;
-    Ok(to_json(&StatusReport::new(status, served.storage.load().to_string())))
+    let uploads = served.replicator.uploader_status().await.ok();
+    Ok(to_json(&StatusReport::new(status, uploads, served.storage.load().to_string())))
 }
 
 async fn sync(served: &Served, request: SyncRequest) -> Outcome {

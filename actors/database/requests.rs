@@ -1,0 +1,84 @@
+//! What others ask of a database, and its answers.
+//!
+//! Invariant: every request is answered: when storage has what was asked for, or when the database
+//! cannot do it. A request that dies with the actor closes its reply, which its caller notices.
+
+use std::time::Duration;
+
+use ractor::RpcReplyPort;
+use walrust_ltx::Txid;
+
+use super::Refusal;
+use super::state::{DatabaseState, answer};
+use crate::status::{DatabasePhase, DatabaseStatus};
+
+impl DatabaseState {
+    pub(super) fn snapshot_requested(&mut self, reply: RpcReplyPort<Result<Txid, Refusal>>) {
+        match self.phase {
+            DatabasePhase::Opening | DatabasePhase::Replicating => {
+                self.snapshot_requests.push(reply);
+                self.proceed();
+            }
+            _ => answer(reply, Err(self.refusal())),
+        }
+    }
+
+    /// If everything that the last sync found is in storage: tells who waits for it.
+    pub(super) fn caught_up(&mut self) {
+        if !self.staged.is_empty() || self.outstanding.is_some() {
+            return;
+        }
+        self.sync_requests.stored(self.txid);
+        // Something that came meanwhile has waited since the look that will not find it.
+        self.behind_since = self.wanted.then_some(self.looked);
+    }
+
+    pub(super) fn sync_requested(&mut self, reply: RpcReplyPort<Result<Option<Txid>, Refusal>>) {
+        match self.phase {
+            DatabasePhase::Opening | DatabasePhase::Replicating => {
+                self.sync_requests.ask(reply);
+                self.wanted = true;
+                self.proceed();
+            }
+            _ => answer(reply, Err(self.refusal())),
+        }
+    }
+
+    pub(super) fn refusal(&self) -> Refusal {
+        let reason = self.last_error.clone().unwrap_or_else(|| self.phase.to_string());
+        Refusal { reason, storage: false }
+    }
+
+    pub(super) fn refuse_requests(&mut self, error: &str, storage: bool) {
+        let requests = std::mem::take(&mut self.snapshot_requests);
+        let waiters = std::mem::take(&mut self.snapshot_waiters);
+        self.sync_requests.refuse(&Refusal { reason: error.to_owned(), storage });
+        for reply in requests.into_iter().chain(waiters) {
+            answer(reply, Err(Refusal { reason: error.to_owned(), storage }));
+        }
+    }
+
+    pub(super) fn report_status(&self, reply: RpcReplyPort<DatabaseStatus>) {
+        let up_to_date = self.phase == DatabasePhase::Replicating
+            && self.held.is_some()
+            && self.outstanding.is_none()
+            && self.staged.is_empty()
+            && !self.wanted
+            && self.txid.is_some();
+        answer(
+            reply,
+            DatabaseStatus {
+                txid: self.txid,
+                up_to_date,
+                lag: self.behind_since.map_or(Duration::ZERO, |since| since.elapsed()),
+                wal_pages: self.wal.frames,
+                staged_files: self.staged.len(),
+                staged_bytes: self.staged.iter().map(|file| file.size).sum(),
+                last_error: self.last_error.clone(),
+                incarnation: self.arguments.incarnation,
+                revision: self.arguments.revision,
+                ..DatabaseStatus::new(&self.arguments.settings, self.phase)
+            },
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! What a database, the scheduler of snapshots and the retention tell each other.
+
+use std::time::SystemTime;
+
+use tokio::sync::oneshot;
+use walrust_engine::LastSnapshot;
+use walrust_ltx::Txid;
+
+use super::state::DatabaseState;
+use crate::retention::RetentionMsg;
+use crate::snapshot_scheduler::{Scheduled, SnapshotSchedulerMsg};
+use crate::status::DatabasePhase;
+
+impl DatabaseState {
+    /// Tells the scheduler, which may be a new one, how things are.
+    pub(super) fn report_to_scheduler(&self) {
+        if self.phase != DatabasePhase::Replicating {
+            return;
+        }
+        let age = |at: SystemTime| SystemTime::now().duration_since(at).unwrap_or_default();
+        let last = self.last_snapshot.map(|txid| LastSnapshot {
+            txid: txid.get(),
+            age: self.last_snapshot_at.map(age).unwrap_or_default(),
+        });
+        let scheduled = Box::new(Scheduled {
+            settings: self.arguments.settings.snapshot,
+            actor: self.myself.clone(),
+            last,
+            txid: self.txid,
+        });
+        self.tell_scheduler(|database| SnapshotSchedulerMsg::Replicated { database, scheduled });
+    }
+
+    /// Tells the retention, which may be a new one, how things are.
+    pub(super) fn report_to_retention(&self) {
+        if self.phase == DatabasePhase::Replicating {
+            let (database, settings) = (self.name().to_owned(), self.arguments.settings.compaction);
+            let message = RetentionMsg::Replicated { database, settings };
+            self.arguments.services.retention.cast(message);
+        }
+    }
+
+    /// Storage has the database up to its TXID.
+    pub(super) fn report_confirmed(&self) {
+        if let Some(txid) = self.txid {
+            self.tell_scheduler(|database| SnapshotSchedulerMsg::Confirmed { database, txid });
+        }
+    }
+
+    /// Storage has a snapshot.
+    pub(super) fn report_snapshot(&mut self, txid: Txid) {
+        self.last_snapshot = Some(txid);
+        self.last_snapshot_at = Some(SystemTime::now());
+        self.tell_scheduler(|database| SnapshotSchedulerMsg::Taken { database, txid });
+        let database = self.name().to_owned();
+        self.arguments.services.retention.cast(RetentionMsg::SnapshotTaken { database });
+    }
+
+    /// A snapshot is due: takes one as if somebody had asked for it.
+    pub(super) fn snapshot_due(&mut self) {
+        let (sender, receiver) = oneshot::channel();
+        let (scheduler, database) =
+            (self.arguments.services.snapshots.clone(), self.name().to_owned());
+        tokio::spawn(async move {
+            // If the actor dies, so does the sender.
+            let taken = matches!(receiver.await, Ok(Ok(_)));
+            scheduler.cast(SnapshotSchedulerMsg::Ended { database, taken });
+        });
+        self.snapshot_requested(sender.into());
+    }
+
+    fn tell_scheduler(&self, message: impl FnOnce(String) -> SnapshotSchedulerMsg) {
+        // Without a scheduler nothing is scheduled; its successor asks for a report.
+        self.arguments.services.snapshots.cast(message(self.name().to_owned()));
+    }
+}
