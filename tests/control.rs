@@ -21,8 +21,8 @@ fn database(seed: u64) -> (TempDir, PathBuf) {
 }
 
 fn commit(path: &Path, sql: &str) {
-    let connection = rusqlite::Connection::open(path).unwrap();
-    connection.execute_batch(sql).unwrap();
+    let connection = rusqlite::Connection::open(path).expect("the database opens");
+    connection.execute_batch(sql).expect("the statement is valid");
 }
 
 #[track_caller]

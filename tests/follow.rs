@@ -24,7 +24,7 @@ impl Host {
     fn new() -> Self {
         let storage = Storage::directory();
         let walrust = Walrust::on(&storage);
-        Self { directory: tempfile::tempdir().unwrap(), storage, walrust }
+        Self { directory: tempfile::tempdir().expect("a temporary directory"), storage, walrust }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -34,10 +34,11 @@ impl Host {
     /// Creates a database under a name.
     fn create(&self, name: &str) -> PathBuf {
         let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let connection = rusqlite::Connection::open(&path).unwrap();
+        let parent = path.parent().expect("it lies in the directory");
+        fs::create_dir_all(parent).expect("a new directory");
+        let connection = rusqlite::Connection::open(&path).expect("a new database");
         let sql = "PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)";
-        connection.execute_batch(sql).unwrap();
+        connection.execute_batch(sql).expect("valid statements");
         path
     }
 
@@ -48,8 +49,8 @@ impl Host {
     /// What the status says of each database, by name.
     fn databases(&self) -> BTreeMap<String, Value> {
         let report = self.status();
-        let databases = report["databases"].as_array().unwrap().iter();
-        databases.map(|it| (it["name"].as_str().unwrap().to_owned(), it.clone())).collect()
+        let databases = report["databases"].as_array().expect("a list").iter();
+        databases.map(|it| (it["name"].as_str().expect("a name").to_owned(), it.clone())).collect()
     }
 
     fn wait_until(
