@@ -2,7 +2,8 @@
 //!
 //! Invariants: a match stays a match while its file is there, and goes only when a look at every
 //! directory of its pattern succeeded twice without it: a directory that cannot be read for a moment
-//! retires nobody. Sidecar files of SQLite, and walrust's own, never match. Directories that are
+//! retires nobody. A file that may be replicated by now is not opened: closing it would drop the locks
+//! that SQLite has on it in this process. Sidecar files of SQLite, and walrust's own, never match. Directories that are
 //! symbolic links are not entered, so there are no loops.
 
 use std::collections::{BTreeMap, HashSet};
@@ -38,6 +39,8 @@ pub fn is_pattern(path: &Path) -> bool {
 pub struct Tenants {
     /// How often in a row each match was missed, by pattern.
     matches: BTreeMap<PathBuf, BTreeMap<PathBuf, u32>>,
+    /// The databases of the last look, and the files that links of theirs lead to.
+    last: HashSet<PathBuf>,
     /// What was reported already: it is once enough.
     reported: HashSet<PathBuf>,
 }
@@ -59,6 +62,7 @@ impl Tenants {
             .collect();
         let mut known: HashSet<PathBuf> =
             tenants.iter().map(|tenant| tenant.section.path.clone()).collect();
+        self.last.extend(known.iter().flat_map(|path| [path.clone(), resolved(path)]));
         for section in patterns {
             for path in self.matches_of(&section.path)? {
                 if known.insert(path.clone()) {
@@ -68,6 +72,7 @@ impl Tenants {
                 }
             }
         }
+        self.last = known.iter().flat_map(|path| [path.clone(), resolved(path)]).collect();
         Ok(tenants)
     }
 
@@ -79,7 +84,7 @@ impl Tenants {
         for entry in walk(path) {
             match entry {
                 Ok(entry) => {
-                    if self.is_database(&entry, &pattern, path) {
+                    if self.is_database(&entry, &pattern) {
                         found.insert(entry.into_path());
                     }
                 }
@@ -102,14 +107,13 @@ impl Tenants {
         Ok(matches.keys().cloned().collect())
     }
 
-    /// Whether an entry of a directory is a database that a pattern names. One that is known is not
-    /// opened again: others may have locks on it.
-    fn is_database(&mut self, entry: &DirEntry, pattern: &Pattern, given: &Path) -> bool {
+    /// Whether an entry of a directory is a database that a pattern names.
+    fn is_database(&mut self, entry: &DirEntry, pattern: &Pattern) -> bool {
         let path = entry.path();
         if !pattern.matches_path_with(path, OPTIONS) || is_sidecar(path) {
             return false;
         }
-        if self.matches.get(given).is_some_and(|known| known.contains_key(path)) {
+        if self.last.contains(path) || self.last.contains(&resolved(path)) {
             return path.is_file();
         }
         let mut start = [0; MAGIC.len()];
@@ -134,6 +138,11 @@ impl Tenants {
             }
         }
     }
+}
+
+/// Where links lead; the path itself if nowhere.
+fn resolved(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 /// One database of the configuration.

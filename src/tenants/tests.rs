@@ -109,3 +109,15 @@ fn a_file_that_is_named_wins_over_a_pattern_that_matches_it() {
         found.iter().map(|it| (it.section.prefix.as_deref(), it.below.as_deref())).collect();
     assert_eq!(told, [(Some("mine"), None), (None, Some("all"))]);
 }
+
+#[test]
+fn a_database_that_is_known_is_not_opened_again() {
+    let place = Place::new();
+    place.database("a/one.db");
+    let mut tenants = Tenants::default();
+    assert_eq!(place.names(&mut tenants, &["a/*.db"]), ["a/one.db"]);
+    // What it has now no other look would take for a database.
+    fs::write(place.path("a/one.db"), "overwritten, so that opening it would show").unwrap();
+    symlink(place.path("a/one.db"), place.path("a/link.db")).unwrap();
+    assert_eq!(place.names(&mut tenants, &["**/*.db"]), ["a/link.db", "a/one.db"]);
+}
