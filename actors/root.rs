@@ -260,11 +260,11 @@ impl Actor for RootSupervisor {
 
 impl RootState {
     fn new(myself: ActorRef<RootMsg>, arguments: RootArguments) -> Self {
-        let RootArguments { settings, store } = arguments;
-        let databases: BTreeMap<_, _> = settings
-            .databases
-            .iter()
-            .map(|database| (database.name.clone(), DatabaseChild::new(database.clone())))
+        let RootArguments { mut settings, store } = arguments;
+        // With many databases one copy of their settings is enough.
+        let databases: BTreeMap<_, _> = std::mem::take(&mut settings.databases)
+            .into_iter()
+            .map(|database| (database.name.clone(), DatabaseChild::new(database)))
             .collect();
         Self {
             myself,

@@ -44,7 +44,10 @@ impl RootState {
         let by_name = |databases: &[DatabaseSettings]| -> BTreeMap<String, DatabaseSettings> {
             databases.iter().map(|it| (it.name.clone(), it.clone())).collect()
         };
-        let (old, new) = (by_name(&self.settings.databases), by_name(&settings.databases));
+        let new = by_name(&settings.databases);
+        let wanted = self.databases.values().filter(|it| it.wish != Wish::Remove);
+        let old = wanted.map(|it| (it.settings.name.clone(), it.settings.clone())).collect();
+        let settings = Settings { databases: Vec::new(), ..settings };
         let before = std::mem::replace(&mut self.settings, settings);
         let new_store = store.is_some();
         self.store = store.unwrap_or_else(|| Arc::clone(&self.store));
@@ -181,7 +184,9 @@ impl RootState {
     }
 
     pub(super) async fn drain_overdue(&mut self, name: &str, incarnation: u64) {
-        let same = |it: &DatabaseChild| it.incarnation == incarnation && it.wish != Wish::Run;
+        let same = |it: &DatabaseChild| {
+            it.actor.is_some() && it.incarnation == incarnation && it.wish != Wish::Run
+        };
         if self.shutdown.is_none() && self.databases.get(name).is_some_and(same) {
             let problem = "not everything was in storage in time".to_owned();
             self.let_go(name, Some(problem)).await;
