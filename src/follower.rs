@@ -13,7 +13,6 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::Signal;
 use walrust_actors::{Applied, DatabaseSettings, Settings};
-use walrust_sqlite::{keep_name, kept_name};
 use walrust_storage::ObjectStore;
 
 use crate::Error;
@@ -157,7 +156,6 @@ impl Follower {
     ) -> Result<(), Error> {
         let databases = settings.databases.clone();
         let url = store.as_ref().map(|store| store.url());
-        keep_names(&databases);
         let Applied { added, removed, changed } =
             served.replicator.reconfigure(settings, store).await?;
         self.databases = databases;
@@ -188,21 +186,6 @@ impl Follower {
     fn has_patterns(&self) -> bool {
         let configured = self.config.databases.iter().map(|section| &section.path);
         configured.chain(&self.origin.typed.databases).any(|path| is_pattern(path))
-    }
-}
-
-/// Keeps the names under which databases are stored in their local state.
-pub(crate) fn keep_names(databases: &[DatabaseSettings]) {
-    for database in databases {
-        let Ok(path) = database.path.canonicalize() else { continue };
-        let state = database.state_directory.as_deref();
-        if kept_name(&path, state).as_deref() == Some(&database.name) {
-            continue;
-        }
-        if let Err(error) = keep_name(&path, state, &database.name) {
-            // Where nothing can be written the name follows from the path each time.
-            tracing::debug!(db = database.name, %error, "cannot keep the name of a database");
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use walrust_engine::{RestoreTarget, StoredFile, WalFill, plan_restore};
 use walrust_ltx::Txid;
 use walrust_sqlite::{
-    Capture, CaptureOptions, DatabaseError, Head, HeadTable, Reconciliation, StagedFile,
+    Capture, CaptureOptions, DatabaseError, Head, HeadTable, Reconciliation, StagedFile, kept_name,
 };
 use walrust_storage::{ObjectStore, StorageError};
 
@@ -99,7 +99,22 @@ fn open_capture(settings: &DatabaseSettings, pass: GatePass) -> Result<Held, Dat
         wal_pin: settings.wal_pin,
         state_directory: settings.state_directory.clone(),
     };
-    Ok(Held { capture: Capture::open(&settings.path, &options)?, _pass: pass })
+    let capture = Capture::open(&settings.path, &options)?;
+    keep_name(settings);
+    Ok(Held { capture, _pass: pass })
+}
+
+/// Keeps the name in local state, which there is now: it stays although others come and go.
+fn keep_name(settings: &DatabaseSettings) {
+    let Ok(path) = settings.path.canonicalize() else { return };
+    let state = settings.state_directory.as_deref();
+    if kept_name(&path, state).as_deref() == Some(&settings.name) {
+        return;
+    }
+    if let Err(error) = walrust_sqlite::keep_name(&path, state, &settings.name) {
+        // It follows from the path again at the next start.
+        tracing::warn!(db = settings.name, %error, "cannot keep the name of a database");
+    }
 }
 
 /// Finds the place of the bucket's head in the history of the database; the TXID of a new chain if

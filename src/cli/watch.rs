@@ -15,7 +15,7 @@ use super::control::SocketArgs;
 use crate::Error;
 use crate::config::{self, Config, Interval, SyncSection, parse_interval};
 use crate::control::{Served, Server};
-use crate::follower::{Follower, Origin, keep_names};
+use crate::follower::{Follower, Origin};
 use crate::runtime::{descriptor_limit, give_memory_back, needed_descriptors};
 use crate::settings::{self, Typed};
 use crate::tenants::{Tenants, is_pattern};
@@ -146,7 +146,6 @@ pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Erro
     }
     let (databases, url) = (settings.databases.len(), store.url());
     tracing::info!(databases, %url, "replicating");
-    keep_names(&settings.databases);
     let replicator = Replicator::start(settings.clone(), store).await?;
     let storage = ArcSwap::from_pointee(url);
     let served = Arc::new(Served { replicator: replicator.clone(), storage });
