@@ -26,8 +26,6 @@ use crate::tenants::{Tenants, fingerprint, is_pattern};
 const LOOK: Duration = Duration::from_secs(1);
 /// Looks between two looks at all files that patterns may match.
 const LOOKS_PER_SWEEP: u32 = 2;
-/// Names that are brought to local state in one go.
-const KEPT_AT_ONCE: usize = 32;
 
 /// Where the settings come from.
 #[derive(Debug)]
@@ -92,7 +90,6 @@ impl Follower {
 
     /// Follows for as long as it runs. SIGHUP has the file read at once.
     pub(crate) async fn follow(&mut self, served: &Served, hangup: &mut Signal) {
-        self.keep_names().await;
         for look in 1_u32.. {
             let forced = tokio::select! {
                 () = tokio::time::sleep(LOOK) => false,
@@ -176,12 +173,6 @@ impl Follower {
         self.with_tenants(move |tenants| settings::resolve(&config, &typed, tenants)).await
     }
 
-    /// Brings new names to local state, a few at a time: each waits for the disk, and other work
-    /// needs the threads as well.
-    async fn keep_names(&mut self) {
-        while self.with_tenants(|tenants| tenants.names.keep_some(KEPT_AT_ONCE)).await {}
-    }
-
     /// Does what blocks on a thread for it.
     async fn with_tenants<T: Send + 'static>(
         &mut self,
@@ -206,7 +197,6 @@ impl Follower {
         let Applied { added, removed, changed } =
             served.replicator.reconfigure(settings, store).await?;
         self.databases = databases;
-        self.keep_names().await;
         if let Some(error) = &self.rejected {
             // What patterns match has changed, the file has not.
             served.replicator.config_rejected(error.clone())?;

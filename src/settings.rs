@@ -15,6 +15,7 @@ use walrust_sqlite::WalPin;
 
 use crate::Error;
 use crate::config::{Config, DatabaseSection, Interval, SyncSection, WalPinKind, WebhookSection};
+use crate::names::Name;
 use crate::tenants::{Tenant, Tenants};
 
 /// How often heartbeats are sent by default.
@@ -112,18 +113,20 @@ pub(crate) fn with_databases(
 
 fn databases(
     tenants: &[Tenant],
-    names: Vec<String>,
+    names: Vec<Name>,
     flags: &SyncSection,
     config: &Config,
 ) -> Vec<DatabaseSettings> {
-    let databases = tenants.iter().zip(names).map(|(Tenant { section, .. }, name)| {
-        // A flag wins over the whole file, also over a database's own key.
-        let sync = flags.or(&section.sync()).or(&config.sync);
-        DatabaseSettings {
-            state_directory: config.state.dir.clone(),
-            ..database(name, section.path.clone(), &sync)
-        }
-    });
+    let databases =
+        tenants.iter().zip(names).map(|(Tenant { section, .. }, Name { name, kept })| {
+            // A flag wins over the whole file, also over a database's own key.
+            let sync = flags.or(&section.sync()).or(&config.sync);
+            DatabaseSettings {
+                state_directory: config.state.dir.clone(),
+                kept_name: kept,
+                ..database(name, section.path.clone(), &sync)
+            }
+        });
     databases.collect()
 }
 

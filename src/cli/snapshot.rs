@@ -43,8 +43,7 @@ pub(super) struct SnapshotArgs {
 pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error> {
     check_database(&args.database)?;
     let typed = Typed { databases: vec![args.database.clone()], ..Typed::default() };
-    let mut tenants = Tenants::default();
-    let mut settings = settings::resolve(config, &typed, &mut tenants)?;
+    let mut settings = settings::resolve(config, &typed, &mut Tenants::default())?;
     let path = args.database;
     settings.databases.retain(|database| is_same_file(&database.path, &path));
     let name = settings.databases[0].name.clone();
@@ -53,7 +52,6 @@ pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error
     store.list(&format!("{name}/"), None).await?;
     let url = store.url();
     let txid = if !is_replicated(&path, config.state.dir.as_deref())? {
-        tenants.names.keep(&settings.databases[0].path);
         snapshot_alone(settings, store, &name).await?.to_string()
     } else if let Some((client, name)) = daemon_of(&args.socket, config, &path, &url).await {
         client.snapshot(&name).await?.txid.unwrap_or_default()

@@ -19,12 +19,19 @@ impl Place {
     }
 }
 
-/// The names as a process assigns them that ends when they are kept.
+fn named(names: &mut Names, tenants: &[Tenant], state: Option<&Path>) -> Vec<String> {
+    names.assign(tenants, state).unwrap().into_iter().map(|name| name.name).collect()
+}
+
+/// The names as a process assigns them whose actors keep them.
 fn run(tenants: &[Tenant], state: Option<&Path>) -> Vec<String> {
-    let mut names = Names::default();
-    let assigned = names.assign(tenants, state).unwrap();
-    while names.keep_some(1) {}
-    assigned
+    let names = Names::default().assign(tenants, state).unwrap();
+    for (tenant, name) in tenants.iter().zip(&names) {
+        if let Some(kept) = &name.kept {
+            walrust_sqlite::keep_name(&tenant.section.path, state, kept).unwrap();
+        }
+    }
+    names.into_iter().map(|name| name.name).collect()
 }
 
 #[test]
@@ -58,28 +65,13 @@ fn d06_a_copy_with_its_local_state_gets_a_name_of_its_own() {
 }
 
 #[test]
-fn d06_names_stay_where_no_local_state_can_be_written() {
-    let place = Place::new();
-    let first = place.tenant("x/app.db", None);
-    let state = place.0.path().join("x/app.db/not-a-directory");
-    let mut names = Names::default();
-    assert_eq!(names.assign(std::slice::from_ref(&first), Some(&state)).unwrap(), ["app"]);
-    assert!(!names.keep_some(10));
-    let second = place.tenant("y/app.db", None);
-    assert_eq!(names.assign(&[first, second], Some(&state)).unwrap(), ["app", "y/app"]);
-}
-
-#[test]
-fn d06_names_move_with_the_place_of_local_state() {
+fn d06_names_stay_while_the_process_runs_wherever_local_state_is() {
     let place = Place::new();
     let (first, second) = (place.tenant("x/app.db", None), place.tenant("y/app.db", None));
-    let state = place.0.path().join("state");
     let mut names = Names::default();
-    names.assign(std::slice::from_ref(&first), None).unwrap();
-    while names.keep_some(1) {}
-    assert_eq!(names.assign(std::slice::from_ref(&first), Some(&state)).unwrap(), ["app"]);
-    while names.keep_some(1) {}
-    assert_eq!(run(&[second, first], Some(&state)), ["y/app", "app"]);
+    assert_eq!(named(&mut names, std::slice::from_ref(&first), None), ["app"]);
+    let elsewhere = place.0.path().join("state");
+    assert_eq!(named(&mut names, &[second, first], Some(&elsewhere)), ["y/app", "app"]);
 }
 
 #[test]
@@ -88,5 +80,5 @@ fn d07_names_of_databases_that_are_gone_are_forgotten() {
     let mut names = Names::default();
     names.assign(&[place.tenant("x/app.db", None)], None).unwrap();
     names.assign(&[], None).unwrap();
-    assert!(names.assigned.is_empty());
+    assert!(names.0.is_empty());
 }
