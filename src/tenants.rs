@@ -111,20 +111,23 @@ impl Tenants {
         Ok(tenants)
     }
 
-    /// Gives each file that has no path, or none that is still there, one of those that lead to it.
+    /// Gives each file that has no path, or one that leads elsewhere by now, one of those that lead
+    /// to it.
     fn find_owners(
         &mut self,
         files: &[&DatabaseSection],
         matches: &[(&DatabaseSection, PathBuf, Match)],
     ) {
-        let mut there: HashSet<&Path> =
-            files.iter().map(|section| section.path.as_path()).collect();
-        there.extend(matches.iter().map(|(_, path, _)| path.as_path()));
+        let named = files.iter().map(|section| section.path.as_path());
+        let named = named.filter_map(|path| Some((path, id(&fs::metadata(path).ok()?))));
+        let found = || matches.iter().filter(|(_, _, found)| found.missed == 0);
+        let leads_to: HashMap<&Path, FileId> =
+            found().map(|(_, path, found)| (path.as_path(), found.file)).chain(named).collect();
         // A link gives way to the file, wherever it stands in the alphabet.
         for links in [false, true] {
-            for (_, path, found) in matches.iter().filter(|(_, _, it)| it.is_link == links) {
+            for (_, path, found) in found().filter(|(_, _, found)| found.is_link == links) {
                 let owner = self.owners.entry(found.file).or_insert_with(|| path.clone());
-                if !there.contains(owner.as_path()) {
+                if leads_to.get(owner.as_path()) != Some(&found.file) {
                     owner.clone_from(path);
                 }
             }

@@ -160,3 +160,22 @@ fn d06_a_file_without_a_usable_name_hides_no_other() {
     fs::write(odd, MAGIC).unwrap();
     assert_eq!(place.names(&mut Tenants::default(), &["*.db"]), ["one.db"]);
 }
+
+#[test]
+fn d06_files_that_change_places_stay_databases() {
+    let place = Place::new();
+    for name in ["a.db", "b.db", "app.db", "new.db"] {
+        place.database(name);
+    }
+    let rename = |from: &str, to: &str| fs::rename(place.path(from), place.path(to)).unwrap();
+    let mut tenants = Tenants::default();
+    let mut found = || place.names(&mut tenants, &["*.db"]);
+    assert_eq!(found(), ["a.db", "app.db", "b.db", "new.db"]);
+    rename("a.db", "x");
+    rename("b.db", "a.db");
+    rename("x", "b.db");
+    assert_eq!(found(), ["a.db", "app.db", "b.db", "new.db"]);
+    rename("app.db", "old.db");
+    rename("new.db", "app.db");
+    assert_eq!(found(), ["a.db", "app.db", "b.db", "old.db"]);
+}
