@@ -3,7 +3,7 @@
 //! Invariant: two databases never share a name. What the configuration says comes first, then what
 //! was kept; a name that has to be found gives way to both. Where file stems collide it is the
 //! shortest end of the path that no other has; where parents cannot tell two files apart, their
-//! extensions do.
+//! extensions do, or a number.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -146,10 +146,17 @@ fn derive(
             });
         }
     }
-    // Nothing tells these apart: they are refused as sharing a name.
+    // The whole path may be the end of another one: a number tells these apart.
     for index in open {
-        let end = segments(&requests[index].path, false)?.join("/");
-        names.insert(index, below(&requests[index], &end));
+        let end = below(&requests[index], &segments(&requests[index].path, true)?.join("/"));
+        let mut name = end.clone();
+        for number in 2.. {
+            if taken.insert(name.clone()) {
+                break;
+            }
+            name = format!("{end}-{number}");
+        }
+        names.insert(index, name);
     }
     Ok(names)
 }
@@ -190,6 +197,8 @@ pub fn is_valid_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn request(path: &str, prefix: Option<&str>) -> NameRequest {
@@ -245,7 +254,15 @@ mod tests {
     }
 
     #[test]
-    fn extensions_tell_databases_apart_where_parents_cannot() {
+    fn what_parents_cannot_tell_apart_extensions_or_numbers_do() {
+        let paths = ["/app.sqlite", "/y/y/app.sqlite", "/y/app.db"].map(|path| request(path, None));
+        let names = assign_names(&paths).unwrap();
+        assert_eq!(names, ["app.sqlite", "y/y/app", "app.db"]);
+        let kept =
+            |(request, name): (NameRequest, String)| NameRequest { kept: Some(name), ..request };
+        let kept = paths.into_iter().zip(names).map(kept);
+        let all: Vec<_> = kept.chain([request("/app.db", None)]).collect();
+        assert_eq!(assign_names(&all).unwrap()[3], "app.db-2");
         let requests = [request("/a/app.db", None), request("/a/app.sqlite", None)];
         assert_eq!(assign_names(&requests).unwrap(), ["app.db", "app.sqlite"]);
         let first = NameRequest { kept: Some("app".to_owned()), ..request("/a/app.db", None) };
@@ -280,6 +297,39 @@ mod tests {
         for prefix in ["", "a//b", "..", "a/../b", "./a"] {
             let error = assign_names(&[request("/a/x.db", Some(prefix))]).unwrap_err();
             assert!(matches!(error, NameError::Invalid { .. }), "{prefix}");
+        }
+    }
+
+    /// Paths that collide often: few folders, few stems, few extensions.
+    fn paths() -> impl Strategy<Value = Vec<String>> {
+        let path = "(/[xy]){0,3}/(app|log)\\.(db|sqlite)";
+        proptest::collection::btree_set(path, 0..12)
+            .prop_map(|set| set.into_iter().collect::<Vec<_>>())
+            .prop_shuffle()
+    }
+
+    proptest! {
+        #[test]
+        fn d06_every_database_has_a_name_of_its_own_that_stays(
+            paths in paths(), old in 0_usize..12, below in proptest::option::of("[xy]"),
+        ) {
+            let requests = |paths: &[String]| -> Vec<NameRequest> {
+                let request = |path: &String| NameRequest {
+                    below: below.clone(),
+                    ..request(path, None)
+                };
+                paths.iter().map(request).collect()
+            };
+            let old = old.min(paths.len());
+            let first = assign_names(&requests(&paths[..old])).unwrap();
+            let mut all = requests(&paths);
+            for (request, name) in all.iter_mut().zip(&first) {
+                request.kept = Some(name.clone());
+            }
+            let names = assign_names(&all).unwrap();
+            prop_assert_eq!(&names[..old], &first[..]);
+            let distinct: HashSet<_> = names.iter().collect();
+            prop_assert_eq!(distinct.len(), names.len());
         }
     }
 }
