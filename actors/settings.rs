@@ -7,7 +7,7 @@ use std::time::Duration;
 use walrust_engine::{
     BreakerSettings, CheckpointSettings, EventKind, RestartSettings, RetryPolicy, SnapshotSettings,
 };
-use walrust_sqlite::WalPin;
+use walrust_sqlite::{KeptName, WalPin};
 
 /// Settings of the whole tree.
 #[derive(Clone, Debug)]
@@ -93,6 +93,8 @@ pub struct DatabaseSettings {
     pub snapshot: SnapshotSettings,
     /// When its history is compacted.
     pub compaction: CompactionSettings,
+    /// What local state keeps of the name, if it was found and not configured.
+    pub kept_name: Option<KeptName>,
     /// Where its local state lives; beside it by default.
     pub state_directory: Option<PathBuf>,
 }
@@ -109,6 +111,7 @@ impl DatabaseSettings {
             checkpoint: CheckpointSettings::default(),
             snapshot: SnapshotSettings::default(),
             compaction: CompactionSettings::default(),
+            kept_name: None,
             state_directory: None,
         }
     }

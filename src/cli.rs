@@ -137,7 +137,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Sync(args) => runtime.block_on(control::sync(args, &daemon_config())),
         Command::Pause(args) => runtime.block_on(control::pause(args, &daemon_config())),
         Command::Resume(args) => runtime.block_on(control::resume(args, &daemon_config())),
-        Command::Config(args) => config::run(&args, cli.global.config.as_deref()),
+        Command::Config(args) => config::run(args, cli.global.config.as_deref()),
         Command::Pragma(args) => pragma::run(&args),
         Command::Demo(args) => runtime.block_on(demo::run(args)),
     };

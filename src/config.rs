@@ -4,13 +4,16 @@
 //! nearest key there is. figment is used here and nowhere else.
 
 use figment::Figment;
+use figment::error::Kind;
 use figment::providers::{Format, Toml};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
 
+mod check;
 mod duration;
 mod location;
 mod size;
@@ -209,7 +212,7 @@ pub struct ControlSection {
 }
 
 /// `[[webhooks]]`
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookSection {
     /// Where events are posted, with http:// or https://.
@@ -223,6 +226,12 @@ pub struct WebhookSection {
     /// How often a heartbeat is sent to a receiver that lists it.
     #[serde(default)]
     pub heartbeat_interval: Option<Interval>,
+}
+
+impl fmt::Debug for WebhookSection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebhookSection").field("events", &self.events).finish_non_exhaustive()
+    }
 }
 
 /// Finds the configuration file: the named one, which must exist, else the first that exists of
@@ -262,7 +271,13 @@ pub fn load(named: Option<&Path>) -> Result<Config, Error> {
 pub fn read(file: &Path) -> Result<Config, Error> {
     let wrong = |problem| Error::ConfigFile { file: file.display().to_string(), problem };
     let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-    Figment::from(Toml::string(&text)).extract().map_err(|error| wrong(describe(error, &text)))
+    if let Some(problem) = location::syntax_error(&text) {
+        return Err(wrong(problem));
+    }
+    let config = Figment::from(Toml::string(&text)).extract();
+    let config = config.map_err(|error| wrong(describe(error, &text)))?;
+    let problems = check::problems(&config, &text);
+    if problems.is_empty() { Ok(config) } else { Err(wrong(problems.join("; "))) }
 }
 
 /// The tables and keys of a text; empty if it is no TOML.
@@ -274,7 +289,7 @@ fn describe(error: figment::Error, text: &str) -> String {
     let problems = error.into_iter().map(|error| {
         let key = error.path.join(".");
         let problem = match &error.kind {
-            figment::error::Kind::UnknownField(field, known) => {
+            Kind::UnknownField(field, known) => {
                 let place = error.path.iter().take(error.path.len().saturating_sub(1));
                 let place: Vec<_> = place.map(String::as_str).chain([field.as_str()]).collect();
                 let hint = match nearest(field, known) {
@@ -282,6 +297,12 @@ fn describe(error: figment::Error, text: &str) -> String {
                     None => format!("known here: {}", known.join(", ")),
                 };
                 format!("unknown key `{}`; {hint}", place.join("."))
+            }
+            // What was written for a webhook is a secret, or often holds one.
+            Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected)
+                if key.starts_with("webhooks.") =>
+            {
+                format!("`{key}`: expected {expected}")
             }
             kind if key.is_empty() => kind.to_string(),
             kind => format!("`{key}`: {kind}"),

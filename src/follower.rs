@@ -17,10 +17,10 @@ use walrust_storage::ObjectStore;
 
 use crate::Error;
 use crate::cli::StorageArgs;
-use crate::config::{self, Config};
+use crate::config::{self, Config, DatabaseSection};
 use crate::control::Served;
 use crate::settings::{self, Typed};
-use crate::tenants::{Tenants, is_pattern};
+use crate::tenants::{Tenants, fingerprint, is_pattern};
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -47,6 +47,10 @@ pub(crate) struct Follower {
     /// What patterns have matched; `None` while a look is under way.
     tenants: Option<Tenants>,
     databases: Vec<DatabaseSettings>,
+    /// The entries of the configuration and what was typed; `None` until a sweep needs them.
+    sections: Option<Arc<Vec<DatabaseSection>>>,
+    /// Which databases the last sweep has found.
+    fingerprint: Option<u64>,
     /// The file that was read last, and the one of the last look.
     read: Option<Stamp>,
     seen: Option<Stamp>,
@@ -71,7 +75,17 @@ impl Follower {
     ) -> Self {
         let seen = origin.file.as_deref().and_then(stamp);
         let databases = settings.databases;
-        Self { origin, config, tenants: Some(tenants), databases, read: seen, seen, rejected: None }
+        Self {
+            origin,
+            config,
+            tenants: Some(tenants),
+            databases,
+            sections: None,
+            fingerprint: None,
+            read: seen,
+            seen,
+            rejected: None,
+        }
     }
 
     /// Follows for as long as it runs. SIGHUP has the file read at once.
@@ -119,33 +133,57 @@ impl Follower {
             store.list("walrust/", None).await?;
             Some(store)
         };
+        if config.control != self.config.control {
+            tracing::warn!("[control] is read at the start: restart walrust to have it applied");
+        }
         self.config = config;
+        (self.sections, self.fingerprint) = (None, None);
         self.rejected = None;
         self.apply(settings, store, served).await
     }
 
-    /// Looks at what patterns match now.
+    /// Looks at what patterns match now. Most looks find what the last one found, among perhaps
+    /// thousands of databases: then nothing more is done.
     async fn sweep(&mut self, served: &Served) -> Result<(), Error> {
-        let config = self.config.clone();
-        let settings = self.resolve(&config).await?;
-        if settings.databases == self.databases {
-            return Ok(());
+        let sections = match &self.sections {
+            Some(sections) => Arc::clone(sections),
+            None => Arc::new(settings::sections(&self.config, &self.origin.typed)?),
+        };
+        self.sections = Some(Arc::clone(&sections));
+        let (config, typed, before) =
+            (self.config.clone(), self.origin.typed.clone(), self.fingerprint);
+        let look = move |tenants: &mut Tenants| {
+            let found = tenants.look(&sections)?;
+            let now = fingerprint(&found);
+            if before == Some(now) {
+                return Ok(None);
+            }
+            Ok::<_, Error>(Some((now, settings::with_databases(&found, &config, &typed, tenants)?)))
+        };
+        let Some((now, settings)) = self.with_tenants(look).await? else { return Ok(()) };
+        if settings.databases != self.databases {
+            self.apply(settings, None, served).await?;
         }
-        self.apply(settings, None, served).await
+        self.fingerprint = Some(now);
+        Ok(())
     }
 
     async fn resolve(&mut self, config: &Config) -> Result<Settings, Error> {
-        let mut tenants = self.tenants.take().unwrap_or_default();
         let (config, typed) = (config.clone(), self.origin.typed.clone());
-        let resolve = move || {
-            let settings = settings::resolve(&config, &typed, &mut tenants);
-            (settings, tenants)
-        };
-        let looked = tokio::task::spawn_blocking(resolve).await;
-        let (settings, tenants) =
-            looked.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        self.with_tenants(move |tenants| settings::resolve(&config, &typed, tenants)).await
+    }
+
+    /// Does what blocks on a thread for it.
+    async fn with_tenants<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Tenants) -> T + Send + 'static,
+    ) -> T {
+        let mut tenants = self.tenants.take().unwrap_or_default();
+        let done = tokio::task::spawn_blocking(move || (work(&mut tenants), tenants)).await;
+        let (answer, tenants) =
+            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         self.tenants = Some(tenants);
-        settings
+        answer
     }
 
     async fn apply(

@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 mod error;
 mod follower;
+mod names;
 pub mod restore;
 pub mod runtime;
 pub mod settings;

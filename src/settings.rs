@@ -10,13 +10,12 @@ use std::time::Duration;
 use walrust_actors::{
     CompactionSettings, DatabaseSettings, Secret, Settings, UploadLimits, WebhookSettings,
 };
-use walrust_engine::{
-    BreakerSettings, CheckpointSettings, NameRequest, RetryPolicy, SnapshotSettings, assign_names,
-};
-use walrust_sqlite::{WalPin, kept_name};
+use walrust_engine::{BreakerSettings, CheckpointSettings, RetryPolicy, SnapshotSettings};
+use walrust_sqlite::WalPin;
 
 use crate::Error;
 use crate::config::{Config, DatabaseSection, Interval, SyncSection, WalPinKind, WebhookSection};
+use crate::names::Name;
 use crate::tenants::{Tenant, Tenants};
 
 /// How often heartbeats are sent by default.
@@ -38,6 +37,12 @@ pub struct Typed {
 /// # Errors
 /// If a pattern, a webhook or a name cannot be used.
 pub fn resolve(config: &Config, typed: &Typed, tenants: &mut Tenants) -> Result<Settings, Error> {
+    let found = tenants.look(&sections(config, typed)?)?;
+    with_databases(&found, config, typed, tenants)
+}
+
+/// The entries of the file and what was typed, each with an absolute path.
+pub(crate) fn sections(config: &Config, typed: &Typed) -> Result<Vec<DatabaseSection>, Error> {
     let typed_sections = typed
         .databases
         .iter()
@@ -51,7 +56,18 @@ pub fn resolve(config: &Config, typed: &Typed, tenants: &mut Tenants) -> Result<
             sections.push(section);
         }
     }
-    let databases = databases(&tenants.look(&sections)?, &typed.sync, config)?;
+    Ok(sections)
+}
+
+/// The settings of the tree, with these databases.
+pub(crate) fn with_databases(
+    found: &[Tenant],
+    config: &Config,
+    typed: &Typed,
+    tenants: &mut Tenants,
+) -> Result<Settings, Error> {
+    let names = tenants.names.assign(found, config.state.dir.as_deref())?;
+    let databases = databases(found, names, &typed.sync, config);
     let retry = RetryPolicy::default();
     let breaker = BreakerSettings::default();
     let limits = UploadLimits::default();
@@ -97,34 +113,21 @@ pub fn resolve(config: &Config, typed: &Typed, tenants: &mut Tenants) -> Result<
 
 fn databases(
     tenants: &[Tenant],
+    names: Vec<Name>,
     flags: &SyncSection,
     config: &Config,
-) -> Result<Vec<DatabaseSettings>, Error> {
-    let state = config.state.dir.as_deref();
-    let requests: Vec<_> = tenants
-        .iter()
-        .map(|Tenant { section, below }| NameRequest {
-            path: section.path.clone(),
-            prefix: section.prefix.clone(),
-            below: below.clone(),
-            kept: kept(&section.path, state),
-        })
-        .collect();
-    let names = assign_names(&requests)?;
-    let databases = tenants.iter().zip(names).map(|(Tenant { section, .. }, name)| {
-        // A flag wins over the whole file, also over a database's own key.
-        let sync = flags.or(&section.sync()).or(&config.sync);
-        DatabaseSettings {
-            state_directory: config.state.dir.clone(),
-            ..database(name, section.path.clone(), &sync)
-        }
-    });
-    Ok(databases.collect())
-}
-
-/// The name of a database in local state, which belongs to the file that links lead to.
-fn kept(path: &Path, state: Option<&Path>) -> Option<String> {
-    kept_name(&path.canonicalize().ok()?, state)
+) -> Vec<DatabaseSettings> {
+    let databases =
+        tenants.iter().zip(names).map(|(Tenant { section, .. }, Name { name, kept })| {
+            // A flag wins over the whole file, also over a database's own key.
+            let sync = flags.or(&section.sync()).or(&config.sync);
+            DatabaseSettings {
+                state_directory: config.state.dir.clone(),
+                kept_name: kept,
+                ..database(name, section.path.clone(), &sync)
+            }
+        });
+    databases.collect()
 }
 
 fn database(name: String, path: PathBuf, sync: &SyncSection) -> DatabaseSettings {

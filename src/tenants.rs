@@ -2,21 +2,26 @@
 //!
 //! Invariants: a match stays a match while its file is there, and goes only when a look at every
 //! directory of its pattern succeeded twice without it: a directory that cannot be read for a moment
-//! retires nobody. A file that may be replicated by now is not opened: closing it would drop the locks
-//! that SQLite has on it in this process. Sidecar files of SQLite, and walrust's own, never match. Directories that are
-//! symbolic links are not entered, so there are no loops.
+//! retires nobody. One file is one database, whatever leads to it, and the path that was first stays.
+//! A file that may be replicated is never opened here: closing it would drop the locks that SQLite
+//! has on it in this process. Sidecar files of SQLite, and walrust's own, never match. Directories
+//! that are symbolic links are not entered, so there are no loops.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File, Metadata};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use glob::{MatchOptions, Pattern};
 use walkdir::{DirEntry, WalkDir};
 
 use crate::Error;
 use crate::config::DatabaseSection;
+use crate::names::Names;
 
 /// `*` and `?` stay within one file name; files whose names begin with a dot have to be named so.
 const OPTIONS: MatchOptions = MatchOptions {
@@ -34,15 +39,37 @@ pub fn is_pattern(path: &Path) -> bool {
     path.to_string_lossy().contains(['*', '?', '[']) && !path.exists()
 }
 
+/// What stands in the way of using a path as a pattern, if anything does.
+pub(crate) fn pattern_error(path: &Path) -> Option<String> {
+    let error = Pattern::new(&path.to_string_lossy()).err()?;
+    is_pattern(path).then(|| format!("not a pattern: {error}"))
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
 /// What the patterns have matched so far.
 #[derive(Debug, Default)]
 pub struct Tenants {
-    /// How often in a row each match was missed, by pattern.
-    matches: BTreeMap<PathBuf, BTreeMap<PathBuf, u32>>,
-    /// The databases of the last look, and the files that links of theirs lead to.
-    last: HashSet<PathBuf>,
-    /// What was reported already: it is once enough.
-    reported: HashSet<PathBuf>,
+    matches: BTreeMap<PathBuf, BTreeMap<PathBuf, Match>>,
+    /// The path of each file that is or was a database. Files that are gone stay in it: a file that
+    /// was only renamed may still be open, and inodes are used again.
+    owners: HashMap<FileId, PathBuf>,
+    /// Files that match and are no databases, as they were when they were opened.
+    refused: HashMap<PathBuf, (FileId, u64, Option<SystemTime>)>,
+    /// Places that cannot be read; to report each once is enough.
+    unreadable: HashSet<PathBuf>,
+    /// The names of the databases.
+    pub(crate) names: Names,
+}
+
+/// A file that a pattern matches.
+#[derive(Clone, Copy, Debug)]
+struct Match {
+    file: FileId,
+    is_link: bool,
+    /// Looks in a row that did not find it.
+    missed: u32,
 }
 
 impl Tenants {
@@ -56,93 +83,146 @@ impl Tenants {
         let (patterns, files): (Vec<_>, Vec<_>) =
             sections.iter().partition(|section| is_pattern(&section.path));
         self.matches.retain(|path, _| patterns.iter().any(|section| section.path == *path));
+        for section in &files {
+            if let Ok(metadata) = fs::metadata(&section.path) {
+                self.owners.insert(id(&metadata), section.path.clone());
+            }
+        }
+        let mut matches = Vec::new();
+        for section in patterns {
+            let found = self.matches_of(&section.path)?;
+            matches.extend(found.into_iter().map(|(path, found)| (section, path, found)));
+        }
+        self.find_owners(&files, &matches);
+        let mut known: HashSet<PathBuf> =
+            files.iter().map(|section| section.path.clone()).collect();
         let mut tenants: Vec<Tenant> = files
             .into_iter()
             .map(|section| Tenant { section: section.clone(), below: None })
             .collect();
-        let mut known: HashSet<PathBuf> =
-            tenants.iter().map(|tenant| tenant.section.path.clone()).collect();
-        self.last.extend(known.iter().flat_map(|path| [path.clone(), resolved(path)]));
-        for section in patterns {
-            for path in self.matches_of(&section.path)? {
-                if known.insert(path.clone()) {
-                    let below = section.prefix.clone();
-                    let section = DatabaseSection { path, prefix: None, ..section.clone() };
-                    tenants.push(Tenant { section, below });
-                }
+        for (section, path, found) in matches {
+            let is_alias = self.owners.get(&found.file).is_some_and(|owner| *owner != path);
+            if !is_alias && known.insert(path.clone()) {
+                let below = section.prefix.clone();
+                let section = DatabaseSection { path, prefix: None, ..section.clone() };
+                tenants.push(Tenant { section, below });
             }
         }
-        self.last = known.iter().flat_map(|path| [path.clone(), resolved(path)]).collect();
         Ok(tenants)
     }
 
-    fn matches_of(&mut self, path: &Path) -> Result<Vec<PathBuf>, Error> {
+    /// Gives each file that has no path, or one that leads elsewhere by now, one of those that lead
+    /// to it.
+    fn find_owners(
+        &mut self,
+        files: &[&DatabaseSection],
+        matches: &[(&DatabaseSection, PathBuf, Match)],
+    ) {
+        let named = files.iter().map(|section| section.path.as_path());
+        let named = named.filter_map(|path| Some((path, id(&fs::metadata(path).ok()?))));
+        let found = || matches.iter().filter(|(_, _, found)| found.missed == 0);
+        let leads_to: HashMap<&Path, FileId> =
+            found().map(|(_, path, found)| (path.as_path(), found.file)).chain(named).collect();
+        // A link gives way to the file, wherever it stands in the alphabet.
+        for links in [false, true] {
+            for (_, path, found) in found().filter(|(_, _, found)| found.is_link == links) {
+                let owner = self.owners.entry(found.file).or_insert_with(|| path.clone());
+                if leads_to.get(owner.as_path()) != Some(&found.file) {
+                    owner.clone_from(path);
+                }
+            }
+        }
+    }
+
+    fn matches_of(&mut self, path: &Path) -> Result<BTreeMap<PathBuf, Match>, Error> {
         let text = path.to_string_lossy();
         let pattern = Pattern::new(&text)
             .map_err(|error| Error::Usage(format!("{text}: not a pattern: {error}")))?;
-        let (mut found, mut whole) = (HashSet::new(), true);
+        let (mut found, mut whole) = (BTreeMap::new(), true);
         for entry in walk(path) {
             match entry {
                 Ok(entry) => {
-                    if self.is_database(&entry, &pattern) {
-                        found.insert(entry.into_path());
+                    if let Some(file) = self.database(&entry, &pattern, path) {
+                        let is_link = entry.path_is_symlink();
+                        found.insert(entry.into_path(), Match { file, is_link, missed: 0 });
                     }
                 }
                 Err(error) => {
                     whole = false;
                     let place = error.path().unwrap_or(path).to_owned();
-                    if self.reported.insert(place.clone()) {
+                    if self.unreadable.insert(place.clone()) {
                         let path = place.display();
                         tracing::warn!(%path, %error, "cannot look for databases here");
                     }
                 }
             }
         }
-        let matches = self.matches.entry(path.to_owned()).or_default();
-        for (known, missed) in matches.iter_mut() {
-            *missed = if found.contains(known) { 0 } else { *missed + u32::from(whole) };
+        for (path, known) in self.matches.remove(path).unwrap_or_default() {
+            let missed = known.missed + u32::from(whole);
+            if missed < 2 {
+                found.entry(path).or_insert(Match { missed, ..known });
+            }
         }
-        matches.retain(|_, missed| *missed < 2);
-        matches.extend(found.into_iter().map(|path| (path, 0)));
-        Ok(matches.keys().cloned().collect())
+        self.matches.insert(path.to_owned(), found.clone());
+        Ok(found)
     }
 
-    /// Whether an entry of a directory is a database that a pattern names.
-    fn is_database(&mut self, entry: &DirEntry, pattern: &Pattern) -> bool {
+    /// The file of an entry of a directory, if it is a database that a pattern names.
+    fn database(&mut self, entry: &DirEntry, pattern: &Pattern, given: &Path) -> Option<FileId> {
         let path = entry.path();
-        if !pattern.matches_path_with(path, OPTIONS) || is_sidecar(path) {
-            return false;
+        if !pattern.matches_with(&path.to_string_lossy(), OPTIONS) || is_sidecar(path) {
+            return None;
         }
-        if self.last.contains(path) || self.last.contains(&resolved(path)) {
-            return path.is_file();
+        let metadata = fs::metadata(path).ok().filter(Metadata::is_file)?;
+        let file = id(&metadata);
+        let is_known = self.matches.get(given).is_some_and(|known| known.contains_key(path));
+        if is_known || self.owners.contains_key(&file) {
+            return Some(file);
         }
-        let mut start = [0; MAGIC.len()];
-        let mut read = || {
-            if !path.is_file() {
-                return Ok(0);
-            }
-            File::open(path)?.read(&mut start)
+        // Somebody has created it and written nothing yet.
+        if metadata.len() == 0 {
+            return None;
+        }
+        let stamp = (file, metadata.len(), metadata.modified().ok());
+        if self.refused.get(path) == Some(&stamp) {
+            return None;
+        }
+        let problem = if path.to_str().is_none() {
+            "a database whose name is not UTF-8 cannot be stored under it: name it in an entry"
+        } else if is_sqlite(path) {
+            self.refused.remove(path);
+            return Some(file);
+        } else {
+            "matches a pattern and is no SQLite database"
         };
-        match read() {
-            // Somebody has created it and written nothing yet.
-            Ok(0) => false,
-            // That it cannot be read is for its status to say.
-            Err(_) => true,
-            Ok(_) if start == *MAGIC => true,
-            Ok(_) => {
-                if self.reported.insert(path.to_owned()) {
-                    let path = path.display();
-                    tracing::warn!(%path, "matches a pattern and is no SQLite database");
-                }
-                false
-            }
+        if self.refused.insert(path.to_owned(), stamp).is_none() {
+            tracing::warn!(path = %path.display(), "{problem}");
         }
+        None
     }
 }
 
-/// Where links lead; the path itself if nowhere.
-fn resolved(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+/// Whether a file begins as a database does. That one cannot be read is for its status to say.
+fn is_sqlite(path: &Path) -> bool {
+    let mut start = [0; MAGIC.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    match read {
+        Ok(()) => start == *MAGIC,
+        Err(error) => error.kind() != std::io::ErrorKind::UnexpectedEof,
+    }
+}
+
+fn id(metadata: &Metadata) -> FileId {
+    (metadata.dev(), metadata.ino())
+}
+
+/// A number that tells which databases there are: another one means that some came or went.
+pub(crate) fn fingerprint(tenants: &[Tenant]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for Tenant { section, below } in tenants {
+        (&section.path, below).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// One database of the configuration.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -232,4 +233,122 @@ fn e04_what_is_secret_is_not_shown() {
     host.walrust.ask(["config", "check"]).succeeded();
     host.walrust.configure("[sync]\non_idle = \"soon\"\n");
     host.walrust.ask(["config", "check"]).failed(2, &["walrust.toml", "line 2", "on_idle"]);
+}
+
+#[test]
+fn d06_matches_whose_names_would_collide_hide_no_other() {
+    let host = Host::new();
+    let main = host.create("main.db");
+    host.create("x/log.db");
+    let pattern = host.path("x/*.*");
+    host.walrust.configure(&format!(
+        "[sync]\nwal_sync_interval = \"20ms\"\n\
+         [[databases]]\npath = {main:?}\nprefix = \"app\"\n\
+         [[databases]]\npath = {pattern:?}\n"
+    ));
+    let mut daemon = host.walrust.watch_with(Vec::<String>::new());
+    host.wait_until(&mut daemon, "two are stored", |it| it.len() == 2 && all_stored(it));
+    host.create("x/app.db");
+    let last = host.create("x/log.sqlite");
+    host.wait_until(&mut daemon, "all are stored", |it| it.len() == 4 && all_stored(it));
+    let names: Vec<_> = host.databases().into_keys().collect();
+    assert_eq!(names, ["app", "log", "log.sqlite", "x/app"]);
+    daemon.stop();
+    host.assert_restorable("log.sqlite", &last);
+}
+
+#[test]
+fn d06_another_prefix_of_a_pattern_is_applied_while_running() {
+    let host = Host::new();
+    let one = host.create("x/one.db");
+    let pattern = host.path("x/*.db");
+    let with = |prefix: &str| {
+        let prefix = format!("prefix = \"{prefix}\"\n");
+        configuration(std::slice::from_ref(&pattern), |_| "") + &prefix
+    };
+    host.walrust.configure(&with("old"));
+    let mut daemon = host.walrust.watch_with(Vec::<String>::new());
+    host.wait_until(&mut daemon, "it is stored", |it| it.contains_key("old/one") && all_stored(it));
+    host.walrust.configure(&with("new"));
+    host.wait_until(&mut daemon, "it has moved", |it| it.contains_key("new/one") && it.len() == 1);
+    host.wait_until(&mut daemon, "it is stored there", all_stored);
+    daemon.stop();
+    host.assert_restorable("new/one", &one);
+}
+
+#[test]
+fn a_file_that_is_replaced_by_name_or_behind_a_link_is_followed() {
+    let host = Host::new();
+    let paths = ["one", "two", "three"].map(|name| host.create(&format!("{name}.db")));
+    // As Kubernetes mounts a ConfigMap: a link to a link that is swapped.
+    for (version, databases) in [("v1", 1), ("v2", 2)] {
+        fs::create_dir(host.path(version)).unwrap();
+        let text = configuration(&paths[..databases], |_| "");
+        fs::write(host.path(version).join("walrust.toml"), text).unwrap();
+    }
+    let swap = |version: &str| {
+        symlink(version, host.path("data.new")).unwrap();
+        fs::rename(host.path("data.new"), host.path("data")).unwrap();
+    };
+    swap("v1");
+    symlink("data/walrust.toml", host.path("walrust.toml")).unwrap();
+    let file = host.path("walrust.toml").display().to_string();
+    let mut daemon = host.walrust.watch_with(["--config", &file]);
+    host.wait_until(&mut daemon, "one is stored", |it| it.len() == 1 && all_stored(it));
+    swap("v2");
+    host.wait_until(&mut daemon, "two are stored", |it| it.len() == 2 && all_stored(it));
+    // As editors save: a new file that is renamed.
+    fs::write(host.path("new.toml"), configuration(&paths, |_| "")).unwrap();
+    fs::rename(host.path("new.toml"), &file).unwrap();
+    host.wait_until(&mut daemon, "three are stored", |it| it.len() == 3 && all_stored(it));
+    // A file that is gone for a while changes nothing.
+    fs::rename(&file, host.path("away")).unwrap();
+    let begun = Instant::now();
+    daemon.wait_until("it was looked for", |_| begun.elapsed() > Duration::from_secs(2));
+    assert_eq!(host.databases().len(), 3);
+    assert_eq!(host.status()["config_error"], Value::Null);
+    daemon.stop();
+}
+
+#[test]
+fn e04_a_rejected_file_shows_no_secret() {
+    let host = Host::new();
+    let valid = configuration(&[host.create("one.db")], |_| "");
+    host.walrust.configure(&valid);
+    let mut daemon = host.walrust.watch_with(Vec::<String>::new());
+    host.wait_until(&mut daemon, "it is stored", |it| it.len() == 1 && all_stored(it));
+    let webhook = "[[webhooks]]\nurl = \"https://example.com/token\"\nsecret = \"hush\n";
+    host.walrust.configure(&format!("{valid}{webhook}"));
+    daemon.wait_for_line(&["not applied", "line 7"]);
+    let told = format!("{}{}", daemon.log(), host.status());
+    assert!(!told.contains("hush") && !told.contains("token"), "{told}");
+    daemon.stop();
+}
+
+#[test]
+fn e01_what_is_shown_says_where_it_comes_from() {
+    let mut host = Host::new();
+    host.walrust.configure(
+        "[sync]\non_idle = 60\nmax_changes = 5\n\
+         [[databases]]\npath = \"/a.db\"\nmax_changes = 6\nmax_interval = 7\n",
+    );
+    host.walrust.set("WALRUST_MAX_CHANGES", "8");
+    host.walrust.set("WALRUST_WAL_SYNC_INTERVAL", "9");
+    let arguments = ["config", "show", "--json", "--wal-sync-interval", "10s"];
+    let shown = host.walrust.ask(arguments).succeeded().json();
+    for (key, value, source) in [
+        ("sync.on_idle", "60", "walrust.toml:2"),
+        ("sync.max_changes", "8", "$WALRUST_MAX_CHANGES"),
+        ("databases.0.max_changes", "8", "$WALRUST_MAX_CHANGES"),
+        ("databases.0.max_interval", "7", "walrust.toml:7"),
+        ("sync.wal_sync_interval", "10s", "--wal-sync-interval"),
+        ("sync.on_startup", "false", "default"),
+    ] {
+        let shown = &shown[key];
+        let text = shown["value"].to_string();
+        assert_eq!(text.trim_matches('"'), value, "{key}");
+        assert_eq!(shown["source"], source, "{key}");
+    }
+    host.walrust.set("WALRUST_MAX_CHANGES", "many");
+    host.walrust.ask(["config", "show"]).failed(2, &["many", "--max-changes"]);
 }

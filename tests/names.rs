@@ -67,3 +67,18 @@ fn two_databases_never_share_a_name() {
     let (one, two) = (one.display().to_string(), two.display().to_string());
     walrust.run(["watch"]).failed(2, &["\"same\"", &one, &two, "prefix"]);
 }
+
+#[test]
+fn d06_a_snapshot_keeps_the_name_for_the_daemon_that_comes_later() {
+    let parent = tempfile::tempdir().unwrap();
+    let smiths = database(parent.path(), "smiths", 6);
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    walrust.snapshot(&smiths, &[]).succeeded();
+    let romneys = database(parent.path(), "romneys", 7);
+    let mut daemon = walrust.watch(&[&smiths, &romneys]);
+    storage.wait_for_txid(&mut daemon, "romneys/app", 1);
+    storage.wait_for_txid(&mut daemon, "app", 1);
+    daemon.stop();
+    assert!(!storage.keys("").iter().any(|key| key.starts_with("smiths/")));
+}

@@ -106,12 +106,13 @@ fn open_capture(settings: &DatabaseSettings, pass: GatePass) -> Result<Held, Dat
 
 /// Keeps the name in local state, which there is now: it stays although others come and go.
 fn keep_name(settings: &DatabaseSettings) {
+    let Some(kept) = &settings.kept_name else { return };
     let Ok(path) = settings.path.canonicalize() else { return };
     let state = settings.state_directory.as_deref();
-    if kept_name(&path, state).as_deref() == Some(&settings.name) {
+    if kept_name(&path, state).as_ref() == Some(kept) {
         return;
     }
-    if let Err(error) = walrust_sqlite::keep_name(&path, state, &settings.name) {
+    if let Err(error) = walrust_sqlite::keep_name(&path, state, kept) {
         // It follows from the path again at the next start.
         tracing::warn!(db = settings.name, %error, "cannot keep the name of a database");
     }

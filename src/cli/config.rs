@@ -1,11 +1,12 @@
 //! `walrust config`: whether the configuration is valid, what is in force, and its schema.
 
-use std::env;
 use std::path::Path;
 
-use clap::{Args, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::watch::KeyArgs;
 use super::{aligned, print, print_json, table};
 use crate::Error;
 use crate::config::{self, Config};
@@ -15,24 +16,58 @@ use crate::tenants::{Tenants, is_pattern};
 /// The file that explains every key, with its default.
 const DOCUMENTED: &str = include_str!("../../config/walrust.toml");
 
-/// Environment variables that stand for keys.
-const VARIABLES: [(&str, &str); 15] = [
-    ("s3.bucket", "WALRUST_BUCKET"),
-    ("s3.endpoint", "WALRUST_ENDPOINT"),
-    ("sync.wal_sync_interval", "WALRUST_WAL_SYNC_INTERVAL"),
-    ("sync.checkpoint_interval", "WALRUST_CHECKPOINT_INTERVAL"),
-    ("sync.min_checkpoint_page_count", "WALRUST_MIN_CHECKPOINT_PAGES"),
-    ("sync.wal_truncate_threshold_pages", "WALRUST_WAL_TRUNCATE_THRESHOLD"),
-    ("sync.snapshot_interval", "WALRUST_SNAPSHOT_INTERVAL"),
-    ("sync.max_changes", "WALRUST_MAX_CHANGES"),
-    ("sync.max_interval", "WALRUST_MAX_INTERVAL"),
-    ("sync.on_idle", "WALRUST_ON_IDLE"),
-    ("sync.on_startup", "WALRUST_ON_STARTUP"),
-    ("sync.compact_after_snapshot", "WALRUST_COMPACT_AFTER_SNAPSHOT"),
-    ("sync.compact_interval", "WALRUST_COMPACT_INTERVAL"),
-    ("retry.max_retries", "WALRUST_MAX_RETRIES"),
-    ("control.socket", "WALRUST_CONTROL_SOCKET"),
+/// The keys that are flags as well, and the flags.
+const FLAGS: [(&str, &str); 15] = [
+    ("s3.bucket", "bucket"),
+    ("s3.endpoint", "endpoint"),
+    ("sync.wal_sync_interval", "wal_sync_interval"),
+    ("sync.checkpoint_interval", "checkpoint_interval"),
+    ("sync.min_checkpoint_page_count", "min_checkpoint_pages"),
+    ("sync.wal_truncate_threshold_pages", "wal_truncate_threshold"),
+    ("sync.snapshot_interval", "snapshot_interval"),
+    ("sync.max_changes", "max_changes"),
+    ("sync.max_interval", "max_interval"),
+    ("sync.on_idle", "on_idle"),
+    ("sync.on_startup", "on_startup"),
+    ("sync.compact_after_snapshot", "compact_after_snapshot"),
+    ("sync.compact_interval", "compact_interval"),
+    ("retry.max_retries", "max_retries"),
+    ("control.socket", "control_socket"),
 ];
+
+/// The flags of `watch` that are keys, as they were typed or set in their variables.
+#[derive(Clone, Debug)]
+struct TypedKeys(Vec<Shown>);
+
+impl Args for TypedKeys {
+    fn augment_args(command: Command) -> Command {
+        KeyArgs::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        KeyArgs::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for TypedKeys {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let typed = FLAGS.iter().filter_map(|(key, flag)| {
+            let source = match matches.value_source(flag)? {
+                ValueSource::CommandLine => format!("--{}", flag.replace('_', "-")),
+                ValueSource::EnvVariable => format!("$WALRUST_{}", flag.to_uppercase()),
+                _ => return None,
+            };
+            let text = matches.get_raw(flag)?.next()?.to_string_lossy();
+            Some(Shown { key: (*key).to_owned(), value: json!(text), source })
+        });
+        Ok(Self(typed.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
 
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs {
@@ -49,15 +84,18 @@ enum ConfigCommand {
         /// Print the result as JSON
         #[arg(long)]
         json: bool,
+        /// As `watch` would be started
+        #[command(flatten)]
+        typed: TypedKeys,
     },
     /// Print the JSON Schema of the configuration file
     Schema,
 }
 
-pub(super) fn run(args: &ConfigArgs, named: Option<&Path>) -> Result<(), Error> {
+pub(super) fn run(args: ConfigArgs, named: Option<&Path>) -> Result<(), Error> {
     match args.command {
         ConfigCommand::Check => check(named),
-        ConfigCommand::Show { json } => show(named, json),
+        ConfigCommand::Show { json, typed } => show(named, typed, json),
         ConfigCommand::Schema => print_json(&schemars::schema_for!(Config)),
     }
 }
@@ -75,13 +113,14 @@ fn check(named: Option<&Path>) -> Result<(), Error> {
 }
 
 /// One key in force.
+#[derive(Clone, Debug)]
 struct Shown {
     key: String,
     value: Value,
     source: String,
 }
 
-fn show(named: Option<&Path>, as_json: bool) -> Result<(), Error> {
+fn show(named: Option<&Path>, TypedKeys(typed): TypedKeys, as_json: bool) -> Result<(), Error> {
     let file = config::find(named)?;
     let text = match &file {
         Some(file) => {
@@ -100,10 +139,17 @@ fn show(named: Option<&Path>, as_json: bool) -> Result<(), Error> {
         format!("{}{line}", file.as_deref().unwrap_or(Path::new("")).display())
     };
     collect("", &config::parse(&text), &place, &mut shown);
-    for (key, variable) in VARIABLES {
-        if let Some(value) = env::var(variable).ok().filter(|value| !value.is_empty()) {
-            set(&mut shown, key.to_owned(), json!(value), format!("${variable}"));
+    for Shown { key, value, source } in typed {
+        // It wins over the whole file, also over the entries of databases.
+        if let Some(name) = key.strip_prefix("sync.") {
+            let is_same = |shown: &&mut Shown| {
+                shown.key.starts_with("databases.") && shown.key.rsplit('.').next() == Some(name)
+            };
+            for shown in shown.iter_mut().filter(is_same) {
+                (shown.value, shown.source) = (value.clone(), source.clone());
+            }
         }
+        set(&mut shown, key, value, source);
     }
     for shown in &mut shown {
         redact(&shown.key, &mut shown.value);
@@ -172,5 +218,24 @@ fn redact(key: &str, value: &mut Value) {
             None => String::new(),
         };
         *text = format!("{scheme}://{user}{shown_host}{path}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_of_watch_that_is_a_key_is_shown() {
+        let command = KeyArgs::augment_args(Command::new("watch"));
+        let mut flags: Vec<_> = command.get_arguments().map(|it| it.get_id().as_str()).collect();
+        let mut shown: Vec<_> = FLAGS.iter().map(|(_, flag)| *flag).collect();
+        flags.sort_unstable();
+        shown.sort_unstable();
+        assert_eq!(shown, flags);
+        for (key, _) in FLAGS {
+            let name = key.rsplit('.').next().unwrap();
+            assert!(DOCUMENTED.contains(&format!("{name} = ")), "{key}");
+        }
     }
 }

@@ -29,6 +29,13 @@ pub(super) struct WatchArgs {
     #[arg(value_name = "DATABASE")]
     databases: Vec<PathBuf>,
     #[command(flatten)]
+    keys: KeyArgs,
+}
+
+/// Flags that are keys of the configuration as well.
+#[derive(Clone, Debug, Args)]
+pub(super) struct KeyArgs {
+    #[command(flatten)]
     storage: StorageArgs,
     #[command(flatten)]
     sync: SyncArgs,
@@ -101,11 +108,8 @@ impl SyncArgs {
 pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Error> {
     let file = config::find(file)?;
     let config = file.as_deref().map_or_else(|| Ok(Config::default()), config::read)?;
-    let typed = Typed {
-        databases: args.databases,
-        sync: args.sync.section(),
-        max_retries: args.max_retries,
-    };
+    let WatchArgs { databases, keys: KeyArgs { storage, sync, socket, max_retries } } = args;
+    let typed = Typed { databases, sync: sync.section(), max_retries };
     let mut tenants = Tenants::default();
     let settings = settings::resolve(&config, &typed, &mut tenants)?;
     let patterns = config.databases.iter().map(|section| &section.path).chain(&typed.databases);
@@ -117,7 +121,7 @@ pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Erro
     }
     refuse_hopeless(&settings)?;
     check_descriptors(settings.databases.len())?;
-    let store = args.storage.open(&config).await?;
+    let store = storage.open(&config).await?;
     let mut signals = Signals::new()?;
     let mut hangup = listen_for(SignalKind::hangup())?;
     // A name that no object has: the answer is short, and tells whether the store can be used.
@@ -147,11 +151,10 @@ pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Erro
     let (databases, url) = (settings.databases.len(), store.url());
     tracing::info!(databases, %url, "replicating");
     let replicator = Replicator::start(settings.clone(), store).await?;
-    let storage = ArcSwap::from_pointee(url);
-    let served = Arc::new(Served { replicator: replicator.clone(), storage });
-    let _control = listen(&args.socket, &config, &served).await?;
-    let mut follower =
-        Follower::new(Origin { file, typed, storage: args.storage }, config, tenants, settings);
+    let served =
+        Arc::new(Served { replicator: replicator.clone(), storage: ArcSwap::from_pointee(url) });
+    let _control = listen(&socket, &config, &served).await?;
+    let mut follower = Follower::new(Origin { file, typed, storage }, config, tenants, settings);
     tokio::select! {
         () = signals.next() => {}
         () = give_memory_back() => {}

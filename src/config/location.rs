@@ -1,40 +1,48 @@
 //! Where in a configuration file a key stands.
 
+use std::ops::Range;
+
+use toml_edit::{ImDocument, Item};
+
 /// The line of a key, counted from 1, or of the table it would be in; `None` if neither is there.
 ///
-/// `path` is as figment reports it: names of tables and keys, and indexes into arrays of tables.
+/// `path` is as figment reports it: names of tables and keys, and indexes into arrays.
 #[must_use]
 pub fn line_of(text: &str, path: &[String]) -> Option<usize> {
-    let indexes = |part: &String| part.parse::<usize>().ok();
-    let names: Vec<&str> =
-        path.iter().filter(|part| indexes(part).is_none()).map(String::as_str).collect();
-    let wanted = path.iter().find_map(indexes).unwrap_or(0);
-    let (key, table) = names.split_last()?;
-    let table = table.join(".");
-    let (mut current, mut seen, mut found) = (String::new(), 0, None);
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if let Some(header) = line.strip_prefix('[') {
-            let array = header.starts_with('[');
-            let name = header.trim_start_matches('[').split(']').next().unwrap_or_default();
-            current = name.trim().to_owned();
-            seen += usize::from(array && current == table);
-            // A table is the place of a key that it does not have.
-            if current == table && (!array || seen == wanted + 1) {
-                found = found.or(Some(number + 1));
-            }
-            if table.is_empty() && current == *key {
-                return Some(number + 1);
-            }
-            continue;
-        }
-        let here = current == table && (seen == 0 || seen == wanted + 1);
-        let name = line.split('=').next().unwrap_or_default().trim().trim_matches('"');
-        if here && line.contains('=') && name == *key {
-            return Some(number + 1);
-        }
+    let document = ImDocument::parse(text).ok()?;
+    let (mut item, mut found) = (document.as_item(), None);
+    for part in path {
+        let Some((span, next)) = step(item, part) else { break };
+        // Tables that dotted keys imply have no place of their own.
+        found = span.or(found);
+        item = next;
     }
-    found
+    found.map(|span| line_at(text, &span))
+}
+
+fn step<'a>(item: &'a Item, part: &str) -> Option<(Option<Range<usize>>, &'a Item)> {
+    if let Some(table) = item.as_table_like() {
+        let (key, value) = table.get_key_value(part)?;
+        // All entries of an array of tables have one key: the first of them.
+        return Some((key.span().or_else(|| value.span()), value));
+    }
+    let entry = item.get(part.parse::<usize>().ok()?)?;
+    Some((entry.span(), entry))
+}
+
+/// What keeps a text from being TOML, and its line. The text itself is left out: it may hold secrets.
+pub(super) fn syntax_error(text: &str) -> Option<String> {
+    let error = ImDocument::parse(text).err()?;
+    let problem = error.message().replace('\n', "; ");
+    Some(match error.span() {
+        Some(span) => format!("line {}: {problem}", line_at(text, &span)),
+        None => problem,
+    })
+}
+
+fn line_at(text: &str, span: &Range<usize>) -> usize {
+    let before = text.as_bytes().get(..span.start).unwrap_or(text.as_bytes());
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 #[cfg(test)]

@@ -261,3 +261,81 @@ fn e01_problems_are_named_with_their_line() {
     let text = problem("[sync\n");
     assert!(text.contains("line 1") || text.contains("1:"), "{text}");
 }
+
+#[test]
+fn e01_lines_are_those_of_toml_however_it_is_written() {
+    for (line, text) in [
+        (1, "sync = { wal_sync_intervall = 1 }\n"),
+        (2, "# [retry]\nsync.wal_sync_intervall = 1\n"),
+        (3, "[\"sync\"] # a table\n\n  'wal_sync_intervall' = 1\n"),
+        (
+            5,
+            "[s3]\nbucket = \"\"\"\n[sync]\"\"\"\n[sync]\nwal_sync_intervall = 1\n"
+                .replacen("\n[sync]\"", "[sync]\\\n\"", 1)
+                .as_str(),
+        ),
+    ] {
+        let text = problem(text);
+        assert!(text.contains(&format!("line {line}:")), "line {line}: {text}");
+    }
+}
+
+#[test]
+fn e04_errors_do_not_repeat_secrets() {
+    let webhook = "[[webhooks]]\nurl = \"https://a/token\"\n";
+    for wrong in [
+        "secret = \"hush\nmore\"",
+        "secret = hush",
+        "secret = 1234567",
+        "secret = [\"hush\"]",
+        "secret = \"hush\"\nsecret = \"hush\"",
+    ] {
+        let text = problem(&format!("{webhook}{wrong}\n"));
+        for hidden in ["hush", "1234567", "token"] {
+            assert!(!text.contains(hidden), "{wrong}: {text}");
+        }
+        assert!(text.contains("line "), "{text}");
+    }
+    let secret = load_text(&format!("{webhook}secret = \"hush\"\n")).unwrap();
+    assert!(!format!("{secret:?}").contains("hush"));
+}
+
+#[test]
+fn e11_what_is_not_built_is_not_accepted() {
+    for text in [
+        "[retention]\nhourly = 1\n",
+        "[metrics]\nport = 1\n",
+        "[telemetry]\n",
+        "[encryption]\nkey = \"k\"\n",
+        "[sync]\nvalidation_interval = 60\n",
+        "[[databases]]\npath = \"/a.db\"\nencryption = true\n",
+    ] {
+        let problem = problem(text);
+        assert!(problem.contains("unknown key") && problem.contains("line "), "{problem}");
+        assert!(!problem.contains("did you mean"), "{problem}");
+    }
+}
+
+#[test]
+fn e01_values_that_cannot_work_are_named_with_their_line() {
+    for (text, line, phrase) in [
+        ("[s3]\nbucket = \"gs://bucket\"\n", 2, "s3.bucket"),
+        ("[s3]\nregion = \"x\"\nendpoint = \"localhost:9000\"\n", 3, "s3.endpoint"),
+        ("[limits]\nupload_concurrency = 0\n", 2, "limits.upload_concurrency"),
+        ("[limits]\nsnapshots_at_once = 0\n", 2, "limits.snapshots_at_once"),
+        ("[retry]\ncircuit_breaker_threshold = 0\n", 2, "circuit_breaker_enabled"),
+        ("[[webhooks]]\nurl = \"example.com\"\n", 2, "webhooks.0.url"),
+        ("[[webhooks]]\nurl = \"https://\"\n", 2, "webhooks.0.url"),
+        ("[[webhooks]]\nurl = \"https://a\"\nevents = [\"sync_faild\"]\n", 3, "`sync_failed`"),
+        ("[[databases]]\npath = \"/a/**b/*.db\"\n", 2, "databases.0.path"),
+        ("[[databases]]\npath = \"\"\n", 2, "databases.0.path"),
+        ("[[databases]]\npath = \"/a.db\"\n[[databases]]\npath = \"/./a.db\"\n", 4, "line 2"),
+        ("[[databases]]\npath = \"/a.db\"\nprefix = \"a//b\"\n", 3, "databases.0.prefix"),
+    ] {
+        let problem = problem(text);
+        assert!(problem.contains(&format!("line {line}:")), "{text}: {problem}");
+        assert!(problem.contains(phrase), "{text}: {problem}");
+    }
+    let all = problem("[limits]\nupload_concurrency = 0\nsnapshots_at_once = 0\n");
+    assert!(all.contains("line 2:") && all.contains("line 3:"), "every problem: {all}");
+}

@@ -1,5 +1,9 @@
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::*;
 
@@ -90,7 +94,8 @@ fn a_directory_that_cannot_be_read_retires_nobody() {
     let mut broken = Tenants::default();
     place.database("x/one.db");
     let pattern = place.entry("x/../base/*.db").path;
-    broken.matches.insert(pattern.clone(), BTreeMap::from([(place.path("x/one.db"), 0)]));
+    let known = Match { file: (0, 0), is_link: false, missed: 0 };
+    broken.matches.insert(pattern.clone(), BTreeMap::from([(place.path("x/one.db"), known)]));
     let entry = DatabaseSection { path: pattern, ..DatabaseSection::default() };
     for _ in 0..5 {
         assert_eq!(broken.look(std::slice::from_ref(&entry)).unwrap().len(), 1);
@@ -110,14 +115,67 @@ fn a_file_that_is_named_wins_over_a_pattern_that_matches_it() {
     assert_eq!(told, [(Some("mine"), None), (None, Some("all"))]);
 }
 
+/// Closing any descriptor of a file drops the locks that SQLite has on it in this process.
 #[test]
-fn a_database_that_is_known_is_not_opened_again() {
+fn a_database_that_is_known_is_never_opened_again() {
     let place = Place::new();
+    place.database("a/named.db");
     place.database("a/one.db");
-    let mut tenants = Tenants::default();
-    assert_eq!(place.names(&mut tenants, &["a/*.db"]), ["a/one.db"]);
-    // What it has now no other look would take for a database.
-    fs::write(place.path("a/one.db"), "overwritten, so that opening it would show").unwrap();
     symlink(place.path("a/one.db"), place.path("a/link.db")).unwrap();
-    assert_eq!(place.names(&mut tenants, &["**/*.db"]), ["a/link.db", "a/one.db"]);
+    let mut tenants = Tenants::default();
+    assert_eq!(place.names(&mut tenants, &["a/named.db", "a/o*.db"]), ["a/named.db", "a/one.db"]);
+    let opened = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+    opened.add_watch(&place.path("a"), AddWatchFlags::IN_OPEN).unwrap();
+    // Another pattern matches the same files, and an alias of one of them.
+    let found = place.names(&mut tenants, &["a/named.db", "**/*.db"]);
+    assert_eq!(found, ["a/named.db", "a/one.db"]);
+    place.names(&mut tenants, &["**/[no]*.db"]);
+    let files: Vec<_> = match opened.read_events() {
+        Ok(events) => events.into_iter().filter_map(|event| event.name).collect(),
+        Err(_) => Vec::new(),
+    };
+    let databases = files.iter().filter(|name| name.to_string_lossy().ends_with(".db"));
+    assert_eq!(databases.collect::<Vec<_>>(), Vec::<&OsString>::new());
+}
+
+#[test]
+fn one_file_is_one_database_whatever_leads_to_it() {
+    let place = Place::new();
+    place.database("m/one.db");
+    let mut tenants = Tenants::default();
+    assert_eq!(place.names(&mut tenants, &["**/*.db"]), ["m/one.db"]);
+    // One comes first by name, the other is outside of the pattern.
+    symlink(place.path("m/one.db"), place.path("m/a.db")).unwrap();
+    fs::hard_link(place.path("m/one.db"), place.path("m/b.db")).unwrap();
+    assert_eq!(place.names(&mut tenants, &["**/*.db"]), ["m/one.db"]);
+    assert_eq!(place.names(&mut Tenants::default(), &["m/[ao]*.db"]), ["m/one.db"]);
+    assert_eq!(place.names(&mut tenants, &["m/a.db", "m/*.db"]), ["m/a.db"]);
+}
+
+#[test]
+fn d06_a_file_without_a_usable_name_hides_no_other() {
+    let place = Place::new();
+    place.database("one.db");
+    let odd = place.0.path().join(OsString::from_vec(b"\xff.db".to_vec()));
+    fs::write(odd, MAGIC).unwrap();
+    assert_eq!(place.names(&mut Tenants::default(), &["*.db"]), ["one.db"]);
+}
+
+#[test]
+fn d06_files_that_change_places_stay_databases() {
+    let place = Place::new();
+    for name in ["a.db", "b.db", "app.db", "new.db"] {
+        place.database(name);
+    }
+    let rename = |from: &str, to: &str| fs::rename(place.path(from), place.path(to)).unwrap();
+    let mut tenants = Tenants::default();
+    let mut found = || place.names(&mut tenants, &["*.db"]);
+    assert_eq!(found(), ["a.db", "app.db", "b.db", "new.db"]);
+    rename("a.db", "x");
+    rename("b.db", "a.db");
+    rename("x", "b.db");
+    assert_eq!(found(), ["a.db", "app.db", "b.db", "new.db"]);
+    rename("app.db", "old.db");
+    rename("new.db", "app.db");
+    assert_eq!(found(), ["a.db", "app.db", "b.db", "old.db"]);
 }

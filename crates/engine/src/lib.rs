@@ -34,7 +34,7 @@ pub use delivery_queue::{
 };
 pub use error_class::ErrorClass;
 pub use event_kind::{EventKind, UnknownEvent};
-pub use names::{NameError, NameRequest, assign_names};
+pub use names::{NameError, NameRequest, assign_names, is_valid_name};
 pub use pacing::Pacing;
 pub use position::{Position, WalPosition};
 pub use restart_policy::{RestartDecision, RestartPolicy, RestartRate, RestartSettings};

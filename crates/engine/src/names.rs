@@ -1,7 +1,9 @@
 //! The name under which each database is stored.
 //!
-//! Invariant: two databases never share a name; where the file stems collide, each gets the
-//! shortest parent path that tells it from the others.
+//! Invariant: two databases never share a name. What the configuration says comes first, then what
+//! was kept; a name that has to be found gives way to both. Where file stems collide it is the
+//! shortest end of the path that no other has; where parents cannot tell two files apart, their
+//! extensions do, or a number.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -71,28 +73,24 @@ pub fn assign_names(requests: &[NameRequest]) -> Result<Vec<String>, NameError> 
             return Err(NameError::Duplicate { path: request.path.clone() });
         }
     }
-    let mut derived = shortest_distinct(requests)?;
+    let fixed: Vec<Option<String>> = requests.iter().map(fixed_name).collect();
+    let mut derived = derive(requests, &fixed)?;
     let mut names = Vec::with_capacity(requests.len());
-    for (index, request) in requests.iter().enumerate() {
-        let name = match (&request.prefix, &request.kept) {
-            (Some(prefix), _) => prefix.trim_matches('/').to_owned(),
-            (None, Some(kept)) => kept.clone(),
-            (None, None) => {
-                let name = derived.remove(&index).unwrap_or_default();
-                let below = request.below.as_deref().map(|below| below.trim_matches('/'));
-                match below.filter(|below| !below.is_empty()) {
-                    Some(below) => format!("{below}/{name}"),
-                    None => name,
-                }
-            }
-        };
-        if !is_valid(&name) {
+    for (index, (request, fixed)) in requests.iter().zip(&fixed).enumerate() {
+        let name = fixed.clone().or_else(|| derived.remove(&index)).unwrap_or_default();
+        if !is_valid_name(&name) {
             return Err(NameError::Invalid { name, path: request.path.clone() });
         }
         names.push(name);
     }
     refuse_shared(requests, &names)?;
     Ok(names)
+}
+
+/// The name that does not depend on other databases, if there is one.
+fn fixed_name(request: &NameRequest) -> Option<String> {
+    let prefix = request.prefix.as_ref().map(|prefix| prefix.trim_matches('/').to_owned());
+    prefix.or_else(|| request.kept.clone())
 }
 
 fn refuse_shared(requests: &[NameRequest], names: &[String]) -> Result<(), NameError> {
@@ -109,40 +107,75 @@ fn refuse_shared(requests: &[NameRequest], names: &[String]) -> Result<(), NameE
     Ok(())
 }
 
-/// The shortest end of each path that no other path has, by index of the request. Paths that are
-/// named by the configuration are left out.
-fn shortest_distinct(requests: &[NameRequest]) -> Result<HashMap<usize, String>, NameError> {
-    let mut open = Vec::new();
-    for (index, request) in requests.iter().enumerate().filter(|(_, it)| it.prefix.is_none()) {
-        open.push((index, segments(&request.path)?));
-    }
-    let all: Vec<Vec<String>> = open.iter().map(|(_, segments)| segments.clone()).collect();
+/// A name for each request that has none, by index.
+fn derive(
+    requests: &[NameRequest],
+    fixed: &[Option<String>],
+) -> Result<HashMap<usize, String>, NameError> {
+    let mut taken: HashSet<String> = fixed.iter().flatten().cloned().collect();
+    let mut open: Vec<usize> =
+        (0..requests.len()).filter(|index| fixed[*index].is_none()).collect();
     let mut names = HashMap::new();
-    for depth in 1.. {
+    for with_extension in [false, true] {
         if open.is_empty() {
             break;
         }
-        let mut shared: HashMap<&[String], u32> = HashMap::new();
-        for segments in all.iter().filter(|segments| segments.len() >= depth) {
-            *shared.entry(&segments[segments.len() - depth..]).or_default() += 1;
-        }
-        open.retain(|(index, segments)| {
-            let tail = &segments[segments.len().saturating_sub(depth)..];
-            // A path without further parents shares its name, which is found out later.
-            let distinct = segments.len() <= depth || shared.get(tail) == Some(&1);
-            if distinct {
-                names.insert(*index, tail.join("/"));
+        let ends = requests.iter().zip(fixed).map(|(request, fixed)| {
+            match segments(&request.path, with_extension) {
+                Err(_) if fixed.is_some() => Ok(Vec::new()),
+                segments => segments,
             }
-            !distinct
         });
+        let ends = ends.collect::<Result<Vec<_>, _>>()?;
+        let deepest = open.iter().map(|index| ends[*index].len()).max().unwrap_or_default();
+        for depth in 1..=deepest {
+            // Files with a kept name count as well: a new name should look different from theirs.
+            let rivals = requests.iter().zip(&ends).filter(|(request, _)| request.prefix.is_none());
+            let mut shared: HashMap<&[String], u32> = HashMap::new();
+            for end in rivals.filter_map(|(_, segments)| last(segments, depth)) {
+                *shared.entry(end).or_default() += 1;
+            }
+            open.retain(|index| {
+                let Some(end) = last(&ends[*index], depth) else { return true };
+                let name = below(&requests[*index], &end.join("/"));
+                let free = shared.get(end) == Some(&1) && taken.insert(name.clone());
+                if free {
+                    names.insert(*index, name);
+                }
+                !free
+            });
+        }
+    }
+    // The whole path may be the end of another one: a number tells these apart.
+    for index in open {
+        let end = below(&requests[index], &segments(&requests[index].path, true)?.join("/"));
+        let mut name = end.clone();
+        for number in 2.. {
+            if taken.insert(name.clone()) {
+                break;
+            }
+            name = format!("{end}-{number}");
+        }
+        names.insert(index, name);
     }
     Ok(names)
 }
 
-/// The normal components of a path, the last one without its extension.
-fn segments(path: &Path) -> Result<Vec<String>, NameError> {
+fn last(segments: &[String], depth: usize) -> Option<&[String]> {
+    segments.len().checked_sub(depth).map(|start| &segments[start..])
+}
+
+/// A derived name behind the prefix of the pattern that the path matches.
+fn below(request: &NameRequest, name: &str) -> String {
+    let below = request.below.as_deref().unwrap_or_default().trim_matches('/');
+    if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") }
+}
+
+/// The normal components of a path, the last one with or without its extension.
+fn segments(path: &Path, with_extension: bool) -> Result<Vec<String>, NameError> {
     let unnameable = || NameError::Unnameable { path: path.to_owned() };
-    let stem = path.file_stem().and_then(|stem| stem.to_str()).ok_or_else(unnameable)?;
+    let name = if with_extension { path.file_name() } else { path.file_stem() };
+    let name = name.and_then(|name| name.to_str()).ok_or_else(unnameable)?;
     let parents = path.parent().into_iter().flat_map(Path::components);
     let mut segments = Vec::new();
     for component in parents {
@@ -150,11 +183,13 @@ fn segments(path: &Path) -> Result<Vec<String>, NameError> {
             segments.push(segment.to_str().ok_or_else(unnameable)?.to_owned());
         }
     }
-    segments.push(stem.to_owned());
+    segments.push(name.to_owned());
     Ok(segments)
 }
 
-fn is_valid(name: &str) -> bool {
+/// Whether a name can be part of an object key.
+#[must_use]
+pub fn is_valid_name(name: &str) -> bool {
     name.split('/').all(|segment| {
         !segment.is_empty() && segment != "." && segment != ".." && !segment.contains('\0')
     })
@@ -162,6 +197,8 @@ fn is_valid(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn request(path: &str, prefix: Option<&str>) -> NameRequest {
@@ -217,9 +254,32 @@ mod tests {
     }
 
     #[test]
-    fn extensions_do_not_tell_databases_apart() {
+    fn what_parents_cannot_tell_apart_extensions_or_numbers_do() {
+        let paths = ["/app.sqlite", "/y/y/app.sqlite", "/y/app.db"].map(|path| request(path, None));
+        let names = assign_names(&paths).unwrap();
+        assert_eq!(names, ["app.sqlite", "y/y/app", "app.db"]);
+        let kept =
+            |(request, name): (NameRequest, String)| NameRequest { kept: Some(name), ..request };
+        let kept = paths.into_iter().zip(names).map(kept);
+        let all: Vec<_> = kept.chain([request("/app.db", None)]).collect();
+        assert_eq!(assign_names(&all).unwrap()[3], "app.db-2");
         let requests = [request("/a/app.db", None), request("/a/app.sqlite", None)];
-        assert!(matches!(assign_names(&requests), Err(NameError::Shared { .. })));
+        assert_eq!(assign_names(&requests).unwrap(), ["app.db", "app.sqlite"]);
+        let first = NameRequest { kept: Some("app".to_owned()), ..request("/a/app.db", None) };
+        let requests = [first, request("/a/app.sqlite", None)];
+        assert_eq!(assign_names(&requests).unwrap(), ["app", "app.sqlite"]);
+    }
+
+    #[test]
+    fn d06_a_derived_name_gives_way_to_names_that_are_taken() {
+        let requests = [
+            request("/data/main.db", Some("app")),
+            request("/data/app.db", None),
+            NameRequest { kept: Some("log".to_owned()), ..request("/old/x.db", None) },
+            request("/data/log.db", None),
+        ];
+        let names = assign_names(&requests).unwrap();
+        assert_eq!(names, ["app", "data/app", "log", "data/log"]);
     }
 
     #[test]
@@ -237,6 +297,39 @@ mod tests {
         for prefix in ["", "a//b", "..", "a/../b", "./a"] {
             let error = assign_names(&[request("/a/x.db", Some(prefix))]).unwrap_err();
             assert!(matches!(error, NameError::Invalid { .. }), "{prefix}");
+        }
+    }
+
+    /// Paths that collide often: few folders, few stems, few extensions.
+    fn paths() -> impl Strategy<Value = Vec<String>> {
+        let path = "(/[xy]){0,3}/(app|log)\\.(db|sqlite)";
+        proptest::collection::btree_set(path, 0..12)
+            .prop_map(|set| set.into_iter().collect::<Vec<_>>())
+            .prop_shuffle()
+    }
+
+    proptest! {
+        #[test]
+        fn d06_every_database_has_a_name_of_its_own_that_stays(
+            paths in paths(), old in 0_usize..12, below in proptest::option::of("[xy]"),
+        ) {
+            let requests = |paths: &[String]| -> Vec<NameRequest> {
+                let request = |path: &String| NameRequest {
+                    below: below.clone(),
+                    ..request(path, None)
+                };
+                paths.iter().map(request).collect()
+            };
+            let old = old.min(paths.len());
+            let first = assign_names(&requests(&paths[..old])).unwrap();
+            let mut all = requests(&paths);
+            for (request, name) in all.iter_mut().zip(&first) {
+                request.kept = Some(name.clone());
+            }
+            let names = assign_names(&all).unwrap();
+            prop_assert_eq!(&names[..old], &first[..]);
+            let distinct: HashSet<_> = names.iter().collect();
+            prop_assert_eq!(distinct.len(), names.len());
         }
     }
 }

@@ -13,6 +13,7 @@ mod database_reader;
 mod detached_pin;
 mod error;
 mod head_snapshot;
+mod kept_name;
 mod ofd_lock;
 mod page_checksums;
 mod page_view;
@@ -28,7 +29,8 @@ pub use capture::{
 pub use database_files::{check_database, sidecar};
 pub use error::{DatabaseError, RestoreError};
 pub use head_snapshot::{is_replicated, stage_head_snapshot};
+pub use kept_name::{KeptName, keep_name, kept_name};
 pub use pin::WalPin;
 pub use restore::{IntegrityCheck, Restore, Restored, check_output};
 pub use staging::{StagedFile, hex};
-pub use state_directory::{keep_name, kept_name, state_path};
+pub use state_directory::state_path;

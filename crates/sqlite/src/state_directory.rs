@@ -7,7 +7,7 @@
 //! | `pages.crc64` | one checksum per page of that state |
 //! | `pages.redo` | the changes that lead from the last table to that of `position.json` |
 //! | `file.json` | what the database file looked like when it was last watched |
-//! | `name` | the name under which the database is stored |
+//! | `name` | the name that was found for the database, see `kept_name.rs` |
 //! | `writer` | random identifier that signs the manifest |
 //! | `staging/` | LTX files on their way to storage |
 //!
@@ -52,28 +52,6 @@ struct StoredPosition {
     page_count: u32,
     timestamp_ms: i64,
     wal: WalPosition,
-}
-
-/// The name under which a database was stored before, as local state has it.
-#[must_use]
-pub fn kept_name(database: &Path, directory: Option<&Path>) -> Option<String> {
-    let name = fs::read_to_string(state_path(database, directory).join("name")).ok()?;
-    let name = name.trim_end_matches('\n');
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
-/// Keeps the name under which a database is stored.
-///
-/// # Errors
-/// If local state cannot be written.
-pub fn keep_name(
-    database: &Path,
-    directory: Option<&Path>,
-    name: &str,
-) -> Result<(), DatabaseError> {
-    let path = state_path(database, directory);
-    fs::create_dir_all(&path).map_err(DatabaseError::io("create the state directory", &path))?;
-    replace(&path, "name", format!("{name}\n").as_bytes())
 }
 
 impl StateDirectory {
@@ -275,7 +253,7 @@ impl StateDirectory {
 }
 
 /// Replaces a file: temporary file, fsync, rename, fsync of the directory.
-fn replace(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), DatabaseError> {
+pub(crate) fn replace(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), DatabaseError> {
     let path = directory.join(name);
     let temporary = directory.join(format!("{name}.tmp"));
     let write = || {

@@ -24,7 +24,9 @@ pub use memory::MemoryStore;
 pub use metadata::Metadata;
 pub use object::Object;
 pub use object_store::{Condition, DeleteFailure, ListEntry, ObjectMeta, ObjectStore, PutReceipt};
-pub use s3::{BundleError, S3Credentials, S3Options, S3Store, trusted_certificates};
+pub use s3::{
+    BundleError, S3Credentials, S3Options, S3Store, check_endpoint, trusted_certificates,
+};
 pub use storage_url::{StorageUrl, StorageUrlError};
 
 /// Opens the store that a URL names. Open one per process and share it: each has its own

@@ -106,7 +106,10 @@ impl Settings {
 }
 
 /// Refuses endpoints that the SDK would misread, and secrets in them.
-pub(super) fn check_endpoint(endpoint: &str) -> Result<(), String> {
+///
+/// # Errors
+/// What is wrong, without a secret.
+pub fn check_endpoint(endpoint: &str) -> Result<(), String> {
     if endpoint.contains('@') {
         return Err("the endpoint may not contain credentials; they come from \
                     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
