@@ -257,7 +257,7 @@ impl DatabaseState {
         // A snapshot goes when storage has the history up to its state.
         let staged = &self.staged;
         let reached =
-            |snapshot: &mut StagedFile| staged.iter().all(|file| file.name.max > snapshot.name.max);
+            |snapshot: &mut StagedFile| staged.iter().all(|file| file.name.min > snapshot.name.max);
         if let Some(snapshot) = self.staged_snapshot.take_if(reached) {
             self.offer_snapshot(snapshot);
         }
