@@ -4,18 +4,23 @@
 //! python3 tests/servers.py -- cargo bench --bench tenants -- idle 1000
 //! python3 tests/servers.py -- cargo bench --bench tenants -- lag 400 50
 //! python3 tests/servers.py -- cargo bench --bench tenants -- outage 100 300
+//! python3 tests/servers.py -- cargo bench --bench tenants -- reload 400
 //! ```
 //! `idle N`: seconds until all are in the bucket, then memory, processor time, requests and
 //! descriptors of N databases that nobody writes to. `lag N RATE`: RATE commits a second spread over
 //! N databases for a minute, and how long each took until storage had confirmed it. `outage N
-//! SECONDS`: N databases are written to while storage is away for so long.
+//! SECONDS`: N databases are written to while storage is away for so long. `reload N`: ten of N
+//! databases get other settings, and how long it takes until the daemon follows.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rusqlite::Connection;
+use walrust::control::Client;
 use walrust_testkit::S3Server;
 
 mod recording_proxy;
@@ -43,11 +48,12 @@ fn main() {
         ["outage", tenants, seconds] => {
             runtime.block_on(outage(count(tenants), number(seconds)));
         }
+        ["reload", tenants] => runtime.block_on(reload(count(tenants))),
         [] => {
             runtime.block_on(idle(1000));
             runtime.block_on(lag(400, 50));
         }
-        _ => panic!("idle N, lag N RATE or outage N SECONDS"),
+        _ => panic!("idle N, lag N RATE, outage N SECONDS or reload N"),
     }
 }
 
@@ -55,6 +61,8 @@ fn main() {
 struct Host {
     directory: tempfile::TempDir,
     databases: Vec<PathBuf>,
+    /// The configuration without its databases.
+    head: String,
     proxy: RecordingProxy,
     daemon: Daemon,
     begun: Instant,
@@ -79,20 +87,16 @@ impl Host {
         let bucket = server.unique_bucket("tenants");
         create_bucket(&server, &bucket).await;
         let proxy = RecordingProxy::start(server.endpoint()).await;
-        let entries = databases.iter().map(|path| format!("[[databases]]\npath = {path:?}\n"));
+        let head =
+            format!("[s3]\nbucket = \"s3://{bucket}/b\"\nendpoint = {:?}\n", proxy.endpoint());
         let configuration = directory.path().join("walrust.toml");
-        let socket = directory.path().join("control.sock").display().to_string();
-        let text = format!(
-            "[s3]\nbucket = \"s3://{bucket}/b\"\nendpoint = {:?}\n{}",
-            proxy.endpoint(),
-            entries.collect::<String>()
-        );
-        fs::write(&configuration, text).expect("the configuration is written");
+        fs::write(&configuration, configured(&head, &databases, 0)).expect("a new file");
         let configuration = configuration.display().to_string();
+        let socket = directory.path().join("control.sock").display().to_string();
         let arguments = ["--config", &configuration, "--control-socket", &socket];
         let begun = Instant::now();
         let daemon = Daemon::start(&arguments, Some(&server));
-        Self { directory, databases, proxy, daemon, begun }
+        Self { directory, databases, head, proxy, daemon, begun }
     }
 
     /// Waits until every database has a file in the bucket.
@@ -146,6 +150,46 @@ async fn idle(tenants: usize) {
          {processor:.2} % of a core, {requests} requests in {IDLE:?}, {} descriptors",
         host.resident_mb(),
         host.descriptors(),
+    );
+}
+
+/// A configuration, in which the first few databases have a key of their own.
+fn configured(head: &str, databases: &[PathBuf], changed: usize) -> String {
+    let mut text = head.to_owned();
+    for (index, path) in databases.iter().enumerate() {
+        let more = if index < changed { "max_changes = 1000000\n" } else { "" };
+        text += &format!("[[databases]]\npath = {path:?}\n{more}");
+    }
+    text
+}
+
+async fn reload(tenants: usize) {
+    const CHANGED: usize = 10;
+    let host = Host::start(tenants).await;
+    host.wait_until_known().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let text = configured(&host.head, &host.databases, CHANGED);
+    fs::write(host.directory.path().join("walrust.toml"), text).expect("it is writable");
+    let client = Client::new(&host.directory.path().join("control.sock"));
+    let begun = Instant::now();
+    let id = i32::try_from(host.daemon.id()).expect("process IDs are small");
+    kill(Pid::from_raw(id), Signal::SIGHUP).expect("the daemon runs");
+    let (elapsed, report) = loop {
+        let report = client.status().await.expect("the daemon answers");
+        let changed = report.databases.iter().filter(|it| it.revision > 1).count();
+        if changed >= CHANGED {
+            break (begun.elapsed(), report);
+        }
+        assert!(begun.elapsed() < PATIENCE, "{changed} databases follow");
+    };
+    let touched = |revision| report.databases.iter().filter(|it| it.revision == revision).count();
+    let restarted = report.databases.iter().filter(|it| it.incarnation != 1).count();
+    println!(
+        "{tenants} databases, {CHANGED} changed: followed after {:.0} ms, {} touched once, {} not, \
+         {restarted} actors started anew",
+        elapsed.as_secs_f64() * 1e3,
+        touched(2),
+        touched(1),
     );
 }
 

@@ -11,13 +11,33 @@ use walrust_testkit::{TestDatabase, assert_same_database};
 
 use crate::daemon::Daemon;
 use crate::storage::Storage;
-use crate::walrust::Walrust;
+use crate::walrust::{QUICK, Walrust};
 
 /// Nothing is shipped without being asked, but the first commit after an hour.
 const SLOW: [&str; 2] = ["--wal-sync-interval", "1h"];
 
 fn database(seed: u64) -> (TempDir, PathBuf) {
     TestDatabase::with_history(4096, seed, 20).close()
+}
+
+/// A daemon that has stored one database.
+struct Watched {
+    _directory: TempDir,
+    app: PathBuf,
+    storage: Storage,
+    walrust: Walrust,
+    daemon: Daemon,
+}
+
+/// Starts a daemon on a database, with more arguments.
+fn watched(more: &[&str]) -> Watched {
+    let (_directory, app) = database(1);
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    let path = app.display().to_string();
+    let mut daemon = walrust.watch_with([&[path.as_str()], more].concat());
+    wait_until(&walrust, &mut daemon, 0, |it| it["txid"].is_string());
+    Watched { _directory, app, storage, walrust, daemon }
 }
 
 fn commit(path: &Path, sql: &str) {
@@ -76,12 +96,7 @@ fn status_names_each_database_its_state_and_what_is_wrong_in_words() {
 
 #[test]
 fn sync_returns_when_storage_has_everything() {
-    let (_directory, app) = database(1);
-    let storage = Storage::directory();
-    let walrust = Walrust::on(&storage);
-    let path = app.display().to_string();
-    let mut daemon = walrust.watch_with([&[path.as_str()][..], &SLOW].concat());
-    wait_until(&walrust, &mut daemon, 0, |it| it["txid"].is_string());
+    let Watched { _directory, app, storage, walrust, daemon } = watched(&SLOW);
     commit(&app, "CREATE TABLE extra (x)");
     for number in 1..4 {
         commit(&app, &format!("INSERT INTO extra VALUES ({number})"));
@@ -98,11 +113,7 @@ fn sync_returns_when_storage_has_everything() {
 
 #[test]
 fn b18_a_sync_that_storage_does_not_answer_ends_and_says_why() {
-    let (_directory, app) = database(1);
-    let storage = Storage::directory();
-    let walrust = Walrust::on(&storage);
-    let mut daemon = walrust.watch(&[&app]);
-    wait_until(&walrust, &mut daemon, 0, up_to_date);
+    let Watched { _directory, app, storage, walrust, daemon } = watched(&QUICK);
     let bucket = PathBuf::from(storage.url().strip_prefix("file://").unwrap());
     let aside = bucket.with_extension("aside");
     fs::rename(&bucket, &aside).unwrap();
@@ -117,11 +128,7 @@ fn b18_a_sync_that_storage_does_not_answer_ends_and_says_why() {
 
 #[test]
 fn a_paused_database_is_not_replicated_until_it_is_resumed() {
-    let (_directory, app) = database(1);
-    let storage = Storage::directory();
-    let walrust = Walrust::on(&storage);
-    let mut daemon = walrust.watch(&[&app]);
-    wait_until(&walrust, &mut daemon, 0, up_to_date);
+    let Watched { _directory, app, storage, walrust, mut daemon } = watched(&QUICK);
     walrust.ask(["pause", "app"]).succeeded();
     assert_eq!(status(&walrust)["databases"][0]["state"], "paused");
     let before = storage.head("app");
@@ -138,12 +145,7 @@ fn a_paused_database_is_not_replicated_until_it_is_resumed() {
 
 #[test]
 fn snapshot_asks_the_daemon() {
-    let (_directory, app) = database(1);
-    let storage = Storage::directory();
-    let walrust = Walrust::on(&storage);
-    let path = app.display().to_string();
-    let mut daemon = walrust.watch_with([&[path.as_str()][..], &SLOW].concat());
-    wait_until(&walrust, &mut daemon, 0, |it| it["txid"].is_string());
+    let Watched { _directory, app, storage: _storage, walrust, daemon } = watched(&SLOW);
     commit(&app, "CREATE TABLE extra (x)");
     commit(&app, "INSERT INTO extra VALUES (1)");
     // Only the daemon can ship the second commit within an hour.
@@ -193,11 +195,7 @@ fn a_second_daemon_leaves_the_socket_of_the_first_alone() {
 #[test]
 fn hostile_requests_are_answered_and_change_nothing() {
     use std::io::{Read, Write};
-    let (_directory, app) = database(1);
-    let storage = Storage::directory();
-    let walrust = Walrust::on(&storage);
-    let mut daemon = walrust.watch(&[&app]);
-    wait_until(&walrust, &mut daemon, 0, up_to_date);
+    let Watched { _directory, app: _, storage: _storage, walrust, daemon } = watched(&QUICK);
     let long = "x".repeat(2_000_000);
     let requests = [
         "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned(),

@@ -352,3 +352,68 @@ fn e01_what_is_shown_says_where_it_comes_from() {
     host.walrust.set("WALRUST_MAX_CHANGES", "many");
     host.walrust.ask(["config", "show"]).failed(2, &["many", "--max-changes"]);
 }
+
+/// One of each kind that cannot be replicated, by name, and what its status says in words.
+fn broken_databases(host: &Host) -> BTreeMap<&'static str, &'static str> {
+    let in_mode = |name: &str, mode: &str| {
+        let connection = rusqlite::Connection::open(host.path(name)).expect("a new database");
+        let sql = format!("PRAGMA journal_mode = {mode}; CREATE TABLE t (x)");
+        connection.execute_batch(&sql).expect("valid statements");
+    };
+    in_mode("rollback.db", "DELETE");
+    fs::write(host.path("text.db"), "this is no database at all ".repeat(200)).expect("a new file");
+    fs::write(host.path("empty.db"), "").expect("a new file");
+    fs::create_dir(host.path("directory.db")).expect("a new directory");
+    std::os::unix::fs::symlink(host.path("nowhere"), host.path("dangling.db")).expect("a new link");
+    in_mode("cut.db", "WAL");
+    let start = fs::read(host.path("cut.db")).expect("a database")[..600].to_vec();
+    fs::write(host.path("cut.db"), start).expect("it is writable");
+    BTreeMap::from([
+        ("rollback", "WAL mode"),
+        ("text", "not a SQLite database"),
+        ("empty", "empty"),
+        ("directory", "not a regular file"),
+        ("dangling", "no such"),
+        ("missing", "no such"),
+        ("cut", ""),
+    ])
+}
+
+#[test]
+fn b14_of_each_kind_one_that_is_broken_beside_a_hundred_that_are_not() {
+    const HEALTHY: usize = 100;
+    let host = Host::new();
+    let healthy: Vec<_> = (0..HEALTHY).map(|it| host.create(&format!("t{it:03}.db"))).collect();
+    let broken = broken_databases(&host);
+    let mut paths = healthy.clone();
+    paths.extend(broken.keys().map(|name| host.path(&format!("{name}.db"))));
+    host.walrust.configure(&configuration(&paths, |_| ""));
+    let mut daemon = host.walrust.watch_with(Vec::<String>::new());
+    let is_broken = |name: &str| broken.contains_key(name);
+    host.wait_until(&mut daemon, "the healthy are stored, the broken told", |it| {
+        it.len() == paths.len()
+            && it.iter().all(|(name, it)| match is_broken(name) {
+                true => it["state"] == "degraded" && it["error"].is_string(),
+                false => it["up_to_date"] == true,
+            })
+    });
+    for path in &healthy {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+    }
+    let begun = Instant::now();
+    host.wait_until(&mut daemon, "every commit is stored", |_| {
+        (0..HEALTHY).all(|it| host.storage.head(&format!("t{it:03}")) >= 2)
+    });
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    for (name, status) in host.databases() {
+        let Some(words) = broken.get(name.as_str()) else {
+            assert_eq!(status["incarnation"], 1, "{name} was left alone");
+            continue;
+        };
+        let error = status["error"].as_str().unwrap();
+        assert!(error.contains(words) && error.contains(&name), "{name}: {error}");
+    }
+    daemon.terminate();
+    host.assert_restorable("t007", &healthy[7]);
+}

@@ -99,11 +99,16 @@ impl RootState {
     /// The store is another one: every database looks up its position there.
     async fn move_to_new_store(&mut self) {
         for name in self.databases.keys().cloned().collect::<Vec<_>>() {
+            let (wish, runs) = (self.databases[&name].wish, self.databases[&name].actor.is_some());
             self.stop_actor(&name);
-            if self.databases[&name].wish == Wish::Run {
-                self.to_spawn.push(name);
-            } else {
-                self.let_go(&name, Some("the store was changed meanwhile".to_owned())).await;
+            match wish {
+                Wish::Run => self.to_spawn.push(name),
+                // It was about to go, and what it had left to ship belongs to the old store.
+                _ if runs => {
+                    let problem = "the store was changed meanwhile".to_owned();
+                    self.let_go(&name, Some(problem)).await;
+                }
+                _ => {}
             }
         }
     }
@@ -129,7 +134,7 @@ impl RootState {
         let same_files = (&before.path, before.wal_pin, &before.state_directory)
             == (&settings.path, settings.wal_pin, &settings.state_directory);
         database.settings = settings.clone();
-        if !same_files {
+        if !same_files && database.wish != Wish::Pause {
             return self.retire(&name, Wish::Replace).await;
         }
         database.revision += 1;

@@ -111,6 +111,12 @@ async fn a_paused_database_is_let_go_of_and_resumed_where_it_was() {
     assert!(matches!(replicator.sync("a").await, Err(ReplicatorError::NotRunning { .. })));
     assert_eq!(scene.store.uploads("a").len(), uploads);
 
+    // A change that needs another opening does not end the pause, and counts afterwards.
+    let mut settings = scene.settings();
+    settings.databases[0].wal_pin = walrust_sqlite::WalPin::Connection;
+    assert_eq!(replicator.reconfigure(settings, None).await.unwrap().changed, ["a"]);
+    assert_eq!(replicator.status("a").await.unwrap().phase, DatabasePhase::Paused);
+
     replicator.resume("a").await.unwrap();
     wait_for_status(&replicator, "a", |status| status.up_to_date).await;
     assert_eq!(replicator.status("b").await.unwrap().incarnation, 1);

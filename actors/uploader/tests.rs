@@ -151,16 +151,19 @@ impl Scene {
         Self { store, services, uploader, database, outcomes, events }
     }
 
-    fn offer(&self, writer: &str, epoch: u64) {
+    fn job(&self, writer: &str, epoch: u64) -> UploadJob {
         let writer = Writer { id: writer.to_owned(), host: "host".to_owned(), epoch };
         let update = ManifestUpdate { page_size: 4096, writer, first: false, entries: Vec::new() };
-        let upload = Upload::Manifest(Arc::new(update));
-        let job = UploadJob {
+        UploadJob {
             database: "a".to_owned(),
-            upload,
+            upload: Upload::Manifest(Arc::new(update)),
             lane: Lane::History,
             reply: self.database.clone(),
-        };
+        }
+    }
+
+    fn offer(&self, writer: &str, epoch: u64) {
+        let job = self.job(writer, epoch);
         self.uploader.cast(UploaderMsg::Offer(job)).unwrap();
     }
 
@@ -281,15 +284,7 @@ async fn another_writer_is_told_and_leaves_no_upload_behind() {
 #[tokio::test]
 async fn what_a_database_offers_twice_is_uploaded_once() {
     let mut scene = Scene::new(3, NO_BREAKER).await;
-    let writer = Writer { id: "we".to_owned(), host: "host".to_owned(), epoch: 1 };
-    let update = ManifestUpdate { page_size: 4096, writer, first: false, entries: Vec::new() };
-    let upload = Upload::Manifest(Arc::new(update));
-    let job = UploadJob {
-        database: "a".to_owned(),
-        upload,
-        lane: Lane::History,
-        reply: scene.database.clone(),
-    };
+    let job = scene.job("we", 1);
     for _ in 0..5 {
         scene.uploader.cast(UploaderMsg::Offer(job.clone())).unwrap();
     }
