@@ -1,8 +1,10 @@
 //! What the application notices of walrust: the latency of its writes, and locks in its way.
 //!
 //! `python3 tests/servers.py -- cargo bench --bench application` writes at 500 commits a second from
-//! a process of its own, in turn without and with the daemon beside it (S3, default settings), and
-//! prints the percentiles side by side, as ratios. Then one long run with a writer that waits for
+//! a process of its own, in turn alone, beside a process that only holds a read transaction, and with
+//! the daemon (S3, default settings), and prints the percentiles side by side, as ratios. The reader
+//! shows what any lock on the WAL costs: SQLite tries a checkpoint at each commit, and the WAL grows.
+//! Then one long run with a writer that waits for
 //! nobody counts how often it was locked out; it is long enough for a checkpoint that stops the
 //! writers.
 
@@ -26,8 +28,23 @@ const PAIRS: usize = 5;
 const IMPATIENT: u32 = 40_000;
 const PATIENT: Duration = Duration::from_secs(5);
 
+/// What runs beside the writer.
+#[derive(Clone, Copy)]
+enum Beside<'a> {
+    Nothing,
+    /// A process that holds a read transaction.
+    Reader,
+    /// The daemon, with a server and the URL of a bucket.
+    Daemon(&'a S3Server, &'a str),
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
+    if let [_, role, path] = &arguments[..]
+        && role == "reader"
+    {
+        return read(Path::new(path));
+    }
     if let [_, role, path, commits, timeout] = &arguments[..]
         && role == "writer"
     {
@@ -42,18 +59,23 @@ fn main() {
     let bucket = server.unique_bucket("application");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime for the bucket");
     runtime.block_on(create_bucket(&server, &bucket));
-    let mut ratios = Vec::new();
+    let (mut ratios, mut control) = (Vec::new(), Vec::new());
     for pair in 0..PAIRS {
-        let alone = measure(None, COMMITS, PATIENT);
+        let alone = measure(Beside::Nothing, COMMITS, PATIENT);
+        let reader = measure(Beside::Reader, COMMITS, PATIENT);
         let url = format!("s3://{bucket}/{pair}");
-        let beside = measure(Some((&server, &url)), COMMITS, PATIENT);
-        println!("without {alone}\nwith    {beside}");
-        ratios.push(beside.p99 / alone.p99);
+        let daemon = measure(Beside::Daemon(&server, &url), COMMITS, PATIENT);
+        println!("alone   {alone}\nreader  {reader}\ndaemon  {daemon}");
+        ratios.push(daemon.p99 / alone.p99);
+        control.push(reader.p99 / alone.p99);
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("ratio of the p99, median of {PAIRS} pairs: {:.2} {ratios:.2?}", ratios[PAIRS / 2]);
+    for (who, mut ratios) in [("daemon", ratios), ("reader", control)] {
+        ratios.sort_by(f64::total_cmp);
+        let median = ratios[PAIRS / 2];
+        println!("ratio of the p99, {who}, median of {PAIRS}: {median:.2} {ratios:.2?}");
+    }
     let url = format!("s3://{bucket}/impatient");
-    let impatient = measure(Some((&server, &url)), IMPATIENT, Duration::ZERO);
+    let impatient = measure(Beside::Daemon(&server, &url), IMPATIENT, Duration::ZERO);
     println!("without a busy timeout: {impatient}");
 }
 
@@ -77,18 +99,29 @@ impl std::fmt::Display for Latency {
     }
 }
 
-/// Runs a writer on a new database, perhaps with a daemon beside it.
-fn measure(daemon: Option<(&S3Server, &str)>, commits: u32, timeout: Duration) -> Latency {
+/// Runs a writer on a new database.
+fn measure(beside: Beside<'_>, commits: u32, timeout: Duration) -> Latency {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let database = directory.path().join("app.db");
     open(&database, PATIENT);
     let path = database.display().to_string();
-    let daemon = daemon.map(|(server, url)| {
-        Daemon::start(&[&path, "-b", url, "--endpoint", server.endpoint()], Some(server))
-    });
+    let this = std::env::current_exe().expect("the path of this benchmark");
+    let mut daemon = None;
+    let mut reader = None;
+    match beside {
+        Beside::Nothing => {}
+        Beside::Reader => {
+            let child = Command::new(&this).arg("reader").arg(&database).spawn();
+            reader = Some(child.expect("the reader starts"));
+        }
+        Beside::Daemon(server, url) => {
+            let arguments = [&path, "-b", url, "--endpoint", server.endpoint()];
+            daemon = Some(Daemon::start(&arguments, Some(server)));
+        }
+    }
     // The daemon opens the database and stores its base.
     std::thread::sleep(Duration::from_secs(1));
-    let writer = Command::new(std::env::current_exe().expect("the path of this benchmark"))
+    let writer = Command::new(&this)
         .arg("writer")
         .arg(&database)
         .args([commits.to_string(), timeout.as_millis().to_string()])
@@ -100,6 +133,10 @@ fn measure(daemon: Option<(&S3Server, &str)>, commits: u32, timeout: Duration) -
         println!("RSS of the daemon behind the writes: {} KiB", daemon.resident_kib());
     }
     drop(daemon);
+    if let Some(mut reader) = reader {
+        reader.kill().expect("the reader runs until it is killed");
+        reader.wait().expect("the reader is a child of this process");
+    }
     let text = String::from_utf8(writer.stdout).expect("numbers are text");
     let mut numbers = text.split_whitespace().map(|word| word.parse().expect("a number"));
     let busy: f64 = numbers.next().expect("the number of refused writes");
@@ -108,6 +145,15 @@ fn measure(daemon: Option<(&S3Server, &str)>, commits: u32, timeout: Duration) -
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     let (p50, p99, max) = (at(0.5), at(0.99), at(1.0));
     Latency { p50, p99, max, busy: busy as u32, commits }
+}
+
+/// Holds a read transaction until it is killed.
+fn read(path: &Path) {
+    let connection = open(path, PATIENT);
+    connection.execute_batch("BEGIN; SELECT count(*) FROM t;").expect("a transaction");
+    loop {
+        std::thread::park();
+    }
 }
 
 fn open(path: &Path, timeout: Duration) -> Connection {
