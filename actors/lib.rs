@@ -34,7 +34,7 @@ mod watcher;
 mod webhook;
 
 pub use blocking::BLOCKING_JOBS;
-pub use remote::{Remote, RemoteError, SHA256, look_up};
+pub use remote::{Remote, RemoteError, look_up};
 pub use replicator::{Replicator, ReplicatorError};
 pub use root::{Applied, NotShipped};
 pub use settings::{

@@ -6,15 +6,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 pub(crate) use walrust_engine::manifest::Writer;
-use walrust_engine::manifest::{FORMAT, FileEntry, FileKind, Manifest};
-use walrust_engine::{ErrorClass, StoredFile, Tree, manifest_key};
-use walrust_ltx::{Checksum, FileName, Header};
-use walrust_sqlite::{StagedFile, hex};
-use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
-
-use crate::remote::{SHA256, read_ends};
+use walrust_engine::manifest::{FORMAT, FileEntry, Manifest};
+use walrust_engine::{ErrorClass, Tree, manifest_key};
+use walrust_history::{HistoryError, describe, describe_file, read_manifest, write_manifest};
+use walrust_ltx::FileName;
+use walrust_sqlite::StagedFile;
+use walrust_storage::{Condition, ObjectStore, StorageError};
 
 /// How long one update looks at files of earlier runs: it holds up the other uploads of its database
 /// and has to end before its own time is over.
@@ -69,12 +67,11 @@ pub(crate) async fn claim(
     host: &str,
 ) -> Result<Writer, StorageError> {
     const ATTEMPTS: u32 = 5;
-    let key = manifest_key(database);
     let mut attempt = 0;
     loop {
         attempt += 1;
         let writer = |epoch| Writer { id: id.to_owned(), host: host.to_owned(), epoch };
-        let found = match read(store, &key).await {
+        let found = match read(store, database).await {
             // A directory that does not exist yet has no manifest either.
             Err(error) if error.is_missing_bucket() => None,
             found => found?,
@@ -85,7 +82,7 @@ pub(crate) async fn claim(
         }
         let ours = writer(manifest.writer.epoch + 1);
         let theirs = std::mem::replace(&mut manifest.writer, ours.clone());
-        match put(store, &key, &manifest, &Condition::IfMatch(etag)).await {
+        match write_manifest(store, &manifest, &Condition::IfMatch(etag)).await {
             Ok(()) => {
                 let (host, epoch) = (theirs.host, ours.epoch);
                 tracing::info!(db = database, from = host, epoch, "takes the name over");
@@ -106,7 +103,7 @@ pub(crate) async fn took_over(
     database: &str,
     id: &str,
 ) -> Result<bool, StorageError> {
-    let found = read(store, &manifest_key(database)).await?;
+    let found = read(store, database).await?;
     Ok(found.is_some_and(|(manifest, _)| manifest.writer.id == id && manifest.writer.epoch > 1))
 }
 
@@ -119,8 +116,7 @@ pub(crate) async fn write(
     database: &str,
     update: &ManifestUpdate,
 ) -> Result<Stored, ManifestUpdateError> {
-    let key = manifest_key(database);
-    let (mut manifest, condition, new) = match read(store, &key).await? {
+    let (mut manifest, condition, new) = match read(store, database).await? {
         Some((manifest, etag)) => (manifest, Condition::IfMatch(etag), false),
         None => (new_manifest(database, update), Condition::IfAbsent, true),
     };
@@ -146,55 +142,13 @@ pub(crate) async fn write(
         }
         manifest.add(entries);
     }
-    put(store, &key, &manifest, &condition).await?;
+    write_manifest(store, &manifest, &condition).await?;
     Ok(stored)
-}
-
-async fn put(
-    store: &dyn ObjectStore,
-    key: &str,
-    manifest: &Manifest,
-    condition: &Condition,
-) -> Result<(), StorageError> {
-    use sha2::{Digest, Sha256};
-
-    let bytes = manifest.to_bytes();
-    let sha256 = hex(&Sha256::digest(&bytes));
-    let metadata = Metadata::from([(SHA256.to_owned(), sha256)]);
-    store.put(key, Bytes::from(bytes), &metadata, condition).await.map(|_| ())
 }
 
 /// The entry of a file that was just uploaded.
 pub(crate) fn entry_of(file: &StagedFile) -> FileEntry {
-    entry(file.name, &file.header, file.post_apply, file.size, file.sha256.clone())
-}
-
-fn entry(
-    name: FileName,
-    header: &Header,
-    post_apply: Checksum,
-    size: u64,
-    sha256: String,
-) -> FileEntry {
-    FileEntry {
-        min: name.min.to_string(),
-        max: name.max.to_string(),
-        kind: if name.is_snapshot() { FileKind::Snapshot } else { FileKind::Incremental },
-        size,
-        sha256,
-        created: rfc3339(header.timestamp_ms),
-        pre: header.pre_apply.map(|checksum| checksum.to_string()),
-        post: post_apply.to_string(),
-        commit: header.commit,
-    }
-}
-
-fn rfc3339(timestamp_ms: i64) -> String {
-    match jiff::Timestamp::from_millisecond(timestamp_ms) {
-        Ok(time) => format!("{time:.3}"),
-        // Out of the range of years 1 to 9999: nothing that a clock shows.
-        Err(_) => timestamp_ms.to_string(),
-    }
+    describe_file(file.name, &file.header, file.post_apply, file.size, file.sha256.clone())
 }
 
 fn new_manifest(database: &str, update: &ManifestUpdate) -> Manifest {
@@ -215,20 +169,14 @@ pub(crate) fn random_id() -> String {
 
 async fn read(
     store: &dyn ObjectStore,
-    key: &str,
+    database: &str,
 ) -> Result<Option<(Manifest, String)>, StorageError> {
-    let object = match store.get(key).await {
-        Ok(object) => object,
-        Err(error) if error.class() == ErrorClass::NotFound && !error.is_missing_bucket() => {
-            return Ok(None);
+    match read_manifest(store, database).await {
+        Ok(found) => Ok(found.map(|object| (object.manifest, object.etag))),
+        Err(HistoryError::Storage(error)) => Err(error),
+        Err(error) => {
+            Err(StorageError::permanent("read", store.url(), &manifest_key(database), error))
         }
-        Err(error) => return Err(error),
-    };
-    let etag = object.meta.etag.clone();
-    let bytes = object.bytes().await?;
-    match Manifest::parse(&bytes) {
-        Ok(manifest) => Ok(Some((manifest, etag))),
-        Err(error) => Err(StorageError::permanent("read", store.url(), key, error)),
     }
 }
 
@@ -251,16 +199,4 @@ async fn describe_unknown(
         }
     }
     Ok(())
-}
-
-/// Reads the entry of a file from its metadata, header and trailer; `None` if they do not parse.
-async fn describe(
-    store: &dyn ObjectStore,
-    file: &StoredFile,
-) -> Result<Option<FileEntry>, StorageError> {
-    let meta = store.head(&file.key).await?;
-    let Some(ends) = read_ends(store, file).await? else { return Ok(None) };
-    let Some(post_apply) = ends.post_apply else { return Ok(None) };
-    let sha256 = meta.metadata.get(SHA256).cloned().unwrap_or_default();
-    Ok(Some(entry(file.name, &ends.header, post_apply, file.size, sha256)))
 }

@@ -3,16 +3,10 @@
 use std::time::SystemTime;
 
 use walrust_engine::{Layout, StoredFile, Tree};
-use walrust_ltx::{Checksum, Header, PageSize, Txid};
+use walrust_history::read_ends;
+use walrust_ltx::{PageSize, Txid};
 use walrust_sqlite::Head;
 use walrust_storage::{ObjectStore, StorageError};
-
-/// The metadata key under which every object carries the SHA-256 of its bytes.
-pub const SHA256: &str = "sha256";
-
-/// The metadata key under which every LTX file carries the identifier of the local state that it
-/// came from: the writer of the manifest.
-pub(crate) const WRITER: &str = "writer";
 
 /// The files of a database in the bucket.
 #[derive(Clone, Debug)]
@@ -89,37 +83,4 @@ async fn head_of(store: &dyn ObjectStore, file: &StoredFile) -> Result<Head, Sto
             }
         }
     })
-}
-
-/// Header and post-apply checksum of a stored file.
-#[derive(Clone, Debug)]
-pub(crate) struct FileEnds {
-    /// The header.
-    pub(crate) header: Header,
-    /// Rolling checksum after the file; `None` if the file does not track checksums.
-    pub(crate) post_apply: Option<Checksum>,
-}
-
-/// Reads the first and the last bytes of a stored file; `None` if they are not those of an LTX
-/// file with the TXIDs of its name.
-pub(crate) async fn read_ends(
-    store: &dyn ObjectStore,
-    file: &StoredFile,
-) -> Result<Option<FileEnds>, StorageError> {
-    const TRAILER: u64 = 16;
-    let header_size = Header::SIZE as u64;
-    if file.size < header_size + TRAILER {
-        return Ok(None);
-    }
-    let head = store.get_range(&file.key, 0..header_size).await?;
-    let tail = store.get_range(&file.key, file.size - TRAILER..file.size).await?;
-    let Some(header) = head.first_chunk().and_then(|bytes| Header::from_bytes(bytes).ok()) else {
-        return Ok(None);
-    };
-    if (header.min_txid, header.max_txid) != (file.name.min, file.name.max) {
-        return Ok(None);
-    }
-    let post_apply =
-        tail.first_chunk::<8>().and_then(|bytes| Checksum::from_raw(u64::from_be_bytes(*bytes)));
-    Ok(Some(FileEnds { header, post_apply }))
 }

@@ -7,8 +7,9 @@ use std::io;
 use std::path::PathBuf;
 
 use walrust_actors::{NotShipped, RemoteError, ReplicatorError};
+use walrust_engine::NameError;
 use walrust_engine::manifest::ManifestError;
-use walrust_engine::{NameError, RestorePlanError};
+use walrust_history::HistoryError;
 use walrust_sqlite::{DatabaseError, RestoreError};
 use walrust_storage::{StorageError, StorageUrlError};
 
@@ -62,61 +63,9 @@ pub enum Error {
     /// Storage failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// There is nothing under a name.
-    #[error("there is no backup named {name:?} in {url}; `walrust list -b {url}` shows the names")]
-    UnknownName {
-        /// The name.
-        name: String,
-        /// The storage.
-        url: String,
-    },
-    /// The wanted state cannot be restored.
-    #[error("{name} in {url}: {source}")]
-    Plan {
-        /// The name.
-        name: String,
-        /// The storage.
-        url: String,
-        /// Why.
-        source: RestorePlanError,
-    },
-    /// The manifest cannot be used.
-    #[error("{object}: {source}")]
-    Manifest {
-        /// Key of the manifest, with the storage.
-        object: String,
-        /// Why.
-        source: ManifestError,
-    },
-    /// The manifest's bytes are not those that were stored.
-    #[error(
-        "{object}: SHA-256 is {found}, the object was stored with {expected}; \
-         it is an index only: remove it, and the files themselves tell everything"
-    )]
-    ManifestSha256 {
-        /// Key of the manifest, with the storage.
-        object: String,
-        /// SHA-256 that was recorded, hex.
-        expected: String,
-        /// SHA-256 of the bytes received, hex.
-        found: String,
-    },
-    /// Files at the end of the history are gone.
-    #[error(
-        "{object} lists {file}, which is not there: the newest states are lost; \
-         the newest that can be restored is TXID {newest} (--txid {newest})"
-    )]
-    LostTail {
-        /// Key of the manifest, with the storage.
-        object: String,
-        /// The first file that is missing.
-        file: String,
-        /// The newest TXID that the files lead to.
-        newest: String,
-    },
-    /// A restore failed.
+    /// A history in storage cannot be read, or a restore of it failed.
     #[error(transparent)]
-    Restore(#[from] RestoreError),
+    History(#[from] HistoryError),
     /// What the bucket holds cannot be continued.
     #[error(transparent)]
     Remote(RemoteError),
@@ -191,12 +140,7 @@ impl Error {
             Self::Storage(_)
             | Self::Refused { storage: true, .. }
             | Self::Replicator(ReplicatorError::Refused { storage: true, .. }) => ExitCode::Storage,
-            Self::UnknownName { .. } | Self::Plan { .. } => ExitCode::Restore,
-            Self::Manifest { source: ManifestError::NewerFormat { .. }, .. } => ExitCode::General,
-            Self::Manifest { .. } | Self::ManifestSha256 { .. } | Self::LostTail { .. } => {
-                ExitCode::Integrity
-            }
-            Self::Restore(error) => restore_exit_code(error),
+            Self::History(error) => history_exit_code(error),
             Self::Remote(_)
             | Self::Busy(_)
             | Self::Replicator(_)
@@ -218,6 +162,23 @@ impl From<RemoteError> for Error {
             RemoteError::Storage(error) => Self::Storage(error),
             error => Self::Remote(error),
         }
+    }
+}
+
+impl From<RestoreError> for Error {
+    fn from(error: RestoreError) -> Self {
+        Self::History(error.into())
+    }
+}
+
+fn history_exit_code(error: &HistoryError) -> ExitCode {
+    use HistoryError::{Manifest, Plan, Restore, Storage, UnknownName};
+    match error {
+        Storage(_) => ExitCode::Storage,
+        UnknownName { .. } | Plan { .. } => ExitCode::Restore,
+        Manifest { source: ManifestError::NewerFormat { .. }, .. } => ExitCode::General,
+        Restore(error) => restore_exit_code(error),
+        _ => ExitCode::Integrity,
     }
 }
 

@@ -1,7 +1,7 @@
 //! walrust: continuous replication of SQLite databases to S3-compatible storage.
 //!
-//! The facade over the crates: [`Replicator`] is the daemon as a value, [`restore`] brings a
-//! database back, [`config`] reads what a user wrote. The `walrust` program is a thin shell
+//! The facade over the crates: [`Replicator`] is the daemon as a value, `walrust_history` brings
+//! databases back, [`config`] reads what a user wrote. The `walrust` program is a thin shell
 //! around them.
 
 #![deny(unsafe_code)]
@@ -12,7 +12,6 @@ pub mod control;
 mod error;
 mod follower;
 mod names;
-pub mod restore;
 pub mod runtime;
 pub mod settings;
 pub mod tenants;

@@ -8,21 +8,33 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What each package may depend on. Arrows point down only.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("walrust-ltx", &[]),
     ("walrust-wal", &[]),
     ("walrust-engine", &["walrust-ltx", "walrust-wal"]),
     ("walrust-sqlite", &["walrust-engine", "walrust-ltx", "walrust-wal"]),
     ("walrust-storage", &["walrust-engine", "walrust-ltx", "walrust-wal"]),
     (
-        "walrust-actors",
+        "walrust-history",
         &["walrust-engine", "walrust-ltx", "walrust-sqlite", "walrust-storage", "walrust-wal"],
+    ),
+    (
+        "walrust-actors",
+        &[
+            "walrust-engine",
+            "walrust-history",
+            "walrust-ltx",
+            "walrust-sqlite",
+            "walrust-storage",
+            "walrust-wal",
+        ],
     ),
     (
         "walrust",
         &[
             "walrust-actors",
             "walrust-engine",
+            "walrust-history",
             "walrust-ltx",
             "walrust-sqlite",
             "walrust-storage",

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use ractor::ActorRef;
 use walrust_engine::{ErrorClass, manifest_key, object_key};
+use walrust_history::{SHA256, WRITER};
 use walrust_sqlite::{StagedFile, hex};
 use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
 
 use super::upload::LaneKey;
 use super::{AttemptEnded, Upload, UploaderMsg};
 use crate::manifest_update::{self, ManifestUpdateError, Stored, Writer, took_over};
-use crate::remote::{SHA256, WRITER};
 
 /// Why an attempt failed.
 #[derive(Debug)]

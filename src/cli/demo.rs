@@ -13,9 +13,9 @@ use walrust_storage::{S3Options, StorageUrl};
 use super::{human_bytes, print};
 use crate::Error;
 use crate::config::Config;
-use crate::restore::{RestoreOptions, execute, plan};
 use crate::settings::{self, Typed};
 use crate::tenants::Tenants;
+use walrust_history::{RestoreOptions, execute, plan};
 
 /// How long a step may take before the demonstration has failed.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -3,12 +3,12 @@
 use clap::Args;
 use serde_json::{Value, json};
 use walrust_engine::{Tree, database_names, restorable_txids};
+use walrust_history::{History, HistoryError};
 use walrust_storage::ObjectStore;
 
 use super::{StorageArgs, aligned, human_bytes, print, print_json, table};
 use crate::Error;
 use crate::config::Config;
-use crate::restore::{read_manifest, read_tree};
 
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
@@ -59,11 +59,10 @@ async fn list_all(store: &dyn ObjectStore, as_json: bool) -> Result<(), Error> {
 }
 
 async fn list_one(store: &dyn ObjectStore, name: &str, as_json: bool) -> Result<(), Error> {
-    let tree = read_tree(store, name).await?;
+    let History { tree, manifest, .. } = History::read(store, name).await?;
     if tree.files.is_empty() {
-        return Err(Error::UnknownName { name: name.to_owned(), url: store.url() });
+        return Err(HistoryError::UnknownName { name: name.to_owned(), url: store.url() }.into());
     }
-    let manifest = read_manifest(store, name, &tree).await?;
     let created = |key: &str| {
         let entries = manifest.iter().flat_map(|manifest| &manifest.files);
         let mut entries =

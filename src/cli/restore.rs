@@ -7,13 +7,13 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use walrust_engine::RestoreTarget;
+use walrust_history::{Planned, RestoreOptions, execute, plan};
 use walrust_ltx::Txid;
 use walrust_sqlite::{IntegrityCheck, Restored, check_output};
 
 use super::{StorageArgs, human_bytes, print, print_json, rfc3339, shows_progress};
 use crate::Error;
 use crate::config::Config;
-use crate::restore::{Planned, RestoreOptions, execute, plan};
 
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {

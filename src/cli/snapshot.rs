@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
-use walrust_actors::{Replicator, SHA256, Settings, look_up};
+use walrust_actors::{Replicator, Settings, look_up};
 use walrust_engine::object_key;
+use walrust_history::SHA256;
 use walrust_ltx::Txid;
 use walrust_sqlite::{check_database, is_replicated, stage_head_snapshot};
 use walrust_storage::{Condition, Metadata, ObjectStore};

@@ -14,17 +14,16 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::io::SyncIoBridge;
-use walrust_actors::SHA256;
 use walrust_engine::manifest::Manifest;
 use walrust_engine::{
-    Layout, RestorePlan, RestorePlanError, RestoreTarget, RetryDecision, RetryPolicy, StoredFile,
-    Tree, manifest_key, plan_restore, restorable_txids,
+    Layout, RestorePlan, RestorePlanError, RestoreTarget, StoredFile, Tree, manifest_key,
+    plan_restore, restorable_txids,
 };
 use walrust_ltx::{FileName, Mode};
 use walrust_sqlite::{IntegrityCheck, Restore, RestoreError, Restored, hex};
 use walrust_storage::{ObjectStore, StorageError};
 
-use crate::Error;
+use crate::{History, HistoryError, SHA256, patiently};
 
 /// Files up to this size are fetched whole, ahead of their turn.
 const SMALL: u64 = 1 << 20;
@@ -54,64 +53,6 @@ pub struct RestoreOptions {
     pub integrity_check: IntegrityCheck,
 }
 
-/// Sends a request again that the store cannot serve at the moment, a few times.
-async fn patiently<T, F>(mut request: impl FnMut() -> F) -> Result<T, StorageError>
-where
-    F: Future<Output = Result<T, StorageError>>,
-{
-    let policy = RetryPolicy::default();
-    for attempt in 1..=policy.max_retries {
-        match request().await {
-            Err(error) if error.class().is_retryable() => {
-                let decision = policy.after_failure(error.class(), attempt, fastrand::f64());
-                let RetryDecision::After { delay, .. } = decision else { return Err(error) };
-                tokio::time::sleep(delay).await;
-            }
-            result => return result,
-        }
-    }
-    request().await
-}
-
-/// Lists the files of a database.
-///
-/// # Errors
-/// If storage fails.
-pub async fn read_tree(store: &dyn ObjectStore, name: &str) -> Result<Tree, Error> {
-    let prefix = format!("{name}/");
-    let listing = patiently(|| store.list(&prefix, None)).await?;
-    Ok(Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size))))
-}
-
-/// Reads the manifest of a database, if the tree has one.
-///
-/// # Errors
-/// If storage fails, or the manifest is damaged or of a higher format.
-pub async fn read_manifest(
-    store: &dyn ObjectStore,
-    name: &str,
-    tree: &Tree,
-) -> Result<Option<Manifest>, Error> {
-    if !tree.has_manifest {
-        return Ok(None);
-    }
-    let key = manifest_key(name);
-    let object = patiently(|| store.get(&key)).await?;
-    let expected = object.meta.metadata.get(SHA256).cloned();
-    let bytes = object.bytes().await?;
-    let object = format!("{}/{key}", store.url());
-    // A newer program's manifest is recognised before anything else is asked of it.
-    let manifest = Manifest::parse(&bytes);
-    let found = hex(&Sha256::digest(&bytes));
-    match (manifest, expected) {
-        (Ok(_), Some(expected)) if expected != found => {
-            Err(Error::ManifestSha256 { object, expected, found })
-        }
-        (Ok(manifest), _) => Ok(Some(manifest)),
-        (Err(source), _) => Err(Error::Manifest { object, source }),
-    }
-}
-
 /// Plans a restore.
 ///
 /// # Errors
@@ -120,21 +61,21 @@ pub async fn plan(
     store: &dyn ObjectStore,
     name: &str,
     target: RestoreTarget,
-) -> Result<Planned, Error> {
-    let name = name.trim_matches('/');
-    let tree = read_tree(store, name).await?;
-    let manifest = read_manifest(store, name, &tree).await?;
+) -> Result<Planned, HistoryError> {
+    let History { name, tree, manifest } = History::read(store, name).await?;
     let plan = plan_restore(&tree, target).map_err(|source| match source {
-        RestorePlanError::Empty => Error::UnknownName { name: name.to_owned(), url: store.url() },
-        source => Error::Plan { name: name.to_owned(), url: store.url(), source },
+        RestorePlanError::Empty => {
+            HistoryError::UnknownName { name: name.clone(), url: store.url() }
+        }
+        source => HistoryError::Plan { name: name.clone(), url: store.url(), source },
     })?;
     if let (Some(manifest), RestoreTarget::Latest) = (&manifest, target) {
-        refuse_lost_tail(store, name, &tree, manifest, &plan)?;
+        refuse_lost_tail(store, &name, &tree, manifest, &plan)?;
     }
     let entries = manifest.iter().flat_map(|manifest| &manifest.files);
     let sha256 = entries.filter(|entry| !entry.sha256.is_empty());
     let sha256 = sha256.filter_map(|entry| Some((entry.file_name()?, entry.sha256.clone())));
-    Ok(Planned { name: name.to_owned(), layout: tree.layout, plan, sha256: sha256.collect() })
+    Ok(Planned { name, layout: tree.layout, plan, sha256: sha256.collect() })
 }
 
 /// A file that vanished from the end of a history leaves no gap; only the manifest knows it.
@@ -144,11 +85,11 @@ fn refuse_lost_tail(
     tree: &Tree,
     manifest: &Manifest,
     plan: &RestorePlan,
-) -> Result<(), Error> {
+) -> Result<(), HistoryError> {
     let missing = manifest.missing_from(tree);
     let Some(lost) = missing.iter().find(|file| file.max > plan.head) else { return Ok(()) };
     let newest = restorable_txids(tree).last().map_or_else(String::new, ToString::to_string);
-    Err(Error::LostTail {
+    Err(HistoryError::LostTail {
         object: format!("{}/{}", store.url(), manifest_key(name)),
         file: lost.to_string(),
         newest,
@@ -166,7 +107,7 @@ pub async fn execute(
     output: &Path,
     options: RestoreOptions,
     progress: impl Fn(u64) + Send + Sync + 'static,
-) -> Result<Restored, Error> {
+) -> Result<Restored, HistoryError> {
     let mode = match planned.layout {
         Layout::Walrust => Mode::Strict,
         Layout::LitestreamS3 | Layout::LitestreamFile => Mode::Lenient,
@@ -227,7 +168,7 @@ fn apply(
     file: &StoredFile,
     body: Body,
     progress: &(impl Fn(u64) + Send + Sync),
-) -> Result<String, Error> {
+) -> Result<String, HistoryError> {
     match body {
         Some((bytes, sha256)) => {
             apply_from(restore, file, bytes.as_ref(), sha256.as_ref(), progress)
@@ -247,7 +188,7 @@ fn apply_from(
     input: impl Read,
     sha256: Option<&String>,
     progress: &(impl Fn(u64) + Send + Sync),
-) -> Result<String, Error> {
+) -> Result<String, HistoryError> {
     let mut input = HashingReader { input, hasher: Sha256::new(), progress };
     restore.apply(&file.key, file.name, &mut input)?;
     let found = hex(&input.hasher.finalize());
@@ -259,13 +200,15 @@ fn compare_sha256(
     file: &StoredFile,
     expected: Option<&String>,
     found: String,
-) -> Result<String, Error> {
+) -> Result<String, HistoryError> {
     match expected {
-        Some(expected) if *expected != found => Err(Error::Restore(RestoreError::WrongSha256 {
-            file: file.key.clone(),
-            expected: expected.clone(),
-            found,
-        })),
+        Some(expected) if *expected != found => {
+            Err(HistoryError::Restore(RestoreError::WrongSha256 {
+                file: file.key.clone(),
+                expected: expected.clone(),
+                found,
+            }))
+        }
         _ => Ok(found),
     }
 }

@@ -1,0 +1,76 @@
+//! Why a history cannot be read, restored or kept.
+
+use walrust_engine::RestorePlanError;
+use walrust_engine::manifest::ManifestError;
+use walrust_sqlite::RestoreError;
+use walrust_storage::StorageError;
+
+/// A failure of an operation on a history in storage.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HistoryError {
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// There is nothing under a name.
+    #[error("there is no backup named {name:?} in {url}; `walrust list -b {url}` shows the names")]
+    UnknownName {
+        /// The name.
+        name: String,
+        /// The storage.
+        url: String,
+    },
+    /// The wanted state cannot be restored.
+    #[error("{name} in {url}: {source}")]
+    Plan {
+        /// The name.
+        name: String,
+        /// The storage.
+        url: String,
+        /// Why.
+        source: RestorePlanError,
+    },
+    /// The manifest cannot be used.
+    #[error("{object}: {source}")]
+    Manifest {
+        /// Key of the manifest, with the storage.
+        object: String,
+        /// Why.
+        source: ManifestError,
+    },
+    /// The manifest's bytes are not those that were stored.
+    #[error(
+        "{object}: SHA-256 is {found}, the object was stored with {expected}; \
+         it is an index only: remove it, and the files themselves tell everything"
+    )]
+    ManifestSha256 {
+        /// Key of the manifest, with the storage.
+        object: String,
+        /// SHA-256 that was recorded, hex.
+        expected: String,
+        /// SHA-256 of the bytes received, hex.
+        found: String,
+    },
+    /// Files at the end of the history are gone.
+    #[error(
+        "{object} lists {file}, which is not there: the newest states are lost; \
+         the newest that can be restored is TXID {newest} (--txid {newest})"
+    )]
+    LostTail {
+        /// Key of the manifest, with the storage.
+        object: String,
+        /// The first file that is missing.
+        file: String,
+        /// The newest TXID that the files lead to.
+        newest: String,
+    },
+    /// A file whose time has to be known is not an LTX file with the TXIDs of its name.
+    #[error("{object} is not the LTX file that its name promises")]
+    NotLtx {
+        /// Key of the object, with the storage.
+        object: String,
+    },
+    /// The files do not give the database that they should.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+}

@@ -1,0 +1,91 @@
+//! The files of one database in storage, and their index.
+//!
+//! Invariant: the listing and the headers of the files are the truth. What the manifest says of a
+//! file counts only while the listing has the file with the same size.
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use walrust_engine::Tree;
+use walrust_engine::manifest::{FileEntry, Manifest};
+use walrust_ltx::FileName;
+use walrust_storage::ObjectStore;
+
+use crate::file_description::read_header;
+use crate::{HistoryError, patiently, read_manifest};
+
+/// Headers that are read at once.
+const HEADERS: usize = 16;
+
+/// The files of one database in storage.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// Name of the database.
+    pub name: String,
+    /// Its files.
+    pub tree: Tree,
+    /// Their index, if there is one.
+    pub manifest: Option<Manifest>,
+}
+
+/// When each state of a history was committed: the timestamps of the files' headers, in
+/// milliseconds since the Unix epoch.
+pub type Times = BTreeMap<FileName, i64>;
+
+impl History {
+    /// Lists the files of a database and reads its manifest. A name without files has an empty
+    /// history.
+    ///
+    /// # Errors
+    /// If storage fails, or the manifest is damaged or of a higher format.
+    pub async fn read(store: &dyn ObjectStore, name: &str) -> Result<Self, HistoryError> {
+        let name = name.trim_matches('/');
+        let prefix = format!("{name}/");
+        let listing = patiently(|| store.list(&prefix, None)).await?;
+        let tree = Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));
+        let manifest = if tree.has_manifest { read_manifest(store, name).await? } else { None };
+        let manifest = manifest.map(|object| object.manifest);
+        Ok(Self { name: name.to_owned(), tree, manifest })
+    }
+
+    /// What the manifest says of the files that are in storage with the size they should have.
+    #[must_use]
+    pub fn entries(&self) -> BTreeMap<FileName, &FileEntry> {
+        let sizes: BTreeMap<FileName, u64> =
+            self.tree.files.iter().map(|file| (file.name, file.size)).collect();
+        let entries = self.manifest.iter().flat_map(|manifest| &manifest.files);
+        let named = entries.filter_map(|entry| Some((entry.file_name()?, entry)));
+        named.filter(|(name, entry)| sizes.get(name) == Some(&entry.size)).collect()
+    }
+
+    /// When the state of each file was committed: as the manifest has it, and for files that it
+    /// does not know from their headers.
+    ///
+    /// # Errors
+    /// If storage fails, or a file that the manifest does not know is not an LTX file.
+    pub async fn times(&self, store: &dyn ObjectStore) -> Result<Times, HistoryError> {
+        let known = self.entries();
+        let mut times = Times::new();
+        let mut unknown = Vec::new();
+        for file in &self.tree.files {
+            let created = known.get(&file.name).map(|entry| entry.created.parse::<Timestamp>());
+            match created {
+                Some(Ok(time)) => drop(times.insert(file.name, time.as_millisecond())),
+                _ => unknown.push(file),
+            }
+        }
+        let headers = unknown.into_iter().map(|file| async move {
+            match read_header(store, file).await? {
+                Some(header) => Ok((file.name, header.timestamp_ms)),
+                None => {
+                    Err(HistoryError::NotLtx { object: format!("{}/{}", store.url(), file.key) })
+                }
+            }
+        });
+        let read: Vec<_> =
+            futures_util::stream::iter(headers).buffered(HEADERS).try_collect().await?;
+        times.extend(read);
+        Ok(times)
+    }
+}

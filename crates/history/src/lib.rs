@@ -1,0 +1,29 @@
+//! Histories of databases in storage: reading, restoring and keeping them.
+//!
+//! A history is the LTX files of one database below its name, with the manifest as their index.
+//! The decisions (which files restore a state, which may go) are in `walrust_engine`, the database
+//! files of this machine in `walrust_sqlite`; here are the requests between the two. The daemon and
+//! the commands call the same functions.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod file_description;
+mod history;
+mod manifest_object;
+mod patience;
+mod restore;
+
+pub use error::HistoryError;
+pub use file_description::{FileEnds, describe, describe_file, read_ends};
+pub use history::{History, Times};
+pub use manifest_object::{ManifestObject, read_manifest, write_manifest};
+pub use patience::patiently;
+pub use restore::{Planned, RestoreOptions, execute, plan};
+
+/// The metadata key under which every object carries the SHA-256 of its bytes, hex.
+pub const SHA256: &str = "sha256";
+
+/// The metadata key under which every LTX file carries the identifier of the local state that it
+/// came from: the writer of the manifest.
+pub const WRITER: &str = "writer";
