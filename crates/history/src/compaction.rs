@@ -104,9 +104,8 @@ async fn merge_sources(
     recorded: &BTreeMap<FileName, String>,
 ) -> Result<Result<Option<Output>, OddSource>, HistoryError> {
     let keys: Vec<String> = plan.sources.iter().map(|file| object_key(name, *file)).collect();
-    let mut fetches = futures_util::stream::iter(keys.iter().map(|key| fetch(store, key)))
-        .buffered(AHEAD)
-        .enumerate();
+    let fetches = keys.clone().into_iter().map(|key| async move { fetch(store, &key).await });
+    let mut fetches = futures_util::stream::iter(fetches).buffered(AHEAD).enumerate();
     let (mut files, mut layer) = (Vec::new(), Vec::new());
     while let Some((index, fetched)) = fetches.next().await {
         let Fetched { file, sha256, expected } = fetched?;

@@ -87,11 +87,25 @@ pub(crate) async fn read_own_manifest(
     let Some(found) = read_manifest(store, name).await? else {
         return Err(HistoryError::NoManifest { object });
     };
-    let Writer { id, host, epoch } = &found.manifest.writer;
-    if (id, epoch) != (&writer.id, &writer.epoch) {
-        return Err(HistoryError::Superseded { object, host: host.clone(), epoch: *epoch });
-    }
+    check_writer(store, &found.manifest, writer)?;
     Ok(found)
+}
+
+/// Whether a manifest belongs to a writer.
+///
+/// # Errors
+/// If another writer has taken the name over.
+pub(crate) fn check_writer(
+    store: &dyn ObjectStore,
+    manifest: &Manifest,
+    writer: &Writer,
+) -> Result<(), HistoryError> {
+    let Writer { id, host, epoch } = &manifest.writer;
+    if (id, epoch) == (&writer.id, &writer.epoch) {
+        return Ok(());
+    }
+    let object = format!("{}/{}", store.url(), manifest_key(&manifest.name));
+    Err(HistoryError::Superseded { object, host: host.clone(), epoch: *epoch })
 }
 
 /// Changes the manifest of a database that belongs to a writer. If somebody else changes it in the

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use walrust_engine::manifest::{FileEntry, Manifest};
+use walrust_engine::manifest::{FileEntry, Manifest, Writer};
 use walrust_engine::{
     Decision, HistoryFile, Layout, Merge, RemoveReason, RetentionPlan, RetentionPolicy, StoredFile,
     Tree, manifest_key, object_key, plan_retention,
@@ -36,7 +36,7 @@ use walrust_storage::ObjectStore;
 
 use crate::compaction::{Merged, store_merged, verify};
 use crate::file_description::{describe, read_header};
-use crate::manifest_object::read_own_manifest;
+use crate::manifest_object::{check_writer, read_own_manifest};
 use crate::retention_report::{RetentionProblem, RetentionReport};
 use crate::scratch::fetch;
 use crate::{HistoryError, edit_manifest, patiently, read_manifest};
@@ -97,12 +97,6 @@ impl Retention {
         Ok(Self { name, plan, files, problems, manifest })
     }
 
-    /// Identifier of the writer that owns the name.
-    #[must_use]
-    pub fn writer(&self) -> &str {
-        &self.manifest.writer.id
-    }
-
     /// When a file was retired, if it is; RFC 3339.
     #[must_use]
     pub fn retired_since(&self, name: FileName) -> Option<&str> {
@@ -111,7 +105,8 @@ impl Retention {
         Some(&file.since)
     }
 
-    /// Carries the plan out. `now_ms` gives milliseconds since the Unix epoch, at the time that it is
+    /// Carries the plan out, unless another writer than the one that owned the name when it was made
+    /// owns it now. `now_ms` gives milliseconds since the Unix epoch, at the time that it is
     /// called.
     ///
     /// # Errors
@@ -123,6 +118,21 @@ impl Retention {
         grace: Duration,
         now_ms: &(dyn Fn() -> i64 + Sync),
     ) -> Result<RetentionReport, HistoryError> {
+        self.execute_as(&self.manifest.writer, store, grace, now_ms).await
+    }
+
+    /// Carries the plan out if the name belongs to a writer.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub async fn execute_as(
+        &self,
+        writer: &Writer,
+        store: &dyn ObjectStore,
+        grace: Duration,
+        now_ms: &(dyn Fn() -> i64 + Sync),
+    ) -> Result<RetentionReport, HistoryError> {
+        check_writer(store, &self.manifest, writer)?;
         let report = RetentionReport { problems: self.problems.clone(), ..Default::default() };
         let manifest = self.manifest.clone();
         let mut run =
@@ -143,9 +153,9 @@ async fn read_files(
     let entries = manifest.entries_with_retired();
     let entries: BTreeMap<FileName, &FileEntry> =
         entries.filter_map(|entry| Some((entry.file_name()?, entry))).collect();
-    let reads = tree.files.iter().map(|file| {
-        let entry = entries.get(&file.name).copied();
-        async move { read_file(store, file, entry).await }
+    let reads = tree.files.iter().cloned().map(|file| {
+        let entry = entries.get(&file.name).copied().cloned();
+        async move { read_file(store, &file, entry.as_ref()).await }
     });
     let read: Vec<_> = futures_util::stream::iter(reads).buffered(HEADERS).try_collect().await?;
     let (mut files, mut problems) = (Vec::new(), Vec::new());
@@ -205,7 +215,7 @@ impl Run<'_> {
                 .filter(|entry| !entry.sha256.is_empty())
                 .filter_map(|entry| Some((entry.file_name()?, entry.sha256.clone())))
                 .collect();
-            let (name, writer) = (&self.retention.name, self.retention.writer());
+            let (name, writer) = (&self.retention.name, &self.manifest.writer.id);
             match store_merged(self.store, name, &merge, &sha256, writer).await? {
                 Merged::Stored(entry) => self.index_merged(&merge, entry).await?,
                 Merged::Odd { index, begins, problem } => {
