@@ -147,6 +147,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn buckets_are_those_of_another_calendar(ms in -60_000_000_000_000i64..250_000_000_000_000) {
             let time = Timestamp::from_millisecond(ms).unwrap().to_zoned(TimeZone::UTC);

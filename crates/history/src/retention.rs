@@ -261,7 +261,7 @@ impl Run<'_> {
         }
         let mut wholes = Vec::new();
         for (whole, parts) in parts {
-            if let Some(entry) = self.replaces(whole, &parts).await? {
+            if let Some((entry, parts)) = self.replaced_by(whole, parts).await? {
                 wholes.push(entry);
                 going.extend(parts);
             }
@@ -284,13 +284,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The entry of a merged file, if it is proven to take the place of some files. It may not be in
-    /// the manifest: its writer died before.
-    async fn replaces(
+    /// The entry of a merged file, and which files it is proven to take the place of. It may not be
+    /// in the manifest: its writer died before.
+    async fn replaced_by(
         &mut self,
         whole: FileName,
-        parts: &[FileName],
-    ) -> Result<Option<FileEntry>, HistoryError> {
+        parts: Vec<FileName>,
+    ) -> Result<Option<(FileEntry, BTreeSet<FileName>)>, HistoryError> {
         let known = self.manifest.entries_with_retired();
         let known: BTreeMap<FileName, FileEntry> =
             known.filter_map(|entry| Some((entry.file_name()?, entry.clone()))).collect();
@@ -305,15 +305,17 @@ impl Run<'_> {
                 }
             },
         };
-        let agrees = |part: &FileEntry| {
-            (part.min != entry.min || part.pre == entry.pre)
-                && (part.max != entry.max || part.post == entry.post)
-        };
-        if !parts.iter().filter_map(|part| known.get(part)).all(agrees) {
+        // What is retired was proven to be a part before.
+        let retired = self.manifest.retired_names();
+        let (mut going, new): (BTreeSet<FileName>, BTreeSet<FileName>) =
+            parts.into_iter().partition(|part| retired.contains(part));
+        let proven = parts_of(&entry, new.iter().filter_map(|part| known.get(part)));
+        for part in new.difference(&proven) {
+            let key = object_key(&self.retention.name, *part);
             self.report.problems.push(RetentionProblem::BrokenChain { key });
-            return Ok(None);
         }
-        Ok(Some(entry))
+        going.extend(proven);
+        Ok(Some((entry, going)))
     }
 
     /// Describes a file after reading all of it.
@@ -406,4 +408,26 @@ impl Run<'_> {
         let now = Timestamp::from_millisecond((self.now_ms)());
         now.map_or_else(|error| error.to_string(), |now| format!("{now:.3}"))
     }
+}
+
+/// The files that lead through a larger one, from the state before it to the state behind it. Their
+/// TXIDs alone prove nothing: they may be those of a second chain.
+fn parts_of<'a>(
+    whole: &FileEntry,
+    parts: impl Iterator<Item = &'a FileEntry>,
+) -> BTreeSet<FileName> {
+    let by_end: BTreeMap<(&str, &str), &FileEntry> =
+        parts.map(|part| ((part.max.as_str(), part.post.as_str()), part)).collect();
+    let (mut found, mut at) = (BTreeSet::new(), (whole.max.clone(), Some(whole.post.clone())));
+    while let (max, Some(post)) = &at
+        && let Some(part) = by_end.get(&(max.as_str(), post.as_str()))
+        && let Some(name) = part.file_name()
+    {
+        found.insert(name);
+        if part.min == whole.min {
+            return if part.pre == whole.pre { found } else { BTreeSet::new() };
+        }
+        at = (format!("{:016x}", name.min.get() - 1), part.pre.clone());
+    }
+    BTreeSet::new()
 }

@@ -54,8 +54,8 @@ pub enum RetentionProblem {
         /// Key of the object.
         key: String,
     },
-    /// It does not begin, or does not end, with the state that the files beside it have.
-    #[error("{key} does not continue the file before it; they are not merged")]
+    /// By its name it is beside other files, but its states are not theirs.
+    #[error("{key} does not continue the states of the files beside it; left alone")]
     BrokenChain {
         /// Key of the object.
         key: String,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use walrust_engine::{RestoreTarget, RetentionPolicy, plan_restore};
 use walrust_history::{RetentionProblem, RetentionReport};
+use walrust_ltx::{Decoder, Encoder, Header, Mode};
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::retention::runtime;
@@ -108,5 +109,100 @@ fn c08_one_damaged_file_stays_and_those_around_it_are_merged() {
         let report = again.execute(&scene.store, Duration::ZERO, &now_ms).await.unwrap();
         assert_eq!((report.problems.len(), report.deleted), (1, Vec::new()));
         assert_eq!(restore(&scene.store, txid(99)).await, scene.states[&99]);
+    });
+}
+
+#[test]
+fn c08_a_second_chain_under_the_same_txids_stays_as_it_is() {
+    runtime().block_on(async {
+        let mut scene = Scene::begin("2026-12-31T22:00:00Z").await;
+        for commits in [6, 2] {
+            scene.commit(commits, true).await;
+        }
+        scene.go_back(1);
+        for commits in [4, 4, 1, 1] {
+            scene.commit(commits, true).await;
+        }
+        scene.snapshot(true).await;
+        scene.write_manifest().await;
+        let second_chain = [name(2, 7), name(8, 9)];
+        for _ in 0..3 {
+            let report = compact(&scene).await;
+            let left = file_names(&scene.store).await;
+            assert!(second_chain.iter().all(|file| left.contains(file)), "{report:?}");
+        }
+        let left = file_names(&scene.store).await;
+        let chain = [name(1, 1), name(1, 11), name(2, 7), name(2, 10), name(8, 9), name(11, 11)];
+        assert_eq!(left, chain);
+    });
+}
+
+#[test]
+fn c05_a_whole_file_that_is_not_the_one_that_was_stored_is_not_merged() {
+    runtime().block_on(async {
+        let scene = incrementals(5).await;
+        let object = scene.store.get(&key(3, 3)).await.unwrap();
+        let metadata = object.meta.metadata.clone();
+        let bytes = object.bytes().await.unwrap();
+        // The same pages with another time: every checksum in the file is right.
+        let mut decoder = Decoder::new(bytes.as_ref(), Mode::Strict).unwrap();
+        let header = Header { timestamp_ms: 7, ..decoder.header().clone() };
+        let mut encoder = Encoder::new(Vec::new(), header).unwrap();
+        let mut page = vec![0; 512];
+        while let Some(pgno) = decoder.next_page(&mut page).unwrap() {
+            encoder.page(pgno, &page).unwrap();
+        }
+        let (forged, _) = encoder.finish(decoder.finish().unwrap().post_apply).unwrap();
+        let body = Bytes::from(forged);
+        scene.store.put(&key(3, 3), body, &metadata, &Condition::None).await.unwrap();
+        let report = compact(&scene).await;
+        let problem = &report.problems[0];
+        assert!(matches!(problem, RetentionProblem::WrongSha256 { .. }), "{problem}");
+        let left = [name(1, 1), name(2, 2), name(3, 3), name(4, 5), name(6, 6)];
+        assert_eq!(file_names(&scene.store).await, left);
+    });
+}
+
+#[test]
+fn a_key_that_is_taken_by_another_object_keeps_its_parts() {
+    runtime().block_on(async {
+        let scene = incrementals(5).await;
+        let (body, metadata) = (Bytes::from_static(b"not an LTX file"), Metadata::new());
+        scene.store.put(&key(2, 5), body, &metadata, &Condition::None).await.unwrap();
+        let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
+        let now_ms = || scene.now_ms;
+        let report = retention.execute(&scene.store, Duration::ZERO, &now_ms).await.unwrap();
+        let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+        assert!(problems.len() == 2 && problems[1].contains("another file"), "{problems:?}");
+        assert_eq!(report.deleted, []);
+    });
+}
+
+#[test]
+fn c06_a_merged_file_that_nobody_indexed_is_verified_before_it_replaces_its_parts() {
+    runtime().block_on(async {
+        let scene = incrementals(5).await;
+        // The process dies right after it has stored the merged file.
+        scene.store.crash_after(1);
+        let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
+        let now = scene.now_ms;
+        let now_ms = || now;
+        let died = retention.execute(&scene.store, Duration::ZERO, &now_ms).await;
+        assert!(died.is_err());
+        scene.store.recover();
+        assert!(file_names(&scene.store).await.contains(&name(2, 5)));
+        let damaged = scene.store.copied().await;
+
+        let report = compact(&scene).await;
+        assert!(report.merged.is_empty() && report.problems.is_empty(), "{report:?}");
+        let left = [name(1, 1), name(2, 5), name(6, 6)];
+        assert_eq!(file_names(&scene.store).await, left);
+
+        let mut scene = scene;
+        scene.store = damaged;
+        damage(&scene, &key(2, 5)).await;
+        let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
+        let report = retention.execute(&scene.store, Duration::ZERO, &|| 0).await.unwrap();
+        assert_eq!((report.problems.len(), report.deleted), (1, Vec::new()));
     });
 }

@@ -200,6 +200,9 @@ fn a_retired_file_that_a_longer_policy_wants_is_put_back() {
         assert!(matches!(retention.plan.decisions[&name(1, 2)], Decision::Keep(_)));
         let report = retention.execute(&scene.store, GRACE, &|| later).await.unwrap();
         assert!(report.taken_back.contains(&name(1, 2)));
+        let listed = manifest(&scene.store).await;
+        assert!(listed.files.iter().any(|entry| entry.file_name() == Some(name(1, 2))));
+        assert!(!listed.retired_names().contains(&name(1, 2)));
         assert!(run(&scene.store, &long, later + 2 * HOUR_MS, GRACE).await);
         assert!(file_names(&scene.store).await.contains(&name(1, 2)));
         assert_eq!(restore(&scene.store, txid(2)).await, scene.states[&2]);
@@ -221,5 +224,30 @@ fn two_edits_of_a_manifest_at_once_are_both_made() {
         tokio::join!(retire(name(2, 2)), retire(name(3, 3)));
         let retired = manifest(&scene.store).await.retired_names();
         assert_eq!(retired, BTreeSet::from([name(2, 2), name(3, 3)]));
+    });
+}
+
+#[test]
+fn c07_files_whose_merged_file_vanished_are_not_deleted() {
+    runtime().block_on(async {
+        let steps = [(1, 1, 1.0, 9), (1, 1, 1.0, 9), (1, 1, 1.0, 9), (1, 1, 1.0, 9)];
+        let (scene, policy) = (build(&steps).await, RetentionPolicy { hourly: 0, ..POLICY });
+        assert!(run(&scene.store, &policy, scene.now_ms, GRACE).await);
+        let retired = manifest(&scene.store).await.retired_names();
+        assert_eq!(retired, (2..=4).map(|it| name(it, it)).collect());
+        // Somebody deletes the merged file and corrects the manifest; and it cannot be made again.
+        let store = &scene.store;
+        store.delete(&[key(2, 4)]).await.unwrap();
+        let writer = manifest(store).await.writer;
+        let forget = |manifest: &mut walrust_engine::manifest::Manifest| {
+            manifest.files.retain(|entry| entry.file_name() != Some(name(2, 4)));
+        };
+        edit_manifest(store, NAME, &writer, forget).await.unwrap();
+        let size = store.get(&key(3, 3)).await.unwrap().meta.size;
+        let (zeros, metadata) = (vec![0; usize::try_from(size).unwrap()], Metadata::new());
+        store.put(&key(3, 3), zeros.into(), &metadata, &Condition::None).await.unwrap();
+        assert!(run(store, &policy, scene.now_ms + 9 * HOUR_MS, GRACE).await);
+        let left: BTreeSet<FileName> = file_names(store).await.into_iter().collect();
+        assert!(left.is_superset(&retired), "{left:?}");
     });
 }

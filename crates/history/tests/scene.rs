@@ -138,6 +138,12 @@ impl Scene {
         self.store.put(&key, bytes, &Metadata::new(), &Condition::None).await.unwrap();
     }
 
+    /// Goes back to an earlier state: what is committed next is another chain.
+    pub(crate) fn go_back(&mut self, head: u64) {
+        self.head = head;
+        self.pages = self.states[&head].clone();
+    }
+
     pub(crate) fn wait_hours(&mut self, hours: f64) {
         self.now_ms += (hours * HOUR_MS as f64) as i64;
     }

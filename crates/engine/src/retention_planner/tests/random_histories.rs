@@ -71,7 +71,9 @@ fn steps(files: &[HistoryFile], plan: &RetentionPlan, seed: u64) -> Vec<Vec<Hist
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 150, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     #[test]
     fn c07_every_restore_point_survives_every_step(
