@@ -6,7 +6,8 @@
 //! # State
 //! When the history of each database is due: after a snapshot, or after an interval. One run at a
 //! time, over all databases; of one database that becomes due again meanwhile one more run follows.
-//! A run plans and carries out with `walrust_history::Retention`.
+//! A run plans and carries out with `walrust_history::Retention`; it says how long there is nothing
+//! more to do, and until then a database that does not change is not looked at.
 //!
 //! # Crash
 //! The due times and a run under way are gone. The root starts a new actor and tells the databases,
@@ -49,6 +50,11 @@ pub(crate) enum RetentionMsg {
         /// Who owns its name. After another writer has taken it over nothing is done.
         writer: Writer,
     },
+    /// The manifest of a database has new files.
+    Indexed {
+        /// Its name.
+        database: String,
+    },
     /// A snapshot of a database is in storage.
     SnapshotTaken {
         /// Its name.
@@ -65,8 +71,8 @@ pub(crate) enum RetentionMsg {
     Ended {
         /// Name of the database.
         database: String,
-        /// What was done.
-        outcome: Result<RetentionReport, HistoryError>,
+        /// What was done; nothing is known if the run panicked.
+        outcome: Option<Result<RetentionReport, HistoryError>>,
     },
     /// The database is not replicated any more.
     Forget {
@@ -80,6 +86,7 @@ impl RetentionMsg {
     fn name(&self) -> &'static str {
         match self {
             Self::Replicated { .. } => "replicated",
+            Self::Indexed { .. } => "indexed",
             Self::SnapshotTaken { .. } => "snapshot_taken",
             Self::Due { .. } => "due",
             Self::Ended { .. } => "ended",
@@ -111,6 +118,9 @@ struct Entry {
     writer: Writer,
     /// Of the timer that counts.
     epoch: u64,
+    /// Until then there is nothing to do, in milliseconds since the Unix epoch: the last run says so,
+    /// and the manifest has got nothing new since it began.
+    quiet_until_ms: Option<i64>,
 }
 
 impl Actor for RetentionActor {
@@ -145,9 +155,10 @@ impl Actor for RetentionActor {
             RetentionMsg::Replicated { database, settings, writer } => {
                 state.replicated(database, settings, writer);
             }
+            RetentionMsg::Indexed { database } => state.indexed(&database),
             RetentionMsg::SnapshotTaken { database } => state.snapshot_taken(database),
             RetentionMsg::Due { database, epoch } => state.due(database, epoch),
-            RetentionMsg::Ended { database, outcome } => state.ended(&database, outcome),
+            RetentionMsg::Ended { database, outcome } => state.ended(database, outcome),
             RetentionMsg::Forget { database } => state.forget(&database),
         }
         state.begin_next();
@@ -164,7 +175,8 @@ impl RetentionState {
         if !settings.is_on() {
             return self.forget(&database);
         }
-        self.databases.insert(database.clone(), Entry { settings, writer, epoch: 0 });
+        let entry = Entry { settings, writer, epoch: 0, quiet_until_ms: None };
+        self.databases.insert(database.clone(), entry);
         // Hundreds that begin together do not come due together.
         self.arm(&database, settings.interval.mul_f64(0.5 + fastrand::f64() / 2.0));
     }
@@ -181,7 +193,14 @@ impl RetentionState {
         self.myself.send_after(wait, move || RetentionMsg::Due { database, epoch });
     }
 
+    fn indexed(&mut self, database: &str) {
+        if let Some(entry) = self.databases.get_mut(database) {
+            entry.quiet_until_ms = None;
+        }
+    }
+
     fn snapshot_taken(&mut self, database: String) {
+        self.indexed(&database);
         if self.databases.get(&database).is_some_and(|entry| entry.settings.after_snapshot) {
             self.line_up(database);
         }
@@ -192,8 +211,11 @@ impl RetentionState {
             return;
         };
         let interval = entry.settings.interval;
+        let is_quiet = entry.quiet_until_ms.is_some_and(|until| now_ms() < until);
         self.arm(&database, interval);
-        self.line_up(database);
+        if !is_quiet {
+            self.line_up(database);
+        }
     }
 
     fn line_up(&mut self, database: String) {
@@ -207,28 +229,36 @@ impl RetentionState {
             return;
         }
         let Some(database) = self.line.pop_front() else { return };
-        let Some(entry) = self.databases.get(&database) else { return };
+        let Some(entry) = self.databases.get_mut(&database) else { return };
+        // What comes from now on the run may not see.
+        entry.quiet_until_ms = Some(i64::MIN);
         self.running = Some(database.clone());
-        let (store, myself) = (Arc::clone(&self.store), self.myself.clone());
         let (settings, writer) = (entry.settings, entry.writer.clone());
+        let store = Arc::clone(&self.store);
+        let report = Report { retention: self.myself.clone(), database, outcome: None };
         self.run.spawn(async move {
-            let outcome = run(store.as_ref(), &database, &settings, &writer).await;
-            // A dead actor aborts its run; nobody is left to be told.
-            let _ = myself.cast(RetentionMsg::Ended { database, outcome });
+            let outcome = run(store.as_ref(), &report.database, &settings, &writer).await;
+            report.send(outcome);
         });
     }
 
-    fn ended(&mut self, database: &str, outcome: Result<RetentionReport, HistoryError>) {
+    fn ended(&mut self, database: String, outcome: Option<Result<RetentionReport, HistoryError>>) {
         while self.run.try_join_next().is_some() {}
         self.running = None;
         match outcome {
-            Ok(report) => log(database, &report),
+            Some(Ok(report)) => {
+                log(&database, &report);
+                if let Some(entry) = self.databases.get_mut(&database) {
+                    entry.quiet_until_ms = entry.quiet_until_ms.and(Some(report.quiet_until_ms));
+                }
+            }
             // Its first snapshot is on its way.
-            Err(HistoryError::NoManifest { .. } | HistoryError::UnknownName { .. }) => {
+            Some(Err(HistoryError::NoManifest { .. } | HistoryError::UnknownName { .. })) => {
                 tracing::debug!(db = database, "there is no manifest yet");
             }
             // The next run plans anew.
-            Err(error) => tracing::warn!(db = database, %error, "retention could not finish"),
+            Some(Err(error)) => tracing::warn!(db = database, %error, "retention could not finish"),
+            None => tracing::error!(db = database, "a run of the retention panicked"),
         }
     }
 
@@ -238,13 +268,38 @@ impl RetentionState {
     }
 }
 
+/// Tells the actor how a run ended, also if its task panics: the line would stand still for ever.
+#[derive(Debug)]
+struct Report {
+    retention: ActorRef<RetentionMsg>,
+    database: String,
+    outcome: Option<Result<RetentionReport, HistoryError>>,
+}
+
+impl Report {
+    fn send(mut self, outcome: Result<RetentionReport, HistoryError>) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let (database, outcome) = (std::mem::take(&mut self.database), self.outcome.take());
+        // A dead actor aborts its run; nobody is left to be told.
+        let _ = self.retention.cast(RetentionMsg::Ended { database, outcome });
+    }
+}
+
+fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
 async fn run(
     store: &dyn ObjectStore,
     database: &str,
     settings: &CompactionSettings,
     writer: &Writer,
 ) -> Result<RetentionReport, HistoryError> {
-    let now_ms = || Timestamp::now().as_millisecond();
     let retention = Retention::plan(store, database, &settings.policy, now_ms()).await?;
     retention.execute_as(writer, store, settings.grace(), &now_ms).await
 }

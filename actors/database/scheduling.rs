@@ -47,6 +47,12 @@ impl DatabaseState {
         }
     }
 
+    /// The manifest has new files.
+    pub(super) fn report_indexed(&self) {
+        let database = self.name().to_owned();
+        self.arguments.services.retention.cast(RetentionMsg::Indexed { database });
+    }
+
     /// Storage has a snapshot.
     pub(super) fn report_snapshot(&mut self, txid: Txid) {
         self.last_snapshot = Some(txid);

@@ -155,6 +155,7 @@ impl DatabaseState {
     pub(super) fn manifest_written(&mut self, stored: Stored) {
         self.manifest = ManifestState::Clean;
         self.first_manifest |= stored == Stored::Part;
+        self.report_indexed();
         if !self.entries.is_empty() {
             self.manifest = ManifestState::Waiting;
             self.myself.send_after(MANIFEST_INTERVAL, || DatabaseMsg::ManifestDue);

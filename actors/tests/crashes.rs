@@ -41,7 +41,7 @@ const MESSAGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("snapshots", &["replicated", "confirmed", "taken", "ended", "forget", "due"]),
-    ("retention", &["replicated", "snapshot_taken", "due", "ended", "forget"]),
+    ("retention", &["replicated", "indexed", "snapshot_taken", "due", "ended", "forget"]),
     ("uploader", &["offer", "forget", "ended", "due"]),
     ("watcher", &["watch", "unwatch"]),
     ("webhook", &["raise"]),

@@ -48,7 +48,8 @@ pub use restore_planner::{
     FileRole, RestorePlan, RestorePlanError, RestoreTarget, plan_restore, restorable_txids,
 };
 pub use retention_planner::{
-    Decision, HistoryFile, KeepReason, RemoveReason, RetentionPlan, RetentionPolicy, plan_retention,
+    Decision, HistoryFile, KeepReason, RemoveReason, RetentionPlan, RetentionPolicy,
+    plan_retention, quiet_until,
 };
 pub use retry_policy::{RetryDecision, RetryPolicy};
 pub use snapshot_schedule::{LastSnapshot, SnapshotReason, SnapshotSchedule, SnapshotSettings};

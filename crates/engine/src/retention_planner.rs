@@ -196,6 +196,32 @@ pub fn plan_retention(
     Planner { files: &files, links, kept, window }.plan()
 }
 
+/// Until when a history that does not change needs no other plan than it has now: a time in
+/// milliseconds since the Unix epoch, at most 45 days ahead and not before `now_ms`.
+///
+/// What was decided to be done stays to be done, so looking at a few later times is enough.
+#[must_use]
+pub fn quiet_until(files: &[HistoryFile], policy: &RetentionPolicy, now_ms: i64) -> i64 {
+    const FIRST_MS: i64 = 60_000;
+    const DOUBLINGS: u32 = 16;
+    let now = plan_retention(files, policy, now_ms);
+    let times = (0..=DOUBLINGS).map(|doublings| now_ms.saturating_add(FIRST_MS << doublings));
+    let is_quiet = |time: &i64| plan_retention(files, policy, *time).does_the_same_as(&now);
+    times.take_while(is_quiet).last().unwrap_or(now_ms)
+}
+
+impl RetentionPlan {
+    /// Whether two plans change the same.
+    fn does_the_same_as(&self, other: &Self) -> bool {
+        let removed = |plan: &Self| -> Vec<FileName> {
+            let decisions = plan.decisions.iter();
+            let removed = decisions.filter(|(_, it)| matches!(it, Decision::Remove(_)));
+            removed.map(|(name, _)| *name).collect()
+        };
+        self.merges == other.merges && removed(self) == removed(other)
+    }
+}
+
 fn sorted(files: &[HistoryFile]) -> Vec<HistoryFile> {
     let mut files = files.to_vec();
     files.sort_by_key(|file| file.name);

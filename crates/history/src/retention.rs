@@ -29,7 +29,7 @@ use jiff::Timestamp;
 use walrust_engine::manifest::{FileEntry, Manifest, Writer};
 use walrust_engine::{
     Decision, HistoryFile, Layout, Merge, RemoveReason, RetentionPlan, RetentionPolicy, StoredFile,
-    Tree, manifest_key, object_key, plan_retention,
+    Tree, manifest_key, object_key, plan_retention, quiet_until,
 };
 use walrust_ltx::FileName;
 use walrust_storage::ObjectStore;
@@ -55,6 +55,7 @@ pub struct Retention {
     pub files: BTreeMap<FileName, HistoryFile>,
     /// Files that cannot be judged and stay.
     pub problems: Vec<RetentionProblem>,
+    policy: RetentionPolicy,
     /// The manifest that the plan was made with.
     manifest: Manifest,
 }
@@ -94,7 +95,7 @@ impl Retention {
         let (files, problems) = read_files(store, &tree, &manifest).await?;
         let plan = plan_retention(&files, policy, now_ms);
         let files = files.into_iter().map(|file| (file.name, file)).collect();
-        Ok(Self { name, plan, files, problems, manifest })
+        Ok(Self { name, plan, files, problems, policy: *policy, manifest })
     }
 
     /// When a file was retired, if it is; RFC 3339.
@@ -140,7 +141,22 @@ impl Retention {
         run.merge().await?;
         run.retire().await?;
         run.delete(grace).await?;
-        Ok(run.report)
+        let (mut report, manifest) = (run.report, run.manifest);
+        report.quiet_until_ms = self.quiet_until(&report, &manifest, now_ms());
+        Ok(report)
+    }
+
+    /// How long there is nothing to do after a run, if the history does not change.
+    fn quiet_until(&self, report: &RetentionReport, manifest: &Manifest, now_ms: i64) -> i64 {
+        /// To look ahead takes as long as some plans: too long for more files than this.
+        const MOST: usize = 10_000;
+        let changed = !(report.merged.is_empty() && report.retired.is_empty())
+            || !(report.deleted.is_empty() && report.taken_back.is_empty());
+        if changed || !manifest.retired.is_empty() || self.files.len() > MOST {
+            return now_ms;
+        }
+        let files: Vec<HistoryFile> = self.files.values().copied().collect();
+        quiet_until(&files, &self.policy, now_ms)
     }
 }
 

@@ -18,6 +18,9 @@ pub struct RetentionReport {
     pub deleted: Vec<FileName>,
     /// What was left alone, and why.
     pub problems: Vec<RetentionProblem>,
+    /// If the history does not change there is nothing more to do before this time, in milliseconds
+    /// since the Unix epoch.
+    pub quiet_until_ms: i64,
 }
 
 /// Why a file was left alone. It stays, and so does everything that would need it to be whole.

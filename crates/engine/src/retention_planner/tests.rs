@@ -194,3 +194,24 @@ fn a_second_chain_and_what_is_behind_a_gap_are_left_alone() {
     assert_eq!(text(&plan, (8, 9)), format!("part of {}", name((6, 9))));
     assert!(restorable(&carry_out(&files, &plan)).contains(&txid(9)));
 }
+
+#[test]
+fn a_history_is_quiet_until_a_tier_lets_a_snapshot_go_or_the_window_a_file() {
+    let alone = [file((1, 1), 30.0)];
+    let policy = RetentionPolicy::default();
+    assert!(quiet_until(&alone, &policy, NOW) > NOW + 40 * 24 * HOUR_MS, "two snapshots stay");
+    let files = [
+        file((1, 1), 30.0),
+        file((2, 2), 20.0),
+        file((3, 3), 19.0),
+        file((4, 4), 18.0),
+        file((1, 4), 18.0),
+    ];
+    // The window leaves TXID 3 behind in five hours.
+    let until = quiet_until(&files, &policy, NOW);
+    assert!((NOW + 2 * HOUR_MS..NOW + 5 * HOUR_MS).contains(&until), "{}", until - NOW);
+    assert_eq!(plan_retention(&files, &policy, until).merges, []);
+    assert_ne!(plan_retention(&files, &policy, NOW + 5 * HOUR_MS).merges, []);
+    let nothing_left = [file((1, 1), 90.0), file((2, 2), 80.0), file((3, 3), 70.0)];
+    assert!(quiet_until(&nothing_left, &policy, NOW) > NOW + 40 * 24 * HOUR_MS);
+}

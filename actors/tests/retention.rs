@@ -1,0 +1,94 @@
+//! The daemon keeps its histories, and leaves alone what does not change.
+
+use std::time::{Duration, Instant};
+
+use walrust_actors::Settings;
+use walrust_engine::RetentionPolicy;
+use walrust_storage::ObjectStore;
+
+use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status};
+
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Settings under which all but the newest states are merged or removed.
+fn settings(scene: &Scene) -> Settings {
+    let mut settings = scene.settings();
+    for database in &mut settings.databases {
+        database.snapshot.max_changes = 5;
+        database.compaction.interval = INTERVAL;
+        database.compaction.policy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
+    }
+    settings
+}
+
+/// Waits until nothing was asked of storage for ten intervals.
+async fn wait_for_silence(scene: &Scene) {
+    let began = Instant::now();
+    loop {
+        let before = scene.store.requests();
+        tokio::time::sleep(10 * INTERVAL).await;
+        if scene.store.requests() == before {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "requests for databases that do not change");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn histories_are_kept_short_and_a_database_that_does_not_change_costs_no_request() {
+    let mut scene = Scene::new(3);
+    let replicator = scene.start_with(settings(&scene)).await;
+    for _ in 0..2 {
+        for _ in 0..12 {
+            scene.write(1);
+            for (name, ..) in &scene.databases {
+                replicator.sync(name).await.unwrap();
+            }
+        }
+        wait_for_silence(&scene).await;
+        for (name, ..) in &scene.databases {
+            let (tree, manifest) = (scene.tree(name).await, scene.manifest(name).await);
+            assert_eq!(manifest.missing_from(&tree), []);
+            assert_eq!(manifest.retired, []);
+            let snapshots = tree.files.iter().filter(|file| file.name.is_snapshot()).count();
+            assert_eq!(snapshots, 2, "{:?}", tree.files);
+        }
+        scene.assert_restorable().await;
+    }
+    shut_down(replicator).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_cannot_be_looked_at_holds_up_neither_others_nor_uploads() {
+    let mut scene = Scene::new(2);
+    let replicator = scene.start_with(settings(&scene)).await;
+    for (name, ..) in &scene.databases {
+        wait_for_status(&replicator, name, |status| status.up_to_date).await;
+    }
+    let began = Instant::now();
+    while scene.tree("a").await.files.is_empty() || !scene.tree("a").await.has_manifest {
+        assert!(began.elapsed() < PATIENCE, "no manifest");
+        tokio::time::sleep(INTERVAL).await;
+    }
+    // The manifest lists what is not there: nothing of the history may be touched, for ever.
+    let first = scene.tree("a").await.files[0].key.clone();
+    scene.store.delete(&[first]).await.unwrap();
+    for _ in 0..12 {
+        scene.write(1);
+        for (name, ..) in &scene.databases {
+            replicator.sync(name).await.unwrap();
+        }
+    }
+    wait_for_few_snapshots(&scene, "b").await;
+    assert!(scene.tree("a").await.files.len() > 12);
+    scene.assert_restorable().await;
+    shut_down(replicator).await;
+}
+
+async fn wait_for_few_snapshots(scene: &Scene, name: &str) {
+    let began = Instant::now();
+    while scene.tree(name).await.files.iter().filter(|file| file.name.is_snapshot()).count() > 2 {
+        assert!(began.elapsed() < PATIENCE, "the history of {name} is not kept short");
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
