@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use walrust_ltx::FileName;
+use walrust_ltx::{FileName, Txid};
 use walrust_sqlite::StagedFile;
 
 use super::DatabaseMsg;
@@ -70,7 +70,7 @@ impl DatabaseState {
         if self.staged.first().is_none_or(|first| first.name != name) {
             // A snapshot beside the history moves no position.
             self.remove_snapshot(&file);
-            self.snapshot_done();
+            self.snapshot_done(file.name.max);
             self.offer_manifest();
             return self.proceed();
         }
@@ -94,14 +94,17 @@ impl DatabaseState {
             self.manifest = ManifestState::Waiting;
             self.myself.send_after(MANIFEST_INTERVAL, || DatabaseMsg::ManifestDue);
         }
-        if base && self.staged_snapshot.is_none() {
-            self.snapshot_done();
+        if base
+            && self.staged_snapshot.is_none()
+            && self.reading.is_none()
+            && let Some(txid) = self.txid
+        {
+            self.snapshot_done(txid);
         }
     }
 
-    /// The newest state has a snapshot in storage: tells who asked for it.
-    pub(super) fn snapshot_done(&mut self) {
-        let Some(txid) = self.txid else { return };
+    /// A state has a snapshot in storage: tells who asked for it.
+    pub(super) fn snapshot_done(&mut self, txid: Txid) {
         for reply in std::mem::take(&mut self.snapshot_waiters) {
             answer(reply, Ok(txid));
         }

@@ -7,11 +7,12 @@ use ractor::{ActorRef, RpcReplyPort};
 use walrust_engine::manifest::FileEntry;
 use walrust_engine::{CheckpointKind, CheckpointPolicy, Pacing, WalFill};
 use walrust_ltx::{FileName, Txid};
-use walrust_sqlite::{StagedFile, StagedSnapshot, SyncOutcome};
+use walrust_sqlite::{StagedFile, SyncOutcome};
 
 use super::job::{CaptureState, Held, Job, JobEnded, JobReport};
 use super::open::{OpenOutcome, Opened, open};
 use super::shipping::ManifestState;
+use super::snapshot_reading::Reading;
 use super::{DatabaseArguments, DatabaseMsg, Refusal};
 use crate::manifest_update::Writer;
 use crate::root::RootMsg;
@@ -44,6 +45,10 @@ pub(crate) struct DatabaseState {
     pub(super) outstanding: Option<Arc<StagedFile>>,
     /// A file that storage has, and the capture does not know yet.
     pub(super) stored: Option<FileName>,
+    /// A snapshot whose pages are being read.
+    pub(super) reading: Option<Reading>,
+    /// A snapshot does not fit the history, which is to end.
+    pub(super) diverged: bool,
     /// A snapshot that waits until the incremental before it is confirmed.
     pub(super) staged_snapshot: Option<StagedFile>,
     /// Who asked for a snapshot that was not begun.
@@ -52,7 +57,7 @@ pub(crate) struct DatabaseState {
     pub(super) snapshot_waiters: Vec<RpcReplyPort<Result<Txid, Refusal>>>,
     pub(super) last_snapshot: Option<Txid>,
     pub(super) txid: Option<Txid>,
-    wal: WalFill,
+    pub(super) wal: WalFill,
     /// When a job last looked at the WAL.
     looked: Instant,
     /// Something may be there to ship.
@@ -61,7 +66,7 @@ pub(crate) struct DatabaseState {
     looks_done: usize,
     /// When the next second look is due.
     not_before: Option<Instant>,
-    pacing: Pacing,
+    pub(super) pacing: Pacing,
     checkpoint: CheckpointPolicy,
     epoch: u64,
     failures: u32,
@@ -88,6 +93,8 @@ impl DatabaseState {
             staged: Vec::new(),
             outstanding: None,
             stored: None,
+            reading: None,
+            diverged: false,
             staged_snapshot: None,
             snapshot_requests: Vec::new(),
             snapshot_waiters: Vec::new(),
@@ -176,7 +183,11 @@ impl DatabaseState {
         if self.outstanding.is_some() {
             return self.keep_wal_small(now);
         }
-        if !self.snapshot_requests.is_empty() {
+        if std::mem::take(&mut self.diverged) {
+            self.wanted = true;
+            return self.start(Job::EndHistory);
+        }
+        if !self.snapshot_requests.is_empty() && self.reading.is_none() {
             self.snapshot_waiters.append(&mut self.snapshot_requests);
             self.wanted = false;
             return self.start(Job::Snapshot);
@@ -249,11 +260,12 @@ impl DatabaseState {
         self.txid = held.capture.position().map(|position| position.txid);
         self.held = Some(held);
         (self.wal, self.staged) = (wal, staged);
+        self.keep_snapshot_from_filling_the_disk();
         self.looked = began;
         self.failures = 0;
         match report {
             JobReport::Synced(outcome) => self.synced(outcome, began),
-            JobReport::SnapshotStaged(staged) => self.snapshot_staged(staged, began),
+            JobReport::SnapshotBegun(begun) => self.snapshot_begun(begun, began),
             JobReport::Confirmed => {
                 self.confirmed();
                 // What was committed during the upload is the next thing to ship.
@@ -264,7 +276,7 @@ impl DatabaseState {
                 tracing::debug!(db = self.name(), ?kind, complete, frames, "checkpoint");
                 self.checkpoint.tried(complete, Instant::now());
             }
-            JobReport::Settled => {}
+            JobReport::Settled | JobReport::HistoryEnded => {}
             JobReport::Left => return self.drained(),
         }
         self.proceed();
@@ -288,21 +300,6 @@ impl DatabaseState {
                 self.looks_done = SECOND_LOOKS.len();
                 self.pacing.began(began);
             }
-        }
-    }
-
-    fn snapshot_staged(&mut self, staged: StagedSnapshot, began: Instant) {
-        let StagedSnapshot { before, snapshot } = staged;
-        self.pacing.began(began);
-        self.staged_snapshot = snapshot;
-        // Of a state that has a snapshot already no second one is stored.
-        if let Some(file) =
-            self.staged_snapshot.take_if(|file| Some(file.name.max) == self.last_snapshot)
-        {
-            self.remove_snapshot(&file);
-        }
-        if before.is_empty() && self.staged_snapshot.is_none() {
-            self.snapshot_done();
         }
     }
 
@@ -332,7 +329,7 @@ impl DatabaseState {
     /// and stops.
     pub(super) fn finish_draining(&mut self) {
         if self.phase == DatabasePhase::Replicating {
-            if self.manifest_outstanding() {
+            if self.snapshot_outstanding() || self.manifest_outstanding() {
                 return;
             }
             if self.held.is_some() {
@@ -390,6 +387,8 @@ impl DatabaseState {
         self.staged.clear();
         self.outstanding = None;
         self.stored = None;
+        self.reading = None;
+        self.diverged = false;
         self.staged_snapshot = None;
         self.forget_offers();
     }

@@ -7,4 +7,5 @@ mod faults;
 mod faults_upload;
 mod scene;
 mod shipping;
+mod snapshot_reading;
 mod writers;

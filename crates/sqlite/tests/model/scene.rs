@@ -5,12 +5,13 @@
 //! checkpoints move pages from the WAL to the file.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use tempfile::TempDir;
 use walrust_engine::CheckpointKind;
 use walrust_sqlite::{
-    Capture, CaptureOptions, DatabaseError, Reconciliation, StagedFile, SyncOutcome, WalPin,
-    sidecar, state_path,
+    Capture, CaptureOptions, DatabaseError, Reconciliation, SnapshotReader, StagedFile,
+    SyncOutcome, WalPin, sidecar, state_path,
 };
 
 use crate::application::User;
@@ -185,8 +186,9 @@ impl Scene {
         let capture = self.capture.as_mut().expect("the reference knows that it is open");
         let outcome = match during {
             During::Sync => capture.sync(clock).map(|_| ()),
-            During::Snapshot => capture.snapshot(clock).map(|staged| {
-                self.snapshot = staged.snapshot;
+            During::Snapshot => capture.begin_snapshot(clock).and_then(|begun| {
+                self.snapshot = begun.reader.map(read_all).transpose()?;
+                Ok(())
             }),
             During::Settle => capture.settle(),
             During::Checkpoint(kind) => capture.checkpoint(kind, clock).map(|_| ()),
@@ -304,7 +306,8 @@ impl Scene {
             return;
         }
         let clock = self.clock;
-        self.snapshot = self.capture().snapshot(clock).expect("a snapshot").snapshot;
+        let begun = self.capture().begin_snapshot(clock).expect("a snapshot");
+        self.snapshot = begun.reader.map(|reader| read_all(reader).expect("all its pages"));
         self.check_captured();
         self.undisturbed = self.setup.pin != WalPin::None;
     }
@@ -344,4 +347,9 @@ impl Scene {
         assert_eq!(restored.len(), last.len(), "the size of the restored database");
         assert!(restored == **last, "the restored database is the one that was replicated");
     }
+}
+
+fn read_all(reader: SnapshotReader) -> Result<StagedFile, DatabaseError> {
+    let file = reader.stage(&AtomicBool::new(false))?;
+    Ok(file.expect("nobody aborts it"))
 }
