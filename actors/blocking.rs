@@ -75,10 +75,10 @@ impl BlockingPool {
 #[derive(Clone, Debug)]
 pub(crate) struct Gate(Arc<Semaphore>);
 
-/// The right to work on a database.
-#[derive(Debug)]
+/// The right to work on a database; clones are the same right, which ends with the last of them.
+#[derive(Clone, Debug)]
 pub(crate) struct GatePass {
-    _permit: OwnedSemaphorePermit,
+    _permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl Gate {
@@ -92,13 +92,14 @@ impl Gate {
             .acquire_owned()
             .await
             .expect("the semaphore of a gate is never closed");
-        GatePass { _permit: permit }
+        GatePass { _permit: Arc::new(permit) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::*;
 
@@ -117,7 +118,8 @@ mod tests {
         while pool.permits.available_permits() > BLOCKING_JOBS - LONG_JOBS {
             tokio::task::yield_now().await;
         }
-        assert!(pool.run(|| true).await.is_ok());
+        let short = tokio::time::timeout(Duration::from_secs(10), pool.run(|| ())).await;
+        assert!(short.is_ok_and(|ended| ended.is_ok()), "no thread was left");
         drop(ends);
         for job in long {
             assert!(job.await.is_ok_and(|ended| ended.is_ok()), "each has its turn");

@@ -1,6 +1,5 @@
 //! The blocking jobs of a database: each takes the capture and gives it back.
 
-use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use walrust_engine::{CheckpointKind, WalFill};
@@ -17,7 +16,7 @@ pub(crate) struct Held {
     pub(super) capture: Capture,
     /// Dropped after the capture: only then may another incarnation open the files. Shared with a
     /// snapshot that is being read.
-    pub(super) pass: Arc<GatePass>,
+    pub(super) pass: GatePass,
 }
 
 /// A kind of job.

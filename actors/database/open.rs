@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufReader, Seek};
-use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use walrust_engine::{RestoreTarget, StoredFile, WalFill, plan_restore};
@@ -88,7 +87,7 @@ fn open_capture(settings: &DatabaseSettings, pass: GatePass) -> Result<Held, Dat
         wal_pin: settings.wal_pin,
         state_directory: settings.state_directory.clone(),
     };
-    Ok(Held { capture: Capture::open(&settings.path, &options)?, pass: Arc::new(pass) })
+    Ok(Held { capture: Capture::open(&settings.path, &options)?, pass })
 }
 
 /// Finds the place of the bucket's head in the history of the database; the TXID of a new chain if

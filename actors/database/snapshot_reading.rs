@@ -65,7 +65,7 @@ impl DatabaseState {
         let abort = Arc::new(AtomicBool::new(false));
         self.reading = Some(Reading { abort: Arc::clone(&abort) });
         let (pool, myself) = (self.arguments.pool.clone(), self.myself.clone());
-        let pass = Arc::clone(&held.pass);
+        let pass = held.pass.clone();
         tokio::spawn(async move {
             let message = match pool.run_long(move || reader.stage(&abort)).await {
                 Ok(outcome) => DatabaseMsg::SnapshotRead(Box::new(outcome)),

@@ -1,5 +1,7 @@
 //! Snapshots of a database that takes a while to read.
 
+use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use walrust_actors::{DatabasePhase, Replicator, ReplicatorError};
@@ -83,4 +85,30 @@ async fn a_snapshot_gives_way_when_the_wal_grows_while_it_is_read() {
     shut_down(replicator).await;
     assert_eq!(snapshots(&scene).await, 2);
     scene.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_does_not_fit_its_history_begins_a_new_one() {
+    let scene = Scene::new(1);
+    let (_, database, _) = &scene.databases[0];
+    database.run("INSERT INTO extra VALUES ('as it was written'); PRAGMA wal_checkpoint(TRUNCATE)");
+    let replicator = scene.start().await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    // A disk that returns something else, which nobody has noticed.
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(scene.path(0)).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let mut pages = Vec::new();
+    (&file).read_to_end(&mut pages).unwrap();
+    let place = pages.windows(17).position(|bytes| bytes == b"as it was written").unwrap();
+    file.write_all_at(b"as it is read now", place as u64).unwrap();
+    file.set_modified(modified).unwrap();
+    scene.commit(0);
+    let txid = replicator.snapshot("a").await.unwrap();
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    shut_down(replicator).await;
+    let uploads: Vec<FileName> = scene.store.uploaded("a");
+    assert_eq!(uploads.last(), Some(&FileName { min: Txid::FIRST, max: txid }), "{uploads:?}");
+    scene.assert_restorable().await;
+    // Closing it earlier would drop the locks of the connections.
+    drop(file);
 }

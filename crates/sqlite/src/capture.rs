@@ -200,6 +200,19 @@ impl Capture {
         Ok(outcome)
     }
 
+    /// A snapshot [diverged](DatabaseError::Diverged) from its history: the next sync, once all
+    /// staged files are in storage, begins a new chain.
+    ///
+    /// # Errors
+    /// If there are no TXIDs left.
+    pub fn end_history(&mut self) -> Result<(), DatabaseError> {
+        let Some(Position { txid, timestamp_ms, .. }) = self.captured().cloned() else {
+            return Ok(());
+        };
+        self.history = History::Begin { txid: self.after(txid)?, timestamp_ms };
+        Ok(())
+    }
+
     /// Begins a snapshot of the newest state, and stages what was not captured before it. Only that
     /// takes the capture; the pages are read by [`SnapshotReader::stage`], beside what comes next.
     ///
@@ -229,19 +242,6 @@ impl Capture {
             return Ok(BegunSnapshot { before, reader });
         }
         Err(self.reader.unstable())
-    }
-
-    /// A snapshot [diverged](DatabaseError::Diverged) from its history: the next sync, once all
-    /// staged files are in storage, begins a new chain.
-    ///
-    /// # Errors
-    /// If there are no TXIDs left.
-    pub fn end_history(&mut self) -> Result<(), DatabaseError> {
-        let Some(Position { txid, timestamp_ms, .. }) = self.captured().cloned() else {
-            return Ok(());
-        };
-        self.history = History::Begin { txid: self.after(txid)?, timestamp_ms };
-        Ok(())
     }
 
     /// Storage has the first staged file, which has this name: moves the position and the pin. Does
