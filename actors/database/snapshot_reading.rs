@@ -10,8 +10,8 @@
 //! database's gate, so another incarnation does not open the files beside it.
 //!
 //! # Back-pressure
-//! One snapshot of a database at a time. While it is read the WAL cannot restart: if that makes the
-//! WAL too large, the snapshot is given up.
+//! One snapshot of a database at a time. While it is read the WAL cannot restart: if the WAL grows too
+//! much meanwhile, the snapshot is given up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +26,8 @@ use super::state::DatabaseState;
 #[derive(Debug)]
 pub(super) struct Reading {
     abort: Arc<AtomicBool>,
+    /// Frames of the WAL when it began.
+    frames: u32,
 }
 
 impl Reading {
@@ -63,7 +65,7 @@ impl DatabaseState {
     fn read_snapshot(&mut self, reader: SnapshotReader) {
         let Some(held) = &self.held else { return };
         let abort = Arc::new(AtomicBool::new(false));
-        self.reading = Some(Reading { abort: Arc::clone(&abort) });
+        self.reading = Some(Reading { abort: Arc::clone(&abort), frames: self.wal.frames });
         let (pool, myself) = (self.arguments.pool.clone(), self.myself.clone());
         let pass = held.pass.clone();
         tokio::spawn(async move {
@@ -107,14 +109,14 @@ impl DatabaseState {
         self.proceed();
     }
 
-    /// Gives up a snapshot while whose reading the WAL has come half way to the size at which its
-    /// pin would be given up: that would cost the history, a snapshot can be made later.
+    /// Gives up a snapshot during which the WAL has grown by half of the size at which its pin would
+    /// be given up: that would cost the history, a snapshot can be made later.
     pub(super) fn keep_snapshot_from_filling_the_disk(&mut self) {
         let limit = self.arguments.settings.checkpoint.limit_pages;
         let Some(reading) = &self.reading else { return };
-        let frames = self.wal.frames;
-        if limit > 0 && frames >= limit / 2 {
-            tracing::warn!(db = self.name(), frames, "a snapshot is given up: the WAL grows");
+        let grown = self.wal.frames.saturating_sub(reading.frames);
+        if limit > 0 && grown >= limit / 2 {
+            tracing::warn!(db = self.name(), grown, "a snapshot is given up: the WAL grows");
             reading.abort();
         }
     }

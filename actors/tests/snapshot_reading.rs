@@ -7,7 +7,7 @@ use std::time::Duration;
 use walrust_actors::{DatabasePhase, Replicator, ReplicatorError};
 use walrust_ltx::{FileName, Txid};
 
-use crate::scene::{Scene, shut_down, wait_for_status};
+use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status};
 
 /// A database that takes hundreds of milliseconds to read, and is in storage.
 async fn large() -> (Scene, Replicator) {
@@ -91,7 +91,8 @@ async fn a_snapshot_gives_way_when_the_wal_grows_while_it_is_read() {
 async fn a_snapshot_that_does_not_fit_its_history_begins_a_new_one() {
     let scene = Scene::new(1);
     let (_, database, _) = &scene.databases[0];
-    database.run("INSERT INTO extra VALUES ('as it was written'); PRAGMA wal_checkpoint(TRUNCATE)");
+    // In a page that no commit of the test touches.
+    database.run("CREATE TABLE old AS SELECT 'as it was written'; PRAGMA wal_checkpoint(TRUNCATE)");
     let replicator = scene.start().await;
     wait_for_status(&replicator, "a", |status| status.up_to_date).await;
     // A disk that returns something else, which nobody has noticed.
@@ -103,11 +104,12 @@ async fn a_snapshot_that_does_not_fit_its_history_begins_a_new_one() {
     file.write_all_at(b"as it is read now", place as u64).unwrap();
     file.set_modified(modified).unwrap();
     scene.commit(0);
-    let txid = replicator.snapshot("a").await.unwrap();
-    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    let answer = tokio::time::timeout(PATIENCE, replicator.snapshot("a")).await;
+    let txid = answer.expect("an answer in time").unwrap();
     shut_down(replicator).await;
-    let uploads: Vec<FileName> = scene.store.uploaded("a");
-    assert_eq!(uploads.last(), Some(&FileName { min: Txid::FIRST, max: txid }), "{uploads:?}");
+    let ends = scene.store.uploaded("a").into_iter().map(|name| (name.min.get(), name.max.get()));
+    assert_eq!(ends.collect::<Vec<_>>(), [(1, 1), (2, 2), (1, 3)]);
+    assert_eq!(txid.get(), 3, "who asked for a snapshot gets the one that begins the chain");
     scene.assert_restorable().await;
     // Closing it earlier would drop the locks of the connections.
     drop(file);
