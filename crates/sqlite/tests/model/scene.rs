@@ -30,8 +30,8 @@ pub(crate) struct Scene {
     setup: Setup,
     history: History,
     bucket: Bucket,
-    /// A snapshot beside the history that waits for its upload.
-    snapshot: Option<StagedFile>,
+    /// A snapshot beside the history that was begun; its pages are read late, just before its upload.
+    snapshot: Option<SnapshotReader>,
     files: Files,
     /// The size of a WAL up to which the database file may have its pages.
     backfilled: Option<([u8; 8], usize)>,
@@ -186,9 +186,8 @@ impl Scene {
         let capture = self.capture.as_mut().expect("the reference knows that it is open");
         let outcome = match during {
             During::Sync => capture.sync(clock).map(|_| ()),
-            During::Snapshot => capture.begin_snapshot(clock).and_then(|begun| {
-                self.snapshot = begun.reader.map(read_all).transpose()?;
-                Ok(())
+            During::Snapshot => capture.begin_snapshot(clock).map(|begun| {
+                self.snapshot = begun.reader;
             }),
             During::Settle => capture.settle(),
             During::Checkpoint(kind) => capture.checkpoint(kind, clock).map(|_| ()),
@@ -307,7 +306,7 @@ impl Scene {
         }
         let clock = self.clock;
         let begun = self.capture().begin_snapshot(clock).expect("a snapshot");
-        self.snapshot = begun.reader.map(|reader| read_all(reader).expect("all its pages"));
+        self.snapshot = begun.reader;
         self.check_captured();
         self.undisturbed = self.setup.pin != WalPin::None;
     }
@@ -315,8 +314,10 @@ impl Scene {
     /// A snapshot beside the history goes when all before it is confirmed.
     fn upload_snapshot(&mut self) {
         if self.staged().is_empty()
-            && let Some(snapshot) = self.snapshot.take()
+            && let Some(reader) = self.snapshot.take()
         {
+            let read = reader.stage(&AtomicBool::new(false)).expect("one state, page for page");
+            let snapshot = read.expect("nobody aborts it");
             self.bucket.put(&snapshot, &self.history);
             snapshot.remove().expect("a staged file");
         }
@@ -347,9 +348,4 @@ impl Scene {
         assert_eq!(restored.len(), last.len(), "the size of the restored database");
         assert!(restored == **last, "the restored database is the one that was replicated");
     }
-}
-
-fn read_all(reader: SnapshotReader) -> Result<StagedFile, DatabaseError> {
-    let file = reader.stage(&AtomicBool::new(false))?;
-    Ok(file.expect("nobody aborts it"))
 }
