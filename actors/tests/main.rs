@@ -9,6 +9,7 @@ mod faults;
 mod faults_upload;
 mod scene;
 mod shipping;
+mod snapshot_reading;
 mod snapshots;
 mod uploads;
 mod webhooks;

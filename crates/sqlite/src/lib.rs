@@ -19,12 +19,13 @@ mod page_checksums;
 mod page_view;
 mod pin;
 mod restore;
+mod snapshot_reader;
 mod staging;
 mod state_directory;
 mod wal_source;
 
 pub use capture::{
-    Capture, CaptureOptions, Head, HeadTable, Reconciliation, StagedSnapshot, SyncOutcome,
+    BegunSnapshot, Capture, CaptureOptions, Head, HeadTable, Reconciliation, SyncOutcome,
 };
 pub use database_files::{check_database, sidecar};
 pub use error::{DatabaseError, RestoreError};
@@ -32,5 +33,6 @@ pub use head_snapshot::{is_replicated, stage_head_snapshot};
 pub use kept_name::{KeptName, keep_name, kept_name};
 pub use pin::WalPin;
 pub use restore::{IntegrityCheck, Restore, Restored, check_output};
+pub use snapshot_reader::SnapshotReader;
 pub use staging::{StagedFile, hex};
 pub use state_directory::state_path;
