@@ -159,6 +159,7 @@ fn new_manifest(database: &str, update: &ManifestUpdate) -> Manifest {
         writer: update.writer.clone(),
         page_size: update.page_size,
         files: Vec::new(),
+        retired: Vec::new(),
     }
 }
 
@@ -187,8 +188,9 @@ async fn describe_unknown(
     manifest: &Manifest,
     entries: &mut Vec<FileEntry>,
 ) -> Result<(), StorageError> {
+    // What is retired is to be deleted: it does not come back.
     let known: std::collections::HashSet<FileName> =
-        manifest.files.iter().filter_map(FileEntry::file_name).collect();
+        manifest.entries_with_retired().filter_map(FileEntry::file_name).collect();
     let prefix = format!("{database}/");
     let listing = store.list(&prefix, None).await?;
     let tree = Tree::read(database, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));

@@ -6,22 +6,27 @@
 //! # State
 //! When the history of each database is due: after a snapshot, or after an interval. One run at a
 //! time, over all databases; of one database that becomes due again meanwhile one more run follows.
-//! A run counts the files of a history and their bytes; it removes and merges nothing yet.
+//! A run plans and carries out with `walrust_history::Retention`.
 //!
 //! # Crash
 //! The due times and a run under way are gone. The root starts a new actor and tells the databases,
-//! which report again. A run changes nothing that it could leave half done.
+//! which report again. Every step of a run leaves a history of which each restore point can be
+//! restored, and the next run goes on where it ended.
 //!
 //! # Back-pressure
-//! A database stands in line at most once.
+//! A database stands in line at most once. A run has no part in the limits of uploads, which do not
+//! wait for it: it makes one request at a time, or a few small ones.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
-use walrust_storage::{ObjectStore, StorageError};
+use walrust_engine::manifest::Writer;
+use walrust_history::{HistoryError, Retention, RetentionReport};
+use walrust_storage::ObjectStore;
 
 use crate::crash_point::crash_point;
 use crate::settings::CompactionSettings;
@@ -39,8 +44,10 @@ pub(crate) enum RetentionMsg {
     Replicated {
         /// Its name.
         database: String,
-        /// When its history is due.
+        /// When its history is due, and what of it stays.
         settings: CompactionSettings,
+        /// Who owns its name. After another writer has taken it over nothing is done.
+        writer: Writer,
     },
     /// A snapshot of a database is in storage.
     SnapshotTaken {
@@ -58,8 +65,8 @@ pub(crate) enum RetentionMsg {
     Ended {
         /// Name of the database.
         database: String,
-        /// What its history has.
-        outcome: Result<HistorySize, StorageError>,
+        /// What was done.
+        outcome: Result<RetentionReport, HistoryError>,
     },
     /// The database is not replicated any more.
     Forget {
@@ -79,13 +86,6 @@ impl RetentionMsg {
             Self::Forget { .. } => "forget",
         }
     }
-}
-
-/// The files of a history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HistorySize {
-    files: usize,
-    bytes: u64,
 }
 
 /// See the module.
@@ -108,6 +108,7 @@ pub(crate) struct RetentionState {
 #[derive(Debug)]
 struct Entry {
     settings: CompactionSettings,
+    writer: Writer,
     /// Of the timer that counts.
     epoch: u64,
 }
@@ -141,7 +142,9 @@ impl Actor for RetentionActor {
     ) -> Result<(), ActorProcessingErr> {
         crash_point("retention", message.name())?;
         match message {
-            RetentionMsg::Replicated { database, settings } => state.replicated(database, settings),
+            RetentionMsg::Replicated { database, settings, writer } => {
+                state.replicated(database, settings, writer);
+            }
             RetentionMsg::SnapshotTaken { database } => state.snapshot_taken(database),
             RetentionMsg::Due { database, epoch } => state.due(database, epoch),
             RetentionMsg::Ended { database, outcome } => state.ended(&database, outcome),
@@ -153,14 +156,15 @@ impl Actor for RetentionActor {
 }
 
 impl RetentionState {
-    fn replicated(&mut self, database: String, settings: CompactionSettings) {
-        if self.databases.get(&database).is_some_and(|entry| entry.settings == settings) {
+    fn replicated(&mut self, database: String, settings: CompactionSettings, writer: Writer) {
+        let is_known = |entry: &Entry| entry.settings == settings && entry.writer == writer;
+        if self.databases.get(&database).is_some_and(is_known) {
             return;
         }
-        if settings == CompactionSettings::default() {
+        if !settings.is_on() {
             return self.forget(&database);
         }
-        self.databases.insert(database.clone(), Entry { settings, epoch: 0 });
+        self.databases.insert(database.clone(), Entry { settings, writer, epoch: 0 });
         // Hundreds that begin together do not come due together.
         self.arm(&database, settings.interval.mul_f64(0.5 + fastrand::f64() / 2.0));
     }
@@ -203,24 +207,28 @@ impl RetentionState {
             return;
         }
         let Some(database) = self.line.pop_front() else { return };
+        let Some(entry) = self.databases.get(&database) else { return };
         self.running = Some(database.clone());
         let (store, myself) = (Arc::clone(&self.store), self.myself.clone());
+        let (settings, writer) = (entry.settings, entry.writer.clone());
         self.run.spawn(async move {
-            let outcome = look(store.as_ref(), &database).await;
+            let outcome = run(store.as_ref(), &database, &settings, &writer).await;
             // A dead actor aborts its run; nobody is left to be told.
             let _ = myself.cast(RetentionMsg::Ended { database, outcome });
         });
     }
 
-    fn ended(&mut self, database: &str, outcome: Result<HistorySize, StorageError>) {
+    fn ended(&mut self, database: &str, outcome: Result<RetentionReport, HistoryError>) {
         while self.run.try_join_next().is_some() {}
         self.running = None;
         match outcome {
-            Ok(HistorySize { files, bytes }) => {
-                tracing::debug!(db = database, files, bytes, "compaction due");
+            Ok(report) => log(database, &report),
+            // Its first snapshot is on its way.
+            Err(HistoryError::NoManifest { .. } | HistoryError::UnknownName { .. }) => {
+                tracing::debug!(db = database, "there is no manifest yet");
             }
-            // The next tick looks again.
-            Err(error) => tracing::warn!(db = database, %error, "cannot look at a history"),
+            // The next run plans anew.
+            Err(error) => tracing::warn!(db = database, %error, "retention could not finish"),
         }
     }
 
@@ -230,10 +238,24 @@ impl RetentionState {
     }
 }
 
-async fn look(store: &dyn ObjectStore, database: &str) -> Result<HistorySize, StorageError> {
-    let began = Instant::now();
-    let listing = store.list(&format!("{database}/"), None).await?;
-    let bytes = listing.iter().map(|entry| entry.size).sum();
-    tracing::trace!(db = database, elapsed_ms = began.elapsed().as_millis(), "listed");
-    Ok(HistorySize { files: listing.len(), bytes })
+async fn run(
+    store: &dyn ObjectStore,
+    database: &str,
+    settings: &CompactionSettings,
+    writer: &Writer,
+) -> Result<RetentionReport, HistoryError> {
+    let now_ms = || Timestamp::now().as_millisecond();
+    let retention = Retention::plan(store, database, &settings.policy, now_ms()).await?;
+    retention.execute_as(writer, store, settings.grace(), &now_ms).await
+}
+
+fn log(database: &str, report: &RetentionReport) {
+    for problem in &report.problems {
+        tracing::warn!(db = database, %problem, "retention left a file alone");
+    }
+    let (merged, retired, deleted) =
+        (report.merged.len(), report.retired.len(), report.deleted.len());
+    if merged + retired + deleted > 0 {
+        tracing::info!(db = database, merged, retired, deleted, "history compacted");
+    }
 }

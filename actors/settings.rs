@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use walrust_engine::{
-    BreakerSettings, CheckpointSettings, EventKind, RestartSettings, RetryPolicy, SnapshotSettings,
+    BreakerSettings, CheckpointSettings, EventKind, RestartSettings, RetentionPolicy, RetryPolicy,
+    SnapshotSettings,
 };
 use walrust_sqlite::{KeptName, WalPin};
 
@@ -117,13 +118,32 @@ impl DatabaseSettings {
     }
 }
 
-/// When the history of a database is compacted.
+/// When the history of a database is compacted, and what of it stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompactionSettings {
     /// After each snapshot.
     pub after_snapshot: bool,
     /// This often; zero: never for this reason.
     pub interval: Duration,
+    /// What stays.
+    pub policy: RetentionPolicy,
+}
+
+impl CompactionSettings {
+    /// Grace period of files that go, if there is no interval.
+    const GRACE: Duration = Duration::from_secs(3600);
+
+    /// Whether the history is compacted at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.after_snapshot || !self.interval.is_zero()
+    }
+
+    /// How long a file is kept after nothing needs it any more: one interval, or an hour without one.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        if self.interval.is_zero() { Self::GRACE } else { self.interval }
+    }
 }
 
 /// One receiver of events.

@@ -15,6 +15,7 @@ use walrust_storage::{ObjectStore, S3Options, StorageUrl};
 use crate::config::{self as configuration, ConditionalWrites, Config};
 use crate::{Error, ExitCode, runtime};
 
+mod compact;
 mod config;
 mod control;
 mod demo;
@@ -66,6 +67,9 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Show the databases in storage, or the files and states of one
     List(list::ListArgs),
+    /// Merge and remove what is old in a history, or say what would be done
+    #[command(visible_alias = "prune")]
+    Compact(compact::CompactArgs),
     /// Show what the running daemon does with each database
     Status(control::StatusArgs),
     /// Have the running daemon ship everything now
@@ -133,6 +137,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Snapshot(args) => runtime.block_on(snapshot::run(args, &config()?)),
         Command::Restore(args) => runtime.block_on(restore::run(args, &config()?)),
         Command::List(args) => runtime.block_on(list::run(args, &config()?)),
+        Command::Compact(args) => runtime.block_on(compact::run(args, &config()?)),
         Command::Status(args) => runtime.block_on(control::status(args, &daemon_config())),
         Command::Sync(args) => runtime.block_on(control::sync(args, &daemon_config())),
         Command::Pause(args) => runtime.block_on(control::pause(args, &daemon_config())),

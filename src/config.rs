@@ -35,6 +35,8 @@ pub struct Config {
     pub s3: S3Section,
     /// When commits are shipped and WALs checkpointed.
     pub sync: SyncSection,
+    /// How much of a history stays.
+    pub retention: RetentionSection,
     /// The pace of failed uploads.
     pub retry: RetrySection,
     /// Bounds on the process.
@@ -76,15 +78,38 @@ pub enum ConditionalWrites {
     Off,
 }
 
-/// The keys of `[sync]`, which `[[databases]]` may override: once for both tables.
-macro_rules! sync_keys {
-    ($($(#[doc = $doc:literal])+ $key:ident: $kind:ty,)+) => {
-        /// `[sync]`
-        #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
-        #[serde(deny_unknown_fields, default)]
-        pub struct SyncSection {
-            $($(#[doc = $doc])+ pub $key: Option<$kind>,)+
+/// The keys of the tables that `[[databases]]` may override: once for both places.
+macro_rules! keys_of_databases {
+    ($(
+        #[doc = $name:literal]
+        $section:ident, $of_database:ident {
+            $($(#[doc = $doc:literal])+ $key:ident: $kind:ty,)+
         }
+    )+) => {
+        $(
+            #[doc = $name]
+            #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+            #[serde(deny_unknown_fields, default)]
+            pub struct $section {
+                $($(#[doc = $doc])+ pub $key: Option<$kind>,)+
+            }
+
+            impl $section {
+                /// The values of `self`, else those of `other`.
+                #[must_use]
+                pub fn or(&self, other: &Self) -> Self {
+                    Self { $($key: self.$key.or(other.$key),)+ }
+                }
+            }
+
+            impl DatabaseSection {
+                /// The keys of the table that this database overrides.
+                #[must_use]
+                pub fn $of_database(&self) -> $section {
+                    $section { $($key: self.$key,)+ }
+                }
+            }
+        )+
 
         /// `[[databases]]`
         #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -96,55 +121,58 @@ macro_rules! sync_keys {
             /// name of each match.
             #[serde(default)]
             pub prefix: Option<String>,
-            $($(#[doc = $doc])+ #[doc = " Overrides `[sync]`."] #[serde(default)] pub $key: Option<$kind>,)+
-        }
-
-        impl SyncSection {
-            /// The values of `self`, else those of `other`.
-            #[must_use]
-            pub fn or(&self, other: &Self) -> Self {
-                Self { $($key: self.$key.or(other.$key),)+ }
-            }
-        }
-
-        impl DatabaseSection {
-            /// The keys of `[sync]` that this database overrides.
-            #[must_use]
-            pub fn sync(&self) -> SyncSection {
-                SyncSection { $($key: self.$key,)+ }
-            }
+            $($(
+                $(#[doc = $doc])+
+                #[doc = concat!(" Overrides ", $name, ".")]
+                #[serde(default)]
+                pub $key: Option<$kind>,
+            )+)+
         }
     };
 }
 
-sync_keys! {
-    /// The least time between two uploads of one database.
-    wal_sync_interval: Interval,
-    /// Checkpoint a WAL with frames this long after the last checkpoint; 0 never.
-    checkpoint_interval: Interval,
-    /// Checkpoint a WAL of this many pages; 0 never.
-    min_checkpoint_page_count: u32,
-    /// Stop the writers for a moment to checkpoint a WAL of this many pages, and shorten a WAL file
-    /// of this size; 0 never.
-    wal_truncate_threshold_pages: u32,
-    /// Give the pin up when a WAL of this many pages cannot be checkpointed; 0 never.
-    wal_limit_pages: u32,
-    /// How the WAL is pinned.
-    wal_pin: WalPinKind,
-    /// A database that changed gets a snapshot this long after its last one; 0 never.
-    snapshot_interval: Interval,
-    /// A snapshot after this many commits; 0 never.
-    max_changes: u64,
-    /// A snapshot at the latest this long after the first commit behind the last one; 0 never.
-    max_interval: Interval,
-    /// A snapshot when a database that changed has been idle for this long; 0 never.
-    on_idle: Interval,
-    /// A snapshot at the start, if the database changed since its last one.
-    on_startup: bool,
-    /// Look after the age of the history after each snapshot.
-    compact_after_snapshot: bool,
-    /// Look after the age of the history this often; 0 never.
-    compact_interval: Interval,
+keys_of_databases! {
+    /// `[sync]`
+    SyncSection, sync {
+        /// The least time between two uploads of one database.
+        wal_sync_interval: Interval,
+        /// Checkpoint a WAL with frames this long after the last checkpoint; 0 never.
+        checkpoint_interval: Interval,
+        /// Checkpoint a WAL of this many pages; 0 never.
+        min_checkpoint_page_count: u32,
+        /// Stop the writers for a moment to checkpoint a WAL of this many pages, and shorten a WAL file
+        /// of this size; 0 never.
+        wal_truncate_threshold_pages: u32,
+        /// Give the pin up when a WAL of this many pages cannot be checkpointed; 0 never.
+        wal_limit_pages: u32,
+        /// How the WAL is pinned.
+        wal_pin: WalPinKind,
+        /// A database that changed gets a snapshot this long after its last one; 0 never.
+        snapshot_interval: Interval,
+        /// A snapshot after this many commits; 0 never.
+        max_changes: u64,
+        /// A snapshot at the latest this long after the first commit behind the last one; 0 never.
+        max_interval: Interval,
+        /// A snapshot when a database that changed has been idle for this long; 0 never.
+        on_idle: Interval,
+        /// A snapshot at the start, if the database changed since its last one.
+        on_startup: bool,
+        /// Merge and remove what is old after each snapshot.
+        compact_after_snapshot: bool,
+        /// Merge and remove what is old this often; 0 never.
+        compact_interval: Interval,
+    }
+    /// `[retention]`
+    RetentionSection, retention {
+        /// The newest snapshot of each of so many hours stays, and every state of these hours; 0 none.
+        hourly: u32,
+        /// The newest snapshot of each of so many days stays; 0 none.
+        daily: u32,
+        /// The newest snapshot of each of so many ISO weeks stays; 0 none.
+        weekly: u32,
+        /// The newest snapshot of each of so many months stays; 0 none.
+        monthly: u32,
+    }
 }
 
 /// Values of `wal_pin`.

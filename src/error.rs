@@ -172,11 +172,17 @@ impl From<RestoreError> for Error {
 }
 
 fn history_exit_code(error: &HistoryError) -> ExitCode {
-    use HistoryError::{Manifest, Plan, Restore, Storage, UnknownName};
+    use HistoryError::{
+        Manifest, NoManifest, OtherLayout, Plan, Restore, Scratch, Storage, Superseded, UnknownName,
+    };
     match error {
         Storage(_) => ExitCode::Storage,
         UnknownName { .. } | Plan { .. } => ExitCode::Restore,
-        Manifest { source: ManifestError::NewerFormat { .. }, .. } => ExitCode::General,
+        Manifest { source: ManifestError::NewerFormat { .. }, .. }
+        | NoManifest { .. }
+        | OtherLayout { .. }
+        | Scratch { .. }
+        | Superseded { .. } => ExitCode::General,
         Restore(error) => restore_exit_code(error),
         _ => ExitCode::Integrity,
     }

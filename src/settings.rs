@@ -10,11 +10,15 @@ use std::time::Duration;
 use walrust_actors::{
     CompactionSettings, DatabaseSettings, Secret, Settings, UploadLimits, WebhookSettings,
 };
-use walrust_engine::{BreakerSettings, CheckpointSettings, RetryPolicy, SnapshotSettings};
+use walrust_engine::{
+    BreakerSettings, CheckpointSettings, RetentionPolicy, RetryPolicy, SnapshotSettings,
+};
 use walrust_sqlite::WalPin;
 
 use crate::Error;
-use crate::config::{Config, DatabaseSection, Interval, SyncSection, WalPinKind, WebhookSection};
+use crate::config::{
+    Config, DatabaseSection, Interval, RetentionSection, SyncSection, WalPinKind, WebhookSection,
+};
 use crate::names::Name;
 use crate::tenants::{Tenant, Tenants};
 
@@ -28,6 +32,8 @@ pub struct Typed {
     pub databases: Vec<PathBuf>,
     /// Flags, or their variables, that are keys of `[sync]` as well.
     pub sync: SyncSection,
+    /// The same of `[retention]`.
+    pub retention: RetentionSection,
     /// Attempts after which a failing upload is an error.
     pub max_retries: Option<u32>,
 }
@@ -67,7 +73,7 @@ pub(crate) fn with_databases(
     tenants: &mut Tenants,
 ) -> Result<Settings, Error> {
     let names = tenants.names.assign(found, config.state.dir.as_deref())?;
-    let databases = databases(found, names, &typed.sync, config);
+    let databases = databases(found, names, typed, config);
     let retry = RetryPolicy::default();
     let breaker = BreakerSettings::default();
     let limits = UploadLimits::default();
@@ -114,23 +120,29 @@ pub(crate) fn with_databases(
 fn databases(
     tenants: &[Tenant],
     names: Vec<Name>,
-    flags: &SyncSection,
+    typed: &Typed,
     config: &Config,
 ) -> Vec<DatabaseSettings> {
     let databases =
         tenants.iter().zip(names).map(|(Tenant { section, .. }, Name { name, kept })| {
             // A flag wins over the whole file, also over a database's own key.
-            let sync = flags.or(&section.sync()).or(&config.sync);
+            let sync = typed.sync.or(&section.sync()).or(&config.sync);
+            let retention = typed.retention.or(&section.retention()).or(&config.retention);
             DatabaseSettings {
                 state_directory: config.state.dir.clone(),
                 kept_name: kept,
-                ..database(name, section.path.clone(), &sync)
+                ..database(name, section.path.clone(), &sync, &retention)
             }
         });
     databases.collect()
 }
 
-fn database(name: String, path: PathBuf, sync: &SyncSection) -> DatabaseSettings {
+fn database(
+    name: String,
+    path: PathBuf,
+    sync: &SyncSection,
+    retention: &RetentionSection,
+) -> DatabaseSettings {
     let interval = |interval: Option<Interval>, default| interval.map_or(default, |set| set.0);
     let defaults = DatabaseSettings::new(name, path);
     let (checkpoint, snapshot) = (defaults.checkpoint, defaults.snapshot);
@@ -158,8 +170,20 @@ fn database(name: String, path: PathBuf, sync: &SyncSection) -> DatabaseSettings
         compaction: CompactionSettings {
             after_snapshot: sync.compact_after_snapshot.unwrap_or_default(),
             interval: interval(sync.compact_interval, Duration::ZERO),
+            policy: retention_policy(retention),
         },
         ..defaults
+    }
+}
+
+/// The policy of a table, with defaults for what it does not say.
+pub(crate) fn retention_policy(section: &RetentionSection) -> RetentionPolicy {
+    let defaults = RetentionPolicy::default();
+    RetentionPolicy {
+        hourly: section.hourly.unwrap_or(defaults.hourly),
+        daily: section.daily.unwrap_or(defaults.daily),
+        weekly: section.weekly.unwrap_or(defaults.weekly),
+        monthly: section.monthly.unwrap_or(defaults.monthly),
     }
 }
 

@@ -6,6 +6,7 @@
 mod bad_input;
 mod checkpoints;
 mod cli;
+mod compact;
 mod config;
 mod control;
 mod crashes;

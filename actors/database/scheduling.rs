@@ -33,9 +33,9 @@ impl DatabaseState {
 
     /// Tells the retention, which may be a new one, how things are.
     pub(super) fn report_to_retention(&self) {
-        if self.phase == DatabasePhase::Replicating {
+        if let (DatabasePhase::Replicating, Some(writer)) = (self.phase, &self.writer) {
             let (database, settings) = (self.name().to_owned(), self.arguments.settings.compaction);
-            let message = RetentionMsg::Replicated { database, settings };
+            let message = RetentionMsg::Replicated { database, settings, writer: writer.clone() };
             self.arguments.services.retention.cast(message);
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use walrust_actors::{DatabasePhase, Replicator, Settings};
-use walrust_engine::RestartSettings;
+use walrust_engine::{RestartSettings, RetentionPolicy};
 use walrust_testkit::Prng;
 
 use crate::fault_store::Fault;
@@ -92,6 +92,8 @@ fn settings(scene: &Scene) -> Settings {
         database.snapshot.on_idle = Duration::from_millis(30);
         database.compaction.after_snapshot = true;
         database.compaction.interval = Duration::from_millis(50);
+        // Everything but the newest states is merged or removed all the time.
+        database.compaction.policy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
     }
     settings
 }

@@ -17,7 +17,7 @@ use crate::tenants::{Tenants, is_pattern};
 const DOCUMENTED: &str = include_str!("../../config/walrust.toml");
 
 /// The keys that are flags as well, and the flags.
-const FLAGS: [(&str, &str); 15] = [
+const FLAGS: [(&str, &str); 19] = [
     ("s3.bucket", "bucket"),
     ("s3.endpoint", "endpoint"),
     ("sync.wal_sync_interval", "wal_sync_interval"),
@@ -31,6 +31,10 @@ const FLAGS: [(&str, &str); 15] = [
     ("sync.on_startup", "on_startup"),
     ("sync.compact_after_snapshot", "compact_after_snapshot"),
     ("sync.compact_interval", "compact_interval"),
+    ("retention.hourly", "retain_hourly"),
+    ("retention.daily", "retain_daily"),
+    ("retention.weekly", "retain_weekly"),
+    ("retention.monthly", "retain_monthly"),
     ("retry.max_retries", "max_retries"),
     ("control.socket", "control_socket"),
 ];
@@ -141,7 +145,8 @@ fn show(named: Option<&Path>, TypedKeys(typed): TypedKeys, as_json: bool) -> Res
     collect("", &config::parse(&text), &place, &mut shown);
     for Shown { key, value, source } in typed {
         // It wins over the whole file, also over the entries of databases.
-        if let Some(name) = key.strip_prefix("sync.") {
+        let of_database = key.strip_prefix("sync.").or(key.strip_prefix("retention."));
+        if let Some(name) = of_database {
             let is_same = |shown: &&mut Shown| {
                 shown.key.starts_with("databases.") && shown.key.rsplit('.').next() == Some(name)
             };

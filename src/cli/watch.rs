@@ -13,7 +13,7 @@ use walrust_sqlite::check_database;
 use super::StorageArgs;
 use super::control::SocketArgs;
 use crate::Error;
-use crate::config::{self, Config, Interval, SyncSection, parse_interval};
+use crate::config::{self, Config, Interval, RetentionSection, SyncSection, parse_interval};
 use crate::control::{Served, Server};
 use crate::follower::{Follower, Origin};
 use crate::runtime::{descriptor_limit, give_memory_back, needed_descriptors};
@@ -39,6 +39,8 @@ pub(super) struct KeyArgs {
     storage: StorageArgs,
     #[command(flatten)]
     sync: SyncArgs,
+    #[command(flatten)]
+    retention: RetentionArgs,
     #[command(flatten)]
     socket: SocketArgs,
     /// Attempts after which a failing upload is logged as an error [default: 5]
@@ -78,12 +80,41 @@ struct SyncArgs {
     /// A snapshot at the start, of databases that changed since their last [default: false]
     #[arg(long, value_name = "BOOL", env = "WALRUST_ON_STARTUP")]
     on_startup: Option<bool>,
-    /// Look after the age of a history after each snapshot [default: false]
+    /// Merge and remove what is old in a history after each snapshot [default: false]
     #[arg(long, value_name = "BOOL", env = "WALRUST_COMPACT_AFTER_SNAPSHOT", num_args = 0..=1, default_missing_value = "true")]
     compact_after_snapshot: Option<bool>,
-    /// Look after the age of a history this often; 0 never [default: 0]
+    /// Merge and remove what is old in a history this often; 0 never [default: 0]
     #[arg(long, value_name = "DURATION", env = "WALRUST_COMPACT_INTERVAL", value_parser = parse_interval)]
     compact_interval: Option<Interval>,
+}
+
+/// Flags that are keys of `[retention]` as well.
+#[derive(Clone, Debug, Default, Args)]
+struct RetentionArgs {
+    /// The newest snapshot of each of so many hours stays, and every state of these hours
+    /// [default: 24]
+    #[arg(long, value_name = "HOURS", env = "WALRUST_RETAIN_HOURLY")]
+    retain_hourly: Option<u32>,
+    /// The newest snapshot of each of so many days stays [default: 7]
+    #[arg(long, value_name = "DAYS", env = "WALRUST_RETAIN_DAILY")]
+    retain_daily: Option<u32>,
+    /// The newest snapshot of each of so many ISO weeks stays [default: 12]
+    #[arg(long, value_name = "WEEKS", env = "WALRUST_RETAIN_WEEKLY")]
+    retain_weekly: Option<u32>,
+    /// The newest snapshot of each of so many months stays [default: 12]
+    #[arg(long, value_name = "MONTHS", env = "WALRUST_RETAIN_MONTHLY")]
+    retain_monthly: Option<u32>,
+}
+
+impl RetentionArgs {
+    fn section(&self) -> RetentionSection {
+        RetentionSection {
+            hourly: self.retain_hourly,
+            daily: self.retain_daily,
+            weekly: self.retain_weekly,
+            monthly: self.retain_monthly,
+        }
+    }
 }
 
 impl SyncArgs {
@@ -108,8 +139,10 @@ impl SyncArgs {
 pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Error> {
     let file = config::find(file)?;
     let config = file.as_deref().map_or_else(|| Ok(Config::default()), config::read)?;
-    let WatchArgs { databases, keys: KeyArgs { storage, sync, socket, max_retries } } = args;
-    let typed = Typed { databases, sync: sync.section(), max_retries };
+    let WatchArgs { databases, keys } = args;
+    let KeyArgs { storage, sync, retention, socket, max_retries } = keys;
+    let (sync, retention) = (sync.section(), retention.section());
+    let typed = Typed { databases, sync, retention, max_retries };
     let mut tenants = Tenants::default();
     let settings = settings::resolve(&config, &typed, &mut tenants)?;
     let patterns = config.databases.iter().map(|section| &section.path).chain(&typed.databases);

@@ -163,6 +163,10 @@ const CHANGES: &[(&str, &str)] = &[
     ("limits.requests_per_second_per_database", "7"),
     ("limits.snapshots_at_once", "7"),
     ("limits.upload_concurrency", "7"),
+    ("retention.daily", "9"),
+    ("retention.hourly", "9"),
+    ("retention.monthly", "9"),
+    ("retention.weekly", "9"),
     ("retry.base_delay_ms", "7"),
     ("retry.circuit_breaker_cooldown_ms", "7"),
     ("retry.circuit_breaker_enabled", "false"),
@@ -230,7 +234,7 @@ fn e01_every_key_has_an_effect() {
         };
         assert_ne!(settings_of(&text), before, "{key} has no effect");
         left.retain(|known| known != key);
-        if table == "sync" {
+        if ["sync", "retention"].contains(&table) {
             let text =
                 base.replace("[[databases]]\n", &format!("[[databases]]\n{name} = {value}\n"));
             assert_ne!(settings_of(&text), before, "{key} of one database has no effect");
@@ -303,7 +307,6 @@ fn e04_errors_do_not_repeat_secrets() {
 #[test]
 fn e11_what_is_not_built_is_not_accepted() {
     for text in [
-        "[retention]\nhourly = 1\n",
         "[metrics]\nport = 1\n",
         "[telemetry]\n",
         "[encryption]\nkey = \"k\"\n",

@@ -6,28 +6,34 @@
 
 #![forbid(unsafe_code)]
 
+mod bucket;
 mod checkpoint_policy;
 mod circuit_breaker;
+mod compaction_planner;
 mod config_diff;
 mod delivery_queue;
 mod error_class;
 mod event_kind;
+mod links;
 pub mod manifest;
 mod names;
 mod pacing;
 mod position;
 mod restart_policy;
 mod restore_planner;
+mod retention_planner;
 mod retry_policy;
 mod snapshot_schedule;
 mod sync_planner;
 mod tree;
 mod upload_queue;
 
+pub use bucket::{Bucket, Tier};
 pub use checkpoint_policy::{CheckpointKind, CheckpointPolicy, CheckpointSettings, WalFill};
 pub use circuit_breaker::{
     BreakerChange, BreakerSettings, BreakerState, CircuitBreaker, Evidence, Pass,
 };
+pub use compaction_planner::{Merge, plan_compaction};
 pub use config_diff::{Diff, diff};
 pub use delivery_queue::{
     DeliveryAttempt, DeliveryDecision, DeliveryOutcome, DeliveryPolicy, DeliveryQueue, Queued,
@@ -40,6 +46,9 @@ pub use position::{Position, WalPosition};
 pub use restart_policy::{RestartDecision, RestartPolicy, RestartRate, RestartSettings};
 pub use restore_planner::{
     FileRole, RestorePlan, RestorePlanError, RestoreTarget, plan_restore, restorable_txids,
+};
+pub use retention_planner::{
+    Decision, HistoryFile, KeepReason, RemoveReason, RetentionPlan, RetentionPolicy, plan_retention,
 };
 pub use retry_policy::{RetryDecision, RetryPolicy};
 pub use snapshot_schedule::{LastSnapshot, SnapshotReason, SnapshotSchedule, SnapshotSettings};

@@ -30,6 +30,10 @@ pub struct Manifest {
     pub page_size: u32,
     /// The files, in the order of their names.
     pub files: Vec<FileEntry>,
+    /// Files that retention has given up and not deleted yet, in the order of their names. They may
+    /// vanish at any moment; no restore point needs them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<RetiredFile>,
 }
 
 /// The process that wrote a manifest.
@@ -85,6 +89,17 @@ impl FileEntry {
     }
 }
 
+/// An LTX file that is about to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetiredFile {
+    /// Since when nothing needs it, RFC 3339. It is deleted after a grace period, so that a restore
+    /// in flight does not lose it.
+    pub since: String,
+    /// The file.
+    #[serde(flatten)]
+    pub entry: FileEntry,
+}
+
 /// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
@@ -115,12 +130,16 @@ impl Manifest {
             return Err(ManifestError::NewerFormat { found: format });
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(damaged)?;
-        match manifest.files.iter().find(|entry| entry.file_name().is_none()) {
+        let mut entries = manifest.entries_with_retired();
+        match entries.find(|entry| entry.file_name().is_none()) {
             Some(entry) => Err(ManifestError::Damaged(format!(
                 "{:?}-{:?} is not a range of TXIDs",
                 entry.min, entry.max
             ))),
-            None => Ok(manifest),
+            None => {
+                drop(entries);
+                Ok(manifest)
+            }
         }
     }
 
@@ -133,15 +152,53 @@ impl Manifest {
         bytes
     }
 
-    /// Adds files that are not in it yet, keeping the order of their names.
+    /// Adds files that are not in it yet, keeping the order of their names. Files that are retired
+    /// stay so: an entry that comes late does not bring them back.
     pub fn add(&mut self, entries: impl IntoIterator<Item = FileEntry>) {
+        let retired = self.retired_names();
         for entry in entries {
-            let key = |entry: &FileEntry| (entry.min.clone(), entry.max.clone());
-            match self.files.binary_search_by_key(&key(&entry), key) {
-                Ok(index) => self.files[index] = entry,
-                Err(index) => self.files.insert(index, entry),
+            if entry.file_name().is_none_or(|name| !retired.contains(&name)) {
+                insert(&mut self.files, entry, |entry| entry);
             }
         }
+    }
+
+    /// Takes files out of the index: they are to be deleted. What was retired before is so anew.
+    pub fn retire(&mut self, names: &BTreeSet<FileName>, since: &str) {
+        let is_named = |entry: &FileEntry| entry.file_name().is_some_and(|it| names.contains(&it));
+        for entry in self.files.extract_if(.., |entry| is_named(entry)) {
+            let file = RetiredFile { since: since.to_owned(), entry };
+            insert(&mut self.retired, file, |file| &file.entry);
+        }
+        for file in self.retired.iter_mut().filter(|file| is_named(&file.entry)) {
+            since.clone_into(&mut file.since);
+        }
+    }
+
+    /// Puts retired files back into the index.
+    pub fn take_back(&mut self, names: &BTreeSet<FileName>) {
+        let is_named = |file: &mut RetiredFile| {
+            file.entry.file_name().is_some_and(|name| names.contains(&name))
+        };
+        for RetiredFile { entry, .. } in self.retired.extract_if(.., is_named) {
+            insert(&mut self.files, entry, |entry| entry);
+        }
+    }
+
+    /// Forgets retired files that are gone.
+    pub fn forget_retired(&mut self, names: &BTreeSet<FileName>) {
+        self.retired.retain(|file| file.entry.file_name().is_none_or(|it| !names.contains(&it)));
+    }
+
+    /// The names of the retired files.
+    #[must_use]
+    pub fn retired_names(&self) -> BTreeSet<FileName> {
+        self.retired.iter().filter_map(|file| file.entry.file_name()).collect()
+    }
+
+    /// The entries of all files that may be in storage, those of the index first.
+    pub fn entries_with_retired(&self) -> impl Iterator<Item = &FileEntry> {
+        self.files.iter().chain(self.retired.iter().map(|file| &file.entry))
     }
 
     /// The files of the manifest that are not in the tree.
@@ -150,6 +207,15 @@ impl Manifest {
         let present: BTreeSet<FileName> = tree.files.iter().map(|file| file.name).collect();
         let names = self.files.iter().filter_map(FileEntry::file_name);
         names.filter(|name| !present.contains(name)).collect()
+    }
+}
+
+/// Puts an item in its place; one of the same name is replaced.
+fn insert<T>(items: &mut Vec<T>, item: T, entry: impl Fn(&T) -> &FileEntry) {
+    let key = |item: &T| (entry(item).min.clone(), entry(item).max.clone());
+    match items.binary_search_by_key(&key(&item), key) {
+        Ok(index) => items[index] = item,
+        Err(index) => items.insert(index, item),
     }
 }
 
@@ -179,6 +245,7 @@ mod tests {
             writer: Writer { id: "cd".repeat(16), host: "host".to_owned(), epoch: 1 },
             page_size: 4096,
             files: vec![entry(1, 1), entry(2, 10)],
+            retired: Vec::new(),
         }
     }
 
@@ -220,5 +287,36 @@ mod tests {
         let missing = manifest().missing_from(&tree);
         let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["0000000000000002-000000000000000a.ltx"]);
+    }
+
+    fn name(min: u64, max: u64) -> FileName {
+        entry(min, max).file_name().unwrap()
+    }
+
+    #[test]
+    fn retired_files_leave_the_index_stay_out_of_it_and_can_be_taken_back() {
+        let before = manifest();
+        let mut manifest = before.clone();
+        let names = BTreeSet::from([name(2, 10)]);
+        manifest.retire(&names, "2026-01-02T00:00:00Z");
+        manifest.add([entry(2, 10), entry(11, 12)]);
+        assert_eq!(manifest.files, [entry(1, 1), entry(11, 12)]);
+        assert_eq!(manifest.retired_names(), names);
+        assert_eq!(Manifest::parse(&manifest.to_bytes()).unwrap(), manifest);
+
+        manifest.retire(&names, "2026-01-03T00:00:00Z");
+        assert_eq!(manifest.retired[0].since, "2026-01-03T00:00:00Z");
+        let mut deleted = manifest.clone();
+        deleted.forget_retired(&names);
+        assert_eq!(deleted.retired, []);
+        manifest.take_back(&names);
+        manifest.files.pop();
+        assert_eq!(manifest, before);
+    }
+
+    #[test]
+    fn a_manifest_without_retired_files_is_written_as_before() {
+        let text = String::from_utf8(manifest().to_bytes()).unwrap();
+        assert!(!text.contains("retired"), "{text}");
     }
 }

@@ -1,7 +1,9 @@
 //! Why a history cannot be read, restored or kept.
 
-use walrust_engine::RestorePlanError;
+use std::io;
+
 use walrust_engine::manifest::ManifestError;
+use walrust_engine::{Layout, RestorePlanError};
 use walrust_sqlite::RestoreError;
 use walrust_storage::StorageError;
 
@@ -69,6 +71,58 @@ pub enum HistoryError {
     NotLtx {
         /// Key of the object, with the storage.
         object: String,
+    },
+    /// The name belongs to another program.
+    #[error(
+        "{name} in {url} holds files of another program ({layout} layout), which looks after their age"
+    )]
+    OtherLayout {
+        /// The name.
+        name: String,
+        /// The storage.
+        url: String,
+        /// The layout of its files.
+        layout: Layout,
+    },
+    /// There are files, but no manifest.
+    #[error(
+        "{object} is missing: without it nothing is merged or removed; a daemon that replicates the \
+         database writes it anew, and so does `walrust verify --fix`"
+    )]
+    NoManifest {
+        /// Key of the manifest, with the storage.
+        object: String,
+    },
+    /// The manifest lists a file that is not there.
+    #[error(
+        "{object} lists {file}, which is not there: nothing is merged or removed before it is known \
+         what was lost; `walrust verify` tells, and `walrust verify --fix` corrects the manifest"
+    )]
+    FilesMissing {
+        /// Key of the manifest, with the storage.
+        object: String,
+        /// The first file that is missing.
+        file: String,
+    },
+    /// Another writer has taken the name over.
+    #[error("{object} belongs to another writer now ({host}, epoch {epoch}): nothing more is done")]
+    Superseded {
+        /// Key of the manifest, with the storage.
+        object: String,
+        /// Host of the other writer.
+        host: String,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// The local disk failed.
+    #[error(
+        "cannot {what}: {source}; files are kept in the directory for temporary files, $TMPDIR"
+    )]
+    Scratch {
+        /// What was attempted.
+        what: String,
+        /// The answer.
+        source: io::Error,
     },
     /// The files do not give the database that they should.
     #[error(transparent)]

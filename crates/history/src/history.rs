@@ -42,9 +42,10 @@ impl History {
     pub async fn read(store: &dyn ObjectStore, name: &str) -> Result<Self, HistoryError> {
         let name = name.trim_matches('/');
         let prefix = format!("{name}/");
+        // First, so that what it knows is listed: files that are stored meanwhile are not missing.
+        let manifest = read_manifest(store, name).await?;
         let listing = patiently(|| store.list(&prefix, None)).await?;
         let tree = Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));
-        let manifest = if tree.has_manifest { read_manifest(store, name).await? } else { None };
         let manifest = manifest.map(|object| object.manifest);
         Ok(Self { name: name.to_owned(), tree, manifest })
     }

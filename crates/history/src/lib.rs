@@ -7,19 +7,25 @@
 
 #![forbid(unsafe_code)]
 
+mod compaction;
 mod error;
 mod file_description;
 mod history;
 mod manifest_object;
 mod patience;
 mod restore;
+mod retention;
+mod retention_report;
+mod scratch;
 
 pub use error::HistoryError;
 pub use file_description::{FileEnds, describe, describe_file, read_ends};
 pub use history::{History, Times};
-pub use manifest_object::{ManifestObject, read_manifest, write_manifest};
+pub use manifest_object::{ManifestObject, edit_manifest, read_manifest, write_manifest};
 pub use patience::patiently;
 pub use restore::{Planned, RestoreOptions, execute, plan};
+pub use retention::Retention;
+pub use retention_report::{RetentionProblem, RetentionReport};
 
 /// The metadata key under which every object carries the SHA-256 of its bytes, hex.
 pub const SHA256: &str = "sha256";

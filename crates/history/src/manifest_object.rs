@@ -3,14 +3,19 @@
 //! Invariant: it is replaced only if it is still the object that was read, so two writers cannot
 //! undo each other's entries.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use walrust_engine::manifest::Manifest;
-use walrust_engine::{ErrorClass, manifest_key};
+use walrust_engine::manifest::{Manifest, Writer};
+use walrust_engine::{ErrorClass, RetryDecision, RetryPolicy, manifest_key};
 use walrust_sqlite::hex;
 use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
 
 use crate::{HistoryError, SHA256};
+
+/// The longest pause between two attempts to change a manifest.
+const LONGEST_DELAY: Duration = Duration::from_secs(3);
 
 /// A manifest, and which object it was read from.
 #[derive(Clone, Debug)]
@@ -67,4 +72,89 @@ pub async fn write_manifest(
     let metadata = Metadata::from([(SHA256.to_owned(), sha256)]);
     let key = manifest_key(&manifest.name);
     store.put(&key, Bytes::from(bytes), &metadata, condition).await.map(|_| ())
+}
+
+/// Reads the manifest of a database that belongs to a writer.
+///
+/// # Errors
+/// As [`read_manifest`]; or if there is none, or another writer has taken the name over.
+pub(crate) async fn read_own_manifest(
+    store: &dyn ObjectStore,
+    name: &str,
+    writer: &Writer,
+) -> Result<ManifestObject, HistoryError> {
+    let object = format!("{}/{}", store.url(), manifest_key(name));
+    let Some(found) = read_manifest(store, name).await? else {
+        return Err(HistoryError::NoManifest { object });
+    };
+    check_writer(store, &found.manifest, writer)?;
+    Ok(found)
+}
+
+/// Whether a manifest belongs to a writer.
+///
+/// # Errors
+/// If another writer has taken the name over.
+pub(crate) fn check_writer(
+    store: &dyn ObjectStore,
+    manifest: &Manifest,
+    writer: &Writer,
+) -> Result<(), HistoryError> {
+    let Writer { id, host, epoch } = &manifest.writer;
+    if (id, epoch) == (&writer.id, &writer.epoch) {
+        return Ok(());
+    }
+    let object = format!("{}/{}", store.url(), manifest_key(&manifest.name));
+    Err(HistoryError::Superseded { object, host: host.clone(), epoch: *epoch })
+}
+
+/// Changes the manifest of a database that belongs to a writer. If somebody else changes it in the
+/// same moment, their change is kept and this one made again on top of it; so is one whose answer got
+/// lost, which has to change nothing then. Returns the manifest as it was stored.
+///
+/// # Errors
+/// As [`read_manifest`] and [`write_manifest`]; or if there is none, or another writer has taken the
+/// name over.
+pub async fn edit_manifest(
+    store: &dyn ObjectStore,
+    name: &str,
+    writer: &Writer,
+    edit: impl Fn(&mut Manifest),
+) -> Result<Manifest, HistoryError> {
+    const ATTEMPTS: u32 = 10;
+    let policy = RetryPolicy::default();
+    let mut attempt = 1;
+    loop {
+        let edited = edit_once(store, name, writer, &edit).await;
+        match edited {
+            Err(HistoryError::Storage(error)) if attempt < ATTEMPTS => {
+                let class = match error.class() {
+                    // Somebody else was faster.
+                    ErrorClass::Precondition => ErrorClass::Transient,
+                    class if class.is_retryable() => class,
+                    _ => return Err(error.into()),
+                };
+                let decision = policy.after_failure(class, attempt, fastrand::f64());
+                let RetryDecision::After { delay, .. } = decision else { return Err(error.into()) };
+                tokio::time::sleep(delay.min(LONGEST_DELAY)).await;
+                attempt += 1;
+            }
+            edited => return edited,
+        }
+    }
+}
+
+async fn edit_once(
+    store: &dyn ObjectStore,
+    name: &str,
+    writer: &Writer,
+    edit: &impl Fn(&mut Manifest),
+) -> Result<Manifest, HistoryError> {
+    let ManifestObject { manifest, etag } = read_own_manifest(store, name, writer).await?;
+    let mut edited = manifest.clone();
+    edit(&mut edited);
+    if edited != manifest {
+        write_manifest(store, &edited, &Condition::IfMatch(etag)).await?;
+    }
+    Ok(edited)
 }

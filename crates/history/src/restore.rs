@@ -63,7 +63,7 @@ pub async fn plan(
     target: RestoreTarget,
 ) -> Result<Planned, HistoryError> {
     let History { name, tree, manifest } = History::read(store, name).await?;
-    let plan = plan_restore(&tree, target).map_err(|source| match source {
+    let plan = plan_from(&tree, manifest.as_ref(), target).map_err(|source| match source {
         RestorePlanError::Empty => {
             HistoryError::UnknownName { name: name.clone(), url: store.url() }
         }
@@ -76,6 +76,18 @@ pub async fn plan(
     let sha256 = entries.filter(|entry| !entry.sha256.is_empty());
     let sha256 = sha256.filter_map(|entry| Some((entry.file_name()?, entry.sha256.clone())));
     Ok(Planned { name, layout: tree.layout, plan, sha256: sha256.collect() })
+}
+
+/// Plans without files that may be deleted at any moment, unless only they have what is wanted.
+fn plan_from(
+    tree: &Tree,
+    manifest: Option<&Manifest>,
+    target: RestoreTarget,
+) -> Result<RestorePlan, RestorePlanError> {
+    let retired = manifest.map(Manifest::retired_names).unwrap_or_default();
+    let mut staying = tree.clone();
+    staying.files.retain(|file| !retired.contains(&file.name));
+    plan_restore(&staying, target).or_else(|_| plan_restore(tree, target))
 }
 
 /// A file that vanished from the end of a history leaves no gap; only the manifest knows it.

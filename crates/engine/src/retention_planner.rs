@@ -1,0 +1,381 @@
+//! Which files of a history stay, which are merged, and which may go: grandfather, father, son.
+//!
+//! Invariant: every restore point of a plan can be restored from the files that the plan keeps, and
+//! from these together with any of the others. Restore points are the snapshots that are kept, the
+//! head, and every state of the finest window, which reaches as many hours back as the hourly tier
+//! has, with the state in which the window begins. The snapshots that are kept are the newest of
+//! each hour, day, ISO week and month that a tier covers, the latest, and two in any case.
+//!
+//! What leads from one kept snapshot to the next stays as well, merged where the finest window has
+//! passed. What cannot be judged stays: a file that nothing leads to, one that the manifest does not
+//! know yet, one of a second chain.
+//!
+//! A plan depends on the files, the policy and the time alone: a plan that was carried out in part,
+//! by a process that died, is continued by making it again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use walrust_ltx::{FileName, Txid};
+
+use crate::bucket::{Bucket, Tier};
+use crate::compaction_planner::{Merge, plan_compaction};
+use crate::links::Links;
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// One LTX file of a history in our own layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryFile {
+    /// Its name.
+    pub name: FileName,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When its state was committed: the timestamp of its header, milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+    /// Whether the manifest knows it. Another file was just stored, or its writer died: it stays.
+    pub indexed: bool,
+}
+
+/// How many buckets of each tier have a snapshot that stays, the current one included. 0: none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetentionPolicy {
+    /// Hours; also the length of the finest window, counted from the time of the plan.
+    pub hourly: u32,
+    /// Days.
+    pub daily: u32,
+    /// ISO weeks.
+    pub weekly: u32,
+    /// Months.
+    pub monthly: u32,
+}
+
+impl Default for RetentionPolicy {
+    fn default() -> Self {
+        Self { hourly: 24, daily: 7, weekly: 12, monthly: 12 }
+    }
+}
+
+impl RetentionPolicy {
+    /// Buckets that a tier covers.
+    #[must_use]
+    pub fn buckets(&self, tier: Tier) -> u32 {
+        match tier {
+            Tier::Hourly => self.hourly,
+            Tier::Daily => self.daily,
+            Tier::Weekly => self.weekly,
+            Tier::Monthly => self.monthly,
+        }
+    }
+
+    /// When the finest window begins.
+    fn window_start(&self, now_ms: i64) -> i64 {
+        now_ms.saturating_sub(i64::from(self.hourly) * HOUR_MS)
+    }
+}
+
+/// What is to become of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It stays, for these reasons.
+    Keep(Vec<KeepReason>),
+    /// It becomes part of a larger file, and goes.
+    Merge {
+        /// The larger file.
+        into: FileName,
+    },
+    /// It goes.
+    Remove(RemoveReason),
+}
+
+/// Why a file stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepReason {
+    /// The newest snapshot.
+    Latest,
+    /// The newest snapshot of a bucket.
+    NewestOf(Bucket),
+    /// Two snapshots stay in any case.
+    SecondSnapshot,
+    /// Without this snapshot a restore point is lost.
+    BaseOf(Txid),
+    /// The finest window: every state stays.
+    InsideWindow,
+    /// It leads to the newest state.
+    Head,
+    /// It leads from a kept snapshot towards the next.
+    Chain,
+    /// It is part of another chain than the one that is kept.
+    OtherChain,
+    /// No file leads to it: there is a gap before it.
+    Unreachable,
+    /// The manifest does not know it yet.
+    NotIndexed,
+}
+
+impl fmt::Display for KeepReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest snapshot"),
+            Self::NewestOf(bucket) => write!(f, "{} of {bucket}", bucket.tier),
+            Self::SecondSnapshot => f.write_str("two snapshots stay in any case"),
+            Self::BaseOf(txid) => write!(f, "needed by restore point {txid}"),
+            Self::InsideWindow => f.write_str("inside the finest window"),
+            Self::Head => f.write_str("leads to the newest state"),
+            Self::Chain => f.write_str("leads from one kept snapshot to the next"),
+            Self::OtherChain => f.write_str("part of a second chain, left alone"),
+            Self::Unreachable => f.write_str("behind a gap, left alone"),
+            Self::NotIndexed => f.write_str("not in the manifest yet, left alone"),
+        }
+    }
+}
+
+/// Why a file goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoveReason {
+    /// A snapshot that is not the newest of any bucket that a tier covers.
+    NoTier,
+    /// An incremental before the oldest snapshot that is kept.
+    BeforeOldest(Txid),
+    /// All its TXIDs are in a larger file.
+    PartOf(FileName),
+}
+
+impl fmt::Display for RemoveReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoTier => f.write_str("expired: no tier keeps it"),
+            Self::BeforeOldest(txid) => {
+                write!(f, "expired: before the oldest kept snapshot, TXID {txid}")
+            }
+            Self::PartOf(name) => write!(f, "part of {name}"),
+        }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keep(reasons) => {
+                let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+                f.write_str(&reasons.join(", "))
+            }
+            Self::Merge { into } => write!(f, "merged into {into}"),
+            Self::Remove(reason) => reason.fmt(f),
+        }
+    }
+}
+
+/// What is to become of a history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetentionPlan {
+    /// One decision for each file, in the order of their names.
+    pub decisions: BTreeMap<FileName, Decision>,
+    /// The merges, each of files that are decided to be merged.
+    pub merges: Vec<Merge>,
+    /// The states that can be restored before, while and after the plan is carried out.
+    pub restore_points: BTreeSet<Txid>,
+}
+
+/// Plans the retention of a history.
+///
+/// `files` has the files that can be read; `now_ms` is milliseconds since the Unix epoch.
+#[must_use]
+pub fn plan_retention(
+    files: &[HistoryFile],
+    policy: &RetentionPolicy,
+    now_ms: i64,
+) -> RetentionPlan {
+    let files = sorted(files);
+    let links = Links::new(&files);
+    let snapshots = files.iter().filter(|file| file.name.is_snapshot());
+    let restorable = links.reachable(snapshots.map(|file| file.name.max));
+    let window = Window::new(&files, &restorable, policy.window_start(now_ms));
+    let mut kept = keep_by_tier(&files, policy, now_ms);
+    keep_bases(&mut kept, &files, &links, &window);
+    Planner { files: &files, links, kept, window }.plan()
+}
+
+fn sorted(files: &[HistoryFile]) -> Vec<HistoryFile> {
+    let mut files = files.to_vec();
+    files.sort_by_key(|file| file.name);
+    files
+}
+
+/// The states of which each stays: those of the finest window, else the newest one, and the state
+/// before the first of them.
+struct Window {
+    points: BTreeSet<Txid>,
+}
+
+impl Window {
+    fn new(files: &[HistoryFile], restorable: &BTreeSet<Txid>, start_ms: i64) -> Self {
+        let recent = files.iter().filter(|file| file.timestamp_ms > start_ms);
+        let recent = recent.map(|file| file.name.max).filter(|txid| restorable.contains(txid));
+        let Some(first) = recent.min().or(restorable.last().copied()) else {
+            return Self { points: BTreeSet::new() };
+        };
+        let mut from = restorable.range(..first).next_back().copied().unwrap_or(first);
+        // With two chains a file may lead into the window from a state further back.
+        let begins = |file: &HistoryFile| Txid::new(file.name.min.get() - 1);
+        let leads_in = |from| {
+            let files = files.iter().filter(move |file| file.name.max > from);
+            files.filter_map(begins).filter(|txid| restorable.contains(txid)).min()
+        };
+        while let Some(before) = leads_in(from).filter(|before| *before < from) {
+            from = before;
+        }
+        Self { points: restorable.range(from..).copied().collect() }
+    }
+
+    /// The state in which it begins; `None` of a history without any state.
+    fn floor(&self) -> Option<Txid> {
+        self.points.first().copied()
+    }
+}
+
+/// The snapshots that are kept, by their TXID.
+type Kept = BTreeMap<Txid, Vec<KeepReason>>;
+
+fn keep_by_tier(files: &[HistoryFile], policy: &RetentionPolicy, now_ms: i64) -> Kept {
+    let mut kept = Kept::new();
+    let snapshots: Vec<_> = files.iter().filter(|file| file.name.is_snapshot()).collect();
+    if let Some(latest) = snapshots.last() {
+        kept.entry(latest.name.max).or_default().push(KeepReason::Latest);
+    }
+    for tier in Tier::ALL {
+        let oldest = Bucket::of(tier, now_ms).number - i64::from(policy.buckets(tier));
+        let mut newest: BTreeMap<Bucket, &HistoryFile> = BTreeMap::new();
+        for file in &snapshots {
+            let bucket = Bucket::of(tier, file.timestamp_ms);
+            // A clock that was ahead may have made snapshots of buckets that are yet to come.
+            if bucket.number > oldest && policy.buckets(tier) > 0 {
+                let known = newest.entry(bucket).or_insert(file);
+                if (file.timestamp_ms, file.name.max) > (known.timestamp_ms, known.name.max) {
+                    *known = file;
+                }
+            }
+        }
+        for (bucket, file) in newest {
+            kept.entry(file.name.max).or_default().push(KeepReason::NewestOf(bucket));
+        }
+    }
+    if kept.len() < 2
+        && let Some(second) = snapshots.iter().rev().nth(1)
+    {
+        kept.entry(second.name.max).or_default().push(KeepReason::SecondSnapshot);
+    }
+    kept
+}
+
+/// Adds the snapshots without which a state of the window could not be reached.
+fn keep_bases(kept: &mut Kept, files: &[HistoryFile], links: &Links<'_>, window: &Window) {
+    let mut reached = links.reachable(kept.keys().copied());
+    for point in &window.points {
+        if reached.contains(point) {
+            continue;
+        }
+        let bases = files.iter().filter(|file| file.name.is_snapshot() && file.name.max <= *point);
+        let mut bases = bases.rev().map(|base| base.name.max);
+        let leads_there = |base: &Txid| links.reachable([*base]).contains(point);
+        if let Some(base) = bases.find(leads_there) {
+            kept.entry(base).or_default().push(KeepReason::BaseOf(*point));
+            reached.extend(links.reachable([base]));
+        }
+    }
+}
+
+struct Planner<'a> {
+    files: &'a [HistoryFile],
+    links: Links<'a>,
+    kept: Kept,
+    window: Window,
+}
+
+impl Planner<'_> {
+    fn plan(self) -> RetentionPlan {
+        let chains = self.chains();
+        let (mut decisions, mut merges) = (BTreeMap::new(), Vec::new());
+        let mut on_chains: BTreeSet<FileName> = BTreeSet::new();
+        for chain in &chains {
+            // What the manifest does not know stays as it is, and so does what two chains share and
+            // the first of them has merged.
+            let stays = |file: &&HistoryFile| !file.indexed || on_chains.contains(&file.name);
+            for stretch in chain.split(stays) {
+                merges.extend(plan_compaction(stretch));
+            }
+            on_chains.extend(chain.iter().map(|file| file.name));
+        }
+        let reached = self.links.reachable(self.kept.keys().copied());
+        for file in self.files {
+            let decision = match self.decide(file, &on_chains, &reached) {
+                Decision::Remove(_) if !file.indexed => {
+                    Decision::Keep(vec![KeepReason::NotIndexed])
+                }
+                decision => decision,
+            };
+            decisions.insert(file.name, decision);
+        }
+        for merge in &merges {
+            for source in &merge.sources {
+                decisions.insert(*source, Decision::Merge { into: merge.into });
+            }
+        }
+        let restore_points = self.kept.into_keys().chain(self.window.points).collect();
+        RetentionPlan { decisions, merges, restore_points }
+    }
+
+    /// The fewest files that lead from each kept snapshot before the window towards the next, and to
+    /// the state in which the window begins.
+    fn chains(&self) -> Vec<Vec<&HistoryFile>> {
+        let Some(floor) = self.window.floor() else { return Vec::new() };
+        let mut ends: Vec<Txid> = self.kept.range(..floor).map(|(txid, _)| *txid).collect();
+        // Usually the last of them. After a chain that ended it may be an older one, whose files pass
+        // by the snapshots behind it.
+        let leads_to_floor = |txid: &&Txid| self.links.reachable([**txid]).contains(&floor);
+        let base = ends.iter().rev().find(leads_to_floor).copied();
+        let last = base.map(|base| self.links.path_towards(base, floor));
+        ends.push(floor);
+        let others = ends.windows(2).filter(|pair| Some(pair[0]) != base || pair[1] != floor);
+        let others = others.map(|pair| self.links.path_towards(pair[0], pair[1]));
+        last.into_iter().chain(others).collect()
+    }
+
+    fn decide(
+        &self,
+        file: &HistoryFile,
+        on_chains: &BTreeSet<FileName>,
+        reached: &BTreeSet<Txid>,
+    ) -> Decision {
+        let name = file.name;
+        let keep = |reason| Decision::Keep(vec![reason]);
+        if name.is_snapshot() {
+            return match self.kept.get(&name.max) {
+                Some(reasons) => Decision::Keep(reasons.clone()),
+                None => Decision::Remove(RemoveReason::NoTier),
+            };
+        }
+        let Some((oldest, _)) = self.kept.first_key_value() else {
+            return keep(KeepReason::Unreachable);
+        };
+        if name.max <= *oldest {
+            return Decision::Remove(RemoveReason::BeforeOldest(*oldest));
+        }
+        if on_chains.contains(&name) {
+            return keep(KeepReason::Chain);
+        }
+        if self.window.floor().is_none_or(|floor| name.max > floor) {
+            let is_head = self.window.points.last() == Some(&name.max);
+            return keep(if is_head { KeepReason::Head } else { KeepReason::InsideWindow });
+        }
+        let whole = on_chains.iter().find(|whole| whole.min <= name.min && name.max <= whole.max);
+        match whole {
+            Some(whole) => Decision::Remove(RemoveReason::PartOf(*whole)),
+            None if reached.contains(&name.max) => keep(KeepReason::OtherChain),
+            None => keep(KeepReason::Unreachable),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

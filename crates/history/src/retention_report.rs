@@ -1,0 +1,100 @@
+//! What a run of the retention did, and what it left alone.
+
+use std::sync::Arc;
+
+use walrust_engine::Merge;
+use walrust_ltx::FileName;
+
+/// What a run of the retention did.
+#[derive(Clone, Debug, Default)]
+pub struct RetentionReport {
+    /// Merges whose results are in storage and in the manifest.
+    pub merged: Vec<Merge>,
+    /// Files that were taken out of the manifest and are deleted when the grace period is over.
+    pub retired: Vec<FileName>,
+    /// Retired files that are needed after all.
+    pub taken_back: Vec<FileName>,
+    /// Files that were deleted.
+    pub deleted: Vec<FileName>,
+    /// What was left alone, and why.
+    pub problems: Vec<RetentionProblem>,
+}
+
+/// Why a file was left alone. It stays, and so does everything that would need it to be whole.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RetentionProblem {
+    /// It is not an LTX file with the TXIDs of its name.
+    #[error("{key} is not the LTX file that its name promises; left alone")]
+    NotLtx {
+        /// Key of the object.
+        key: String,
+    },
+    /// It has another size than the manifest says.
+    #[error("{key} has {size} bytes, the manifest says {recorded}; left alone")]
+    WrongSize {
+        /// Key of the object.
+        key: String,
+        /// Its size in bytes.
+        size: u64,
+        /// What the manifest says.
+        recorded: u64,
+    },
+    /// It is damaged.
+    #[error("{key} is damaged: {source}; left alone")]
+    Damaged {
+        /// Key of the object.
+        key: String,
+        /// What is wrong.
+        source: Arc<walrust_ltx::Error>,
+    },
+    /// It has other bytes than were stored.
+    #[error("{key} has another SHA-256 than it was stored with; left alone")]
+    WrongSha256 {
+        /// Key of the object.
+        key: String,
+    },
+    /// It does not begin, or does not end, with the state that the files beside it have.
+    #[error("{key} does not continue the file before it; they are not merged")]
+    BrokenChain {
+        /// Key of the object.
+        key: String,
+    },
+    /// Files that are whole do not give one file.
+    #[error("the parts of {key} cannot be merged; left alone")]
+    NotMergeable {
+        /// Key that the merged file would have.
+        key: String,
+    },
+    /// The key of a merged file is taken.
+    #[error("{key} is another file than the one that was merged; its parts are left alone")]
+    OtherObject {
+        /// Key of the object.
+        key: String,
+    },
+    /// Storage did not delete it. The next run tries again.
+    #[error("{key} was not deleted: {reason}")]
+    NotDeleted {
+        /// Key of the object.
+        key: String,
+        /// What storage said.
+        reason: String,
+    },
+}
+
+impl RetentionProblem {
+    /// Key of the object, relative to the store.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::NotLtx { key }
+            | Self::WrongSize { key, .. }
+            | Self::Damaged { key, .. }
+            | Self::WrongSha256 { key }
+            | Self::BrokenChain { key }
+            | Self::NotMergeable { key }
+            | Self::OtherObject { key }
+            | Self::NotDeleted { key, .. } => key,
+        }
+    }
+}

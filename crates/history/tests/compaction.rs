@@ -1,0 +1,112 @@
+//! Merging files in storage: what it costs, and what odd files do to it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use walrust_engine::{RestoreTarget, RetentionPolicy, plan_restore};
+use walrust_history::{RetentionProblem, RetentionReport};
+use walrust_storage::{Condition, Metadata, ObjectStore};
+
+use crate::retention::runtime;
+use crate::scene::{
+    Scene, assert_indexed, file_names, key, manifest, name, plan, restore, tree, txid,
+};
+
+const MERGE_ALL: RetentionPolicy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
+
+/// A snapshot of TXID 1 and incrementals behind it.
+async fn incrementals(count: u64) -> Scene {
+    let mut scene = Scene::begin("2026-12-31T22:00:00Z").await;
+    for _ in 0..count {
+        scene.now_ms += 1000;
+        scene.commit(1, true).await;
+    }
+    scene.write_manifest().await;
+    scene
+}
+
+async fn compact(scene: &Scene) -> RetentionReport {
+    let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
+    let report = retention.execute(&scene.store, Duration::ZERO, &|| scene.now_ms).await.unwrap();
+    scene.assert_restorable(&scene.store, &retention.plan.restore_points).await;
+    assert_indexed(&scene.store).await;
+    report
+}
+
+#[test]
+fn ten_thousand_small_files_are_restored_with_a_few_requests_after_merging() {
+    runtime().block_on(async {
+        let scene = incrementals(10_000).await;
+        let report = compact(&scene).await;
+        assert!(report.problems.is_empty(), "{:?}", report.problems);
+        assert_eq!(report.deleted.len(), 9_999);
+        scene.store.take_requests();
+        let restored = restore(&scene.store, txid(scene.head)).await;
+        assert!(restored == scene.states[&scene.head]);
+        let requests = scene.store.take_requests();
+        assert!(requests < 100, "{requests} requests");
+    });
+}
+
+#[test]
+fn c15_a_merged_file_has_the_time_of_its_last_state() {
+    runtime().block_on(async {
+        let scene = incrementals(5).await;
+        let entry_of = |manifest: &walrust_engine::manifest::Manifest, file| {
+            let mut entries = manifest.files.iter();
+            entries.find(|entry| entry.file_name() == Some(file)).unwrap().clone()
+        };
+        let last = entry_of(&manifest(&scene.store).await, name(5, 5));
+        compact(&scene).await;
+        let merged = entry_of(&manifest(&scene.store).await, name(2, 5));
+        assert_eq!(
+            (merged.created, merged.post, merged.commit),
+            (last.created, last.post, last.commit)
+        );
+        let files = [name(1, 1), name(2, 5), name(6, 6)];
+        assert_eq!(file_names(&scene.store).await, files);
+    });
+}
+
+#[test]
+fn c10_a_state_inside_a_merged_file_is_not_taken_for_another() {
+    runtime().block_on(async {
+        let scene = incrementals(5).await;
+        compact(&scene).await;
+        let inside = plan_restore(&tree(&scene.store).await, RestoreTarget::Txid(txid(3)));
+        let message = inside.unwrap_err().to_string();
+        let (before, after) = (txid(1).to_string(), txid(5).to_string());
+        assert!(message.contains(&before) && message.contains(&after), "{message}");
+    });
+}
+
+/// Replaces bytes in the middle of an object; the metadata goes, as if it had never been there.
+async fn damage(scene: &Scene, key: &str) {
+    let bytes = scene.store.get(key).await.unwrap().bytes().await.unwrap();
+    let mut bytes = bytes.to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    let metadata = Metadata::new();
+    scene.store.put(key, Bytes::from(bytes), &metadata, &Condition::None).await.unwrap();
+}
+
+#[test]
+fn c08_one_damaged_file_stays_and_those_around_it_are_merged() {
+    runtime().block_on(async {
+        let scene = incrementals(200).await;
+        damage(&scene, &key(100, 100)).await;
+        let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
+        let now_ms = || scene.now_ms;
+        let report = retention.execute(&scene.store, Duration::ZERO, &now_ms).await.unwrap();
+        let keys: Vec<&str> = report.problems.iter().map(RetentionProblem::key).collect();
+        assert_eq!(keys, [key(100, 100)]);
+        let left = [name(1, 1), name(2, 99), name(100, 100), name(101, 200), name(201, 201)];
+        assert_eq!(file_names(&scene.store).await, left);
+        assert_indexed(&scene.store).await;
+        // The next run meets it again, and does no harm.
+        let again = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
+        let report = again.execute(&scene.store, Duration::ZERO, &now_ms).await.unwrap();
+        assert_eq!((report.problems.len(), report.deleted), (1, Vec::new()));
+        assert_eq!(restore(&scene.store, txid(99)).await, scene.states[&99]);
+    });
+}

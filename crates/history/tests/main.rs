@@ -1,0 +1,8 @@
+//! What is done to histories in storage, seen by who restores from them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod compaction;
+mod crashing_store;
+mod retention;
+mod scene;
