@@ -12,6 +12,7 @@ mod file_description;
 mod history;
 mod manifest_object;
 mod patience;
+mod replica;
 mod restore;
 
 pub use error::HistoryError;
@@ -19,6 +20,7 @@ pub use file_description::{FileEnds, describe, describe_file, read_ends};
 pub use history::{History, Times};
 pub use manifest_object::{ManifestObject, read_manifest, write_manifest};
 pub use patience::patiently;
+pub use replica::{FollowError, ReplicaFollower};
 pub use restore::{Planned, RestoreOptions, execute, plan};
 
 /// The metadata key under which every object carries the SHA-256 of its bytes, hex.
