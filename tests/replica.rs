@@ -14,6 +14,7 @@ use crate::walrust::{Outcome, Walrust};
 
 mod crashes;
 mod histories;
+mod killer;
 mod ledger;
 mod ownership;
 mod readers;

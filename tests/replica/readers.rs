@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::signal::Signal;
-use walrust_testkit::{SqliteLibrary, assert_same_database};
+use walrust_testkit::{SqlProcess, SqliteLibrary, assert_same_database};
 
-use super::Replica;
 use super::ledger::{Ledger, check, look};
+use super::{Replica, replica_at};
+use crate::small_history::{HEAD, SmallHistory};
 use crate::storage::{Storage, on_both_storages};
 use crate::walrust::Walrust;
 
@@ -119,6 +120,26 @@ fn c17_a_reader_that_stays_holds_nobody_up_and_keeps_its_state() {
     follower.signal(Signal::SIGTERM);
     follower.wait().succeeded();
     assert_same_database(ledger.path(), &replica.path);
+}
+
+#[test]
+fn c17_the_lock_of_another_writer_is_waited_for() {
+    let history = SmallHistory::new();
+    let replica = replica_at(&history, 4);
+    let mut writer = SqlProcess::open(SqliteLibrary::System, &replica.path);
+    writer.run("BEGIN IMMEDIATE");
+    let mut follower = replica.follow();
+    follower.wait_for_line(&["cannot follow", "locked"]);
+    let mut reader = replica.reader(SqliteLibrary::Bundled);
+    assert_eq!(reader.run("SELECT count(*) FROM t"), [["3"]]);
+    writer.run("ROLLBACK");
+    replica.wait_for_txid(&mut follower, HEAD);
+    assert_eq!(reader.run("SELECT count(*) FROM t"), [["5"]]);
+    reader.close();
+    writer.close();
+    follower.signal(Signal::SIGTERM);
+    follower.wait().succeeded();
+    assert_same_database(&history.source, &replica.path);
 }
 
 #[test]
