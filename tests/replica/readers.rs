@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use walrust_testkit::{SqlProcess, SqliteLibrary, assert_same_database};
@@ -15,13 +16,15 @@ use crate::walrust::Walrust;
 on_both_storages!(c12_readers_see_whole_states_that_never_go_back);
 
 fn c12_readers_see_whole_states_that_never_go_back(storage: &Storage) {
-    readers_beside_a_follower(storage, 4096, "", 150);
+    readers_beside_a_follower(storage, 4096, "", 100);
 }
 
+/// How long a reader waits that has seen the newest state.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Commits after which the replica is waited for.
 const ROUND: u32 = 10;
 
-/// A writer, a daemon, a follower, and readers of both SQLite libraries that never pause.
+/// A writer, a daemon, a follower, and readers of both SQLite libraries.
 fn readers_beside_a_follower(storage: &Storage, page_size: u32, pragmas: &str, commits: u32) {
     let mut ledger = Ledger::new(page_size, pragmas);
     let walrust = Walrust::on(storage);
@@ -44,6 +47,9 @@ fn readers_beside_a_follower(storage: &Storage, page_size: u32, pragmas: &str, c
                     if number > last {
                         states += 1;
                         check(&mut reader);
+                    } else {
+                        // Others need the processor to bring the next state.
+                        thread::sleep(PAUSE);
                     }
                     last = number;
                 }
@@ -76,7 +82,7 @@ fn readers_beside_a_follower(storage: &Storage, page_size: u32, pragmas: &str, c
 macro_rules! databases {
     ($($test:ident: $page_size:literal, $pragmas:literal),* $(,)?) => {
         $(#[test] fn $test() {
-            readers_beside_a_follower(&Storage::directory(), $page_size, $pragmas, 60);
+            readers_beside_a_follower(&Storage::directory(), $page_size, $pragmas, 50);
         })*
     };
 }
