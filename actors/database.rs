@@ -8,7 +8,8 @@
 //! One blocking job at a time has the capture, so a sync never runs beside a checkpoint. One LTX
 //! file at a time is offered; a sync begins when all staged files are in storage and confirmed.
 //! Commits that arrive meanwhile wait in the WAL, behind the pin, and go together into the next
-//! file. Only a checkpoint that cannot wait stages more, behind the one that is on its way.
+//! file. Only a checkpoint that cannot wait stages more, behind the one that is on its way. The pages
+//! of a snapshot are read beside all that (see [`snapshot_reading`]).
 //!
 //! # Retries
 //! A database that fails (locked, unreadable, out of WAL mode) is dropped and opened again after a
@@ -46,12 +47,14 @@ mod open;
 mod requests;
 mod scheduling;
 mod shipping;
+mod snapshot_reading;
 mod state;
 mod sync_requests;
 
 pub(crate) use availability::Availability;
 pub(crate) use job::JobEnded;
 pub(crate) use open::OpenOutcome;
+pub(crate) use snapshot_reading::ReadingOutcome;
 use state::DatabaseState;
 
 /// What a database is told.
@@ -70,6 +73,8 @@ pub(crate) enum DatabaseMsg {
     },
     /// A blocking job gave the capture back.
     JobEnded(Box<JobEnded>),
+    /// The pages of a snapshot were read.
+    SnapshotRead(Box<ReadingOutcome>),
     /// A blocking job panicked; the capture is gone.
     JobLost,
     /// Storage has a file.
@@ -118,6 +123,7 @@ impl DatabaseMsg {
             Self::WalChanged => "wal_changed",
             Self::Due { .. } => "due",
             Self::JobEnded(_) => "job_ended",
+            Self::SnapshotRead(_) => "snapshot_read",
             Self::JobLost => "job_lost",
             Self::Uploaded(_) => "uploaded",
             Self::UploadFailed { .. } => "upload_failed",
@@ -201,6 +207,7 @@ impl Actor for DatabaseActor {
             DatabaseMsg::WalChanged => state.wal_changed(),
             DatabaseMsg::Due { epoch } => state.due(epoch),
             DatabaseMsg::JobEnded(ended) => state.job_ended(*ended),
+            DatabaseMsg::SnapshotRead(outcome) => state.snapshot_read(*outcome),
             DatabaseMsg::JobLost => return Err("a blocking job panicked".into()),
             DatabaseMsg::Uploaded(name) => state.uploaded(name),
             DatabaseMsg::UploadFailed { error, retryable } => state.upload_failed(error, retryable),

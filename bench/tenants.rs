@@ -59,12 +59,13 @@ fn main() {
 
 /// Databases, a proxy before the store, and a daemon.
 struct Host {
+    /// Goes before the files it looks after.
+    daemon: Daemon,
     directory: tempfile::TempDir,
     databases: Vec<PathBuf>,
     /// The configuration without its databases.
     head: String,
     proxy: RecordingProxy,
-    daemon: Daemon,
     begun: Instant,
 }
 

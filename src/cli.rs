@@ -22,6 +22,7 @@ mod demo;
 mod list;
 mod logs;
 mod pragma;
+mod replicate;
 mod restore;
 mod snapshot;
 mod watch;
@@ -65,6 +66,8 @@ enum Command {
     Snapshot(snapshot::SnapshotArgs),
     /// Bring a database back
     Restore(restore::RestoreArgs),
+    /// Follow a database in storage with a local read replica
+    Replicate(replicate::ReplicateArgs),
     /// Show the databases in storage, or the files and states of one
     List(list::ListArgs),
     /// Merge and remove what is old in a history, or say what would be done
@@ -136,6 +139,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Watch(args) => runtime.block_on(watch::run(args, cli.global.config.as_deref())),
         Command::Snapshot(args) => runtime.block_on(snapshot::run(args, &config()?)),
         Command::Restore(args) => runtime.block_on(restore::run(args, &config()?)),
+        Command::Replicate(args) => runtime.block_on(replicate::run(args, &config()?)),
         Command::List(args) => runtime.block_on(list::run(args, &config()?)),
         Command::Compact(args) => runtime.block_on(compact::run(args, &config()?)),
         Command::Status(args) => runtime.block_on(control::status(args, &daemon_config())),
@@ -160,16 +164,25 @@ impl StorageArgs {
                     .to_owned(),
             )
         })?;
-        let url: StorageUrl = url.parse()?;
-        let options = S3Options {
-            endpoint: self.endpoint.clone().or_else(|| config.s3.endpoint.clone()),
-            region: config.s3.region.clone(),
-            path_style: config.s3.path_style,
-            conditional_writes: config.s3.conditional_writes != Some(ConditionalWrites::Off),
-            ..S3Options::default()
-        };
-        Ok(walrust_storage::open(&url, &options).await?)
+        open_storage(url, self.endpoint.as_deref(), config).await
     }
+}
+
+/// Opens the storage at a URL.
+async fn open_storage(
+    url: &str,
+    endpoint: Option<&str>,
+    config: &Config,
+) -> Result<Arc<dyn ObjectStore>, Error> {
+    let url: StorageUrl = url.parse()?;
+    let options = S3Options {
+        endpoint: endpoint.map(str::to_owned).or_else(|| config.s3.endpoint.clone()),
+        region: config.s3.region.clone(),
+        path_style: config.s3.path_style,
+        conditional_writes: config.s3.conditional_writes != Some(ConditionalWrites::Off),
+        ..S3Options::default()
+    };
+    Ok(walrust_storage::open(&url, &options).await?)
 }
 
 /// Writes a result to standard output. A reader that has gone away is not an error of ours.

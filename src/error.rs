@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use walrust_actors::{NotShipped, RemoteError, ReplicatorError};
 use walrust_engine::NameError;
 use walrust_engine::manifest::ManifestError;
-use walrust_history::HistoryError;
-use walrust_sqlite::{DatabaseError, RestoreError};
+use walrust_history::{FollowError, HistoryError};
+use walrust_sqlite::{DatabaseError, ReplicaError, RestoreError};
 use walrust_storage::{StorageError, StorageUrlError};
 
 /// Exit codes of the program; scripts rely on them.
@@ -66,6 +66,9 @@ pub enum Error {
     /// A history in storage cannot be read, or a restore of it failed.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// A replica cannot be made, or cannot follow.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
     /// What the bucket holds cannot be continued.
     #[error(transparent)]
     Remote(RemoteError),
@@ -141,6 +144,7 @@ impl Error {
             | Self::Refused { storage: true, .. }
             | Self::Replicator(ReplicatorError::Refused { storage: true, .. }) => ExitCode::Storage,
             Self::History(error) => history_exit_code(error),
+            Self::Follow(error) => follow_exit_code(error),
             Self::Remote(_)
             | Self::Busy(_)
             | Self::Replicator(_)
@@ -185,6 +189,24 @@ fn history_exit_code(error: &HistoryError) -> ExitCode {
         | Superseded { .. } => ExitCode::General,
         Restore(error) => restore_exit_code(error),
         _ => ExitCode::Integrity,
+    }
+}
+
+fn follow_exit_code(error: &FollowError) -> ExitCode {
+    match error {
+        FollowError::History(error) => history_exit_code(error),
+        FollowError::Replica(error) => match error {
+            ReplicaError::File(error) => restore_exit_code(error),
+            ReplicaError::NotOurs { .. } | ReplicaError::OtherSource { .. } => ExitCode::Restore,
+            ReplicaError::Database(_)
+            | ReplicaError::Modified { .. }
+            | ReplicaError::InUse { .. } => ExitCode::Database,
+            _ => ExitCode::General,
+        },
+        FollowError::NotWalrust { .. } | FollowError::Gap { .. } | FollowError::Behind { .. } => {
+            ExitCode::Restore
+        }
+        _ => ExitCode::General,
     }
 }
 

@@ -375,7 +375,7 @@ fn broken_databases(host: &Host) -> BTreeMap<&'static str, &'static str> {
         ("directory", "not a regular file"),
         ("dangling", "no such"),
         ("missing", "no such"),
-        ("cut", ""),
+        ("cut", "malformed"),
     ])
 }
 

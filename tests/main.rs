@@ -23,6 +23,7 @@ mod names;
 mod pins;
 mod pragma;
 mod recording_server;
+mod replica;
 mod replicate;
 mod restore;
 mod small_history;

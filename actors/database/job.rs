@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use walrust_engine::{CheckpointKind, WalFill};
 use walrust_ltx::FileName;
-use walrust_sqlite::{Capture, DatabaseError, StagedFile, StagedSnapshot, SyncOutcome};
+use walrust_sqlite::{BegunSnapshot, Capture, DatabaseError, StagedFile, SyncOutcome};
 
 use super::DatabaseMsg;
 use super::state::DatabaseState;
@@ -14,15 +14,19 @@ use crate::blocking::GatePass;
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(super) capture: Capture,
-    /// Dropped after the capture: only then may another incarnation open the files.
-    pub(super) _pass: GatePass,
+    /// Dropped after the capture: only then may another incarnation open the files. Shared with a
+    /// snapshot that is being read.
+    pub(super) pass: GatePass,
 }
 
 /// A kind of job.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Job {
     Sync,
+    /// Take hold of the newest state, whose pages are read later.
     Snapshot,
+    /// A snapshot does not fit the history, which ends.
+    EndHistory,
     /// Storage has the first staged file.
     Confirm(FileName),
     /// Storage is back and files are waiting: add what was committed since, and make one file of all.
@@ -46,7 +50,8 @@ pub(crate) struct JobEnded {
 #[derive(Debug)]
 pub(super) enum JobReport {
     Synced(SyncOutcome),
-    SnapshotStaged(StagedSnapshot),
+    SnapshotBegun(BegunSnapshot),
+    HistoryEnded,
     Confirmed,
     Gathered,
     Checkpointed { kind: CheckpointKind, complete: bool },
@@ -89,7 +94,11 @@ impl DatabaseState {
 fn run(job: Job, capture: &mut Capture) -> Result<(JobReport, CaptureState), DatabaseError> {
     let report = match job {
         Job::Sync => JobReport::Synced(capture.sync(now_ms())?),
-        Job::Snapshot => JobReport::SnapshotStaged(capture.snapshot(now_ms())?),
+        Job::Snapshot => JobReport::SnapshotBegun(capture.begin_snapshot(now_ms())?),
+        Job::EndHistory => {
+            capture.end_history()?;
+            JobReport::HistoryEnded
+        }
         Job::Confirm(name) => {
             capture.confirm(name)?;
             JobReport::Confirmed

@@ -101,7 +101,7 @@ fn open_capture(settings: &DatabaseSettings, pass: GatePass) -> Result<Held, Dat
     };
     let capture = Capture::open(&settings.path, &options)?;
     keep_name(settings);
-    Ok(Held { capture, _pass: pass })
+    Ok(Held { capture, pass })
 }
 
 /// Keeps the name in local state, which there is now: it stays although others come and go.

@@ -50,9 +50,14 @@ impl DatabaseState {
     }
 
     pub(super) fn refuse_requests(&mut self, error: &str, storage: bool) {
+        self.sync_requests.refuse(&Refusal { reason: error.to_owned(), storage });
+        self.refuse_snapshots(error, storage);
+    }
+
+    /// A snapshot failed; the history goes on.
+    pub(super) fn refuse_snapshots(&mut self, error: &str, storage: bool) {
         let requests = std::mem::take(&mut self.snapshot_requests);
         let waiters = std::mem::take(&mut self.snapshot_waiters);
-        self.sync_requests.refuse(&Refusal { reason: error.to_owned(), storage });
         for reply in requests.into_iter().chain(waiters) {
             answer(reply, Err(Refusal { reason: error.to_owned(), storage }));
         }

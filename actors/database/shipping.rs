@@ -111,7 +111,7 @@ impl DatabaseState {
             self.myself.send_after(MANIFEST_INTERVAL, || DatabaseMsg::ManifestDue);
         }
         if base
-            && self.staged_snapshot.is_none()
+            && !self.makes_snapshot()
             && let Some(txid) = self.txid
         {
             self.snapshot_done(txid);

@@ -7,11 +7,12 @@ use ractor::{ActorRef, RpcReplyPort};
 use walrust_engine::manifest::FileEntry;
 use walrust_engine::{CheckpointKind, CheckpointPolicy, Pacing, WalFill};
 use walrust_ltx::{FileName, Txid};
-use walrust_sqlite::{StagedFile, StagedSnapshot, SyncOutcome};
+use walrust_sqlite::{StagedFile, SyncOutcome};
 
 use super::job::{CaptureState, Held, Job, JobEnded, JobReport};
 use super::open::{OpenOutcome, Opened, open};
 use super::shipping::ManifestState;
+use super::snapshot_reading::Reading;
 use super::sync_requests::SyncRequests;
 use super::{DatabaseArguments, DatabaseMsg, Refusal};
 use crate::manifest_update::Writer;
@@ -50,6 +51,10 @@ pub(crate) struct DatabaseState {
     pub(super) stored: Option<FileName>,
     /// More files were waiting behind the one that storage has now.
     gathers: bool,
+    /// A snapshot whose pages are being read.
+    pub(super) reading: Option<Reading>,
+    /// A snapshot does not fit the history, which is to end.
+    pub(super) diverged: bool,
     /// A snapshot that waits until the incremental before it is confirmed.
     pub(super) staged_snapshot: Option<StagedFile>,
     /// Who asked for a snapshot that was not begun.
@@ -72,7 +77,7 @@ pub(crate) struct DatabaseState {
     looks_done: usize,
     /// When the next second look is due.
     pub(super) not_before: Option<Instant>,
-    pacing: Pacing,
+    pub(super) pacing: Pacing,
     checkpoint: CheckpointPolicy,
     epoch: u64,
     failures: u32,
@@ -103,6 +108,8 @@ impl DatabaseState {
             outstanding_snapshot: None,
             stored: None,
             gathers: false,
+            reading: None,
+            diverged: false,
             staged_snapshot: None,
             snapshot_requests: Vec::new(),
             snapshot_waiters: Vec::new(),
@@ -216,8 +223,11 @@ impl DatabaseState {
         if self.outstanding.is_some() {
             return self.keep_wal_small(now);
         }
-        let snapshot_waits = self.staged_snapshot.is_some() || self.outstanding_snapshot.is_some();
-        if !self.snapshot_requests.is_empty() && !snapshot_waits {
+        if std::mem::take(&mut self.diverged) {
+            self.wanted = true;
+            return self.start(Job::EndHistory);
+        }
+        if !self.snapshot_requests.is_empty() && !self.makes_snapshot() {
             self.snapshot_waiters.append(&mut self.snapshot_requests);
             self.wanted = false;
             return self.start(Job::Snapshot);
@@ -296,12 +306,13 @@ impl DatabaseState {
         };
         self.hold(held);
         (self.wal, self.staged) = (wal, staged);
+        self.keep_snapshot_from_filling_the_disk();
         self.looked = began;
         self.failures = 0;
         self.raise_recovered();
         match report {
             JobReport::Synced(outcome) => self.synced(outcome, began),
-            JobReport::SnapshotStaged(staged) => self.snapshot_staged(staged, began),
+            JobReport::SnapshotBegun(begun) => self.snapshot_begun(begun, began),
             JobReport::Confirmed => {
                 self.confirmed();
                 self.gathers = !self.staged.is_empty();
@@ -315,7 +326,7 @@ impl DatabaseState {
                 self.checkpoint.tried(complete, Instant::now());
             }
             JobReport::Gathered => self.pacing.began(began),
-            JobReport::Settled => {}
+            JobReport::Settled | JobReport::HistoryEnded => {}
             JobReport::Left => return self.drained(),
         }
         self.proceed();
@@ -344,24 +355,6 @@ impl DatabaseState {
         }
     }
 
-    fn snapshot_staged(&mut self, staged: StagedSnapshot, began: Instant) {
-        let StagedSnapshot { before, snapshot } = staged;
-        self.pacing.began(began);
-        self.staged_snapshot = snapshot;
-        // Of a state that has a snapshot already no second one is stored.
-        if let Some(file) =
-            self.staged_snapshot.take_if(|file| Some(file.name.max) == self.last_snapshot)
-        {
-            self.remove_snapshot(&file);
-        }
-        if before.is_empty()
-            && self.staged_snapshot.is_none()
-            && let Some(txid) = self.txid
-        {
-            self.snapshot_done(txid);
-        }
-    }
-
     pub(super) fn reconfigured(&mut self, settings: DatabaseSettings, revision: u64) {
         tracing::info!(db = self.name(), "follows other settings");
         self.pacing = Pacing::new(settings.sync_interval);
@@ -386,7 +379,7 @@ impl DatabaseState {
     /// and stops.
     pub(super) fn finish_draining(&mut self) {
         if self.phase == DatabasePhase::Replicating {
-            if self.manifest_outstanding() {
+            if self.snapshot_outstanding() || self.manifest_outstanding() {
                 return;
             }
             if self.held.is_some() {
@@ -448,6 +441,8 @@ impl DatabaseState {
         self.outstanding_snapshot = None;
         self.stored = None;
         self.gathers = false;
+        self.reading = None;
+        self.diverged = false;
         self.staged_snapshot = None;
         self.forget_offers();
     }

@@ -25,6 +25,7 @@ const MESSAGES: &[(&str, &[&str])] = &[
             "wal_changed",
             "due",
             "job_ended",
+            "snapshot_read",
             "uploaded",
             "upload_failed",
             "manifest_due",

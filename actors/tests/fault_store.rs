@@ -10,6 +10,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use walrust_engine::ErrorClass;
+use walrust_ltx::FileName;
 use walrust_storage::{
     Condition, DeleteFailure, ListEntry, MemoryStore, Metadata, Object, ObjectMeta, ObjectStore,
     PutReceipt, StorageError,
@@ -89,6 +90,13 @@ impl FaultStore {
         let prefix = format!("{name}/");
         let uploads = self.uploads.lock().unwrap();
         uploads.iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(_, at)| *at).collect()
+    }
+
+    /// The LTX files of one database, in the order in which they were uploaded.
+    pub(crate) fn uploaded(&self, name: &str) -> Vec<FileName> {
+        let prefix = format!("{name}/");
+        let uploads = self.uploads.lock().unwrap();
+        uploads.iter().filter_map(|(key, _)| key.strip_prefix(&prefix)?.parse().ok()).collect()
     }
 
     fn admit(&self, operation: &'static str, key: &str) -> Result<(), StorageError> {

@@ -10,6 +10,7 @@ mod faults_upload;
 mod retention;
 mod scene;
 mod shipping;
+mod snapshot_reading;
 mod snapshots;
 mod uploads;
 mod webhooks;

@@ -17,6 +17,7 @@ pub(super) fn init(global: &Global, level: Level) {
         .with_target("walrust", level)
         .with_target("walrust_actors", level)
         .with_target("walrust_engine", level)
+        .with_target("walrust_history", level)
         .with_target("walrust_sqlite", level)
         .with_target("walrust_storage", level)
         // Its spans live as long as an actor and would swallow every other.

@@ -19,6 +19,7 @@ pub mod manifest;
 mod names;
 mod pacing;
 mod position;
+mod replica_planner;
 mod restart_policy;
 mod restore_planner;
 mod retention_planner;
@@ -43,6 +44,7 @@ pub use event_kind::{EventKind, UnknownEvent};
 pub use names::{NameError, NameRequest, assign_names, is_valid_name};
 pub use pacing::Pacing;
 pub use position::{Position, WalPosition};
+pub use replica_planner::{Kinship, ReplicaStep, files_behind, plan_replica};
 pub use restart_policy::{RestartDecision, RestartPolicy, RestartRate, RestartSettings};
 pub use restore_planner::{
     FileRole, RestorePlan, RestorePlanError, RestoreTarget, plan_restore, restorable_txids,

@@ -13,7 +13,8 @@ use walrust_ltx::FileName;
 use walrust_storage::ObjectStore;
 
 use crate::file_description::read_header;
-use crate::{HistoryError, patiently, read_manifest};
+use crate::manifest_object::read_manifest_patiently;
+use crate::{HistoryError, patiently};
 
 /// Headers that are read at once.
 const HEADERS: usize = 16;
@@ -43,7 +44,11 @@ impl History {
         let name = name.trim_matches('/');
         let prefix = format!("{name}/");
         // First, so that what it knows is listed: files that are stored meanwhile are not missing.
-        let manifest = read_manifest(store, name).await?;
+        let manifest = match read_manifest_patiently(store, name).await {
+            // What a place without anything means is for its listing to say.
+            Err(HistoryError::Storage(error)) if error.is_missing_bucket() => None,
+            manifest => manifest?,
+        };
         let listing = patiently(|| store.list(&prefix, None)).await?;
         let tree = Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));
         let manifest = manifest.map(|object| object.manifest);

@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use walrust_engine::manifest::{Manifest, Writer};
 use walrust_engine::{ErrorClass, RetryDecision, RetryPolicy, manifest_key};
 use walrust_sqlite::hex;
-use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
+use walrust_storage::{Condition, Metadata, Object, ObjectStore, StorageError};
 
-use crate::{HistoryError, SHA256};
+use crate::{HistoryError, SHA256, patiently};
 
 /// The longest pause between two attempts to change a manifest.
 const LONGEST_DELAY: Duration = Duration::from_secs(3);
@@ -34,14 +34,39 @@ pub async fn read_manifest(
     store: &dyn ObjectStore,
     name: &str,
 ) -> Result<Option<ManifestObject>, HistoryError> {
+    match get(store, &manifest_key(name)).await? {
+        Some(object) => parse(store, object).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// As [`read_manifest`], but asks again what storage cannot answer at the moment.
+///
+/// # Errors
+/// As [`read_manifest`].
+pub(crate) async fn read_manifest_patiently(
+    store: &dyn ObjectStore,
+    name: &str,
+) -> Result<Option<ManifestObject>, HistoryError> {
     let key = manifest_key(name);
-    let object = match store.get(&key).await {
-        Ok(object) => object,
+    match patiently(|| get(store, &key)).await? {
+        Some(object) => parse(store, object).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn get(store: &dyn ObjectStore, key: &str) -> Result<Option<Object>, StorageError> {
+    match store.get(key).await {
+        Ok(object) => Ok(Some(object)),
         Err(error) if error.class() == ErrorClass::NotFound && !error.is_missing_bucket() => {
-            return Ok(None);
+            Ok(None)
         }
-        Err(error) => return Err(error.into()),
-    };
+        Err(error) => Err(error),
+    }
+}
+
+async fn parse(store: &dyn ObjectStore, object: Object) -> Result<ManifestObject, HistoryError> {
+    let key = object.meta.key.clone();
     let etag = object.meta.etag.clone();
     let expected = object.meta.metadata.get(SHA256).cloned();
     let bytes = object.bytes().await?;
@@ -53,7 +78,7 @@ pub async fn read_manifest(
         (Ok(_), Some(expected)) if expected != found => {
             Err(HistoryError::ManifestSha256 { object, expected, found })
         }
-        (Ok(manifest), _) => Ok(Some(ManifestObject { manifest, etag })),
+        (Ok(manifest), _) => Ok(ManifestObject { manifest, etag }),
         (Err(source), _) => Err(HistoryError::Manifest { object, source }),
     }
 }

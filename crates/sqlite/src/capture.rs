@@ -27,6 +27,7 @@ use crate::connection;
 use crate::database_files::{check_database, resolve};
 use crate::database_reader::{ATTEMPTS, DatabaseReader, unless_truncated};
 use crate::pin::{MARK_DISTANCE, WalPin};
+use crate::snapshot_reader::{ReadTransaction, SnapshotReader};
 use crate::staging::StagedFile;
 use crate::state_directory::StateDirectory;
 use crate::wal_source::stored_checksum;
@@ -103,13 +104,14 @@ pub enum SyncOutcome {
     },
 }
 
-/// The files of a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StagedSnapshot {
+/// A snapshot that was begun.
+#[derive(Debug)]
+pub struct BegunSnapshot {
     /// Commits that were not captured yet; go first, each to be confirmed on its own.
     pub before: Vec<StagedFile>,
-    /// The snapshot. `None` if the newest state is a base snapshot among `before`.
-    pub snapshot: Option<StagedFile>,
+    /// What is left to do, without the capture. `None` if the newest state is a base snapshot among
+    /// `before`.
+    pub reader: Option<SnapshotReader>,
 }
 
 impl Capture {
@@ -201,15 +203,30 @@ impl Capture {
         Ok(outcome)
     }
 
-    /// Stages a snapshot of the newest state, and before it what was not captured yet.
+    /// A snapshot [diverged](DatabaseError::Diverged) from its history: the next sync, once all
+    /// staged files are in storage, begins a new chain.
     ///
     /// # Errors
-    /// As [`sync`](Self::sync). If the database is not what its history says, the history ends
-    /// and the next sync begins a new chain.
-    pub fn snapshot(&mut self, now_ms: i64) -> Result<StagedSnapshot, DatabaseError> {
+    /// If there are no TXIDs left.
+    pub fn end_history(&mut self) -> Result<(), DatabaseError> {
+        let Some(Position { txid, timestamp_ms, .. }) = self.captured().cloned() else {
+            return Ok(());
+        };
+        self.history = History::Begin { txid: self.after(txid)?, timestamp_ms };
+        Ok(())
+    }
+
+    /// Begins a snapshot of the newest state, and stages what was not captured before it. Only that
+    /// takes the capture; the pages are read by [`SnapshotReader::stage`], beside what comes next.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn begin_snapshot(&mut self, now_ms: i64) -> Result<BegunSnapshot, DatabaseError> {
         self.prepare()?;
         let mut before = Vec::new();
         for _ in 0..ATTEMPTS {
+            // Before the wal-index is read: see `snapshot_reader`.
+            let transaction = ReadTransaction::begin(&self.reader.files)?;
             let index = self.reader.files.wal_index()?;
             match unless_truncated(self.stage_next(&index, now_ms))? {
                 None => continue,
@@ -217,15 +234,15 @@ impl Capture {
                 Some(SyncOutcome::UpToDate) => {}
             }
             let base = before.last().is_some_and(|file| file.name.is_snapshot());
-            let snapshot = match base {
+            let reader = match base {
                 true => None,
-                false => match unless_truncated(self.stage_snapshot(&index))? {
+                false => match unless_truncated(self.snapshot_reader(&index, transaction))? {
                     None => continue,
-                    snapshot => snapshot,
+                    reader => reader,
                 },
             };
             self.rest()?;
-            return Ok(StagedSnapshot { before, snapshot });
+            return Ok(BegunSnapshot { before, reader });
         }
         Err(self.reader.unstable())
     }

@@ -9,9 +9,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use walrust_engine::WalPosition;
-use walrust_ltx::{Checksum, Header, PageSize};
+use walrust_ltx::{Header, PageSize};
 use walrust_wal::{Committed, WalChecksum, WalIndex};
 
 use crate::DatabaseError;
@@ -22,7 +23,7 @@ use crate::detached_pin::{DetachedPin, lock_database, lock_wal_index};
 use crate::page_checksums::NewPageChecksums;
 use crate::page_view::PageView;
 use crate::pin::{Pin, WalPin};
-use crate::staging::{StagedFile, StagedWriter};
+use crate::staging::StagedFile;
 use crate::wal_source::{WalRead, read_frames};
 
 /// How often something starts over when the WAL restarts under it. Under a pin that happens at
@@ -33,13 +34,15 @@ pub(crate) const ATTEMPTS: usize = 4;
 #[derive(Debug)]
 pub(crate) struct DatabaseReader {
     pub(crate) pin: Pin,
-    pub(crate) files: DatabaseFiles,
+    /// Shared with snapshots that are being read.
+    pub(crate) files: Arc<DatabaseFiles>,
     pub(crate) page_size: PageSize,
 }
 
 /// The whole WAL up to one commit: what it holds, and the size of the database there.
 #[derive(Debug)]
 pub(crate) struct Generation {
+    /// `None` if all pages are read from the database file.
     wal: Option<File>,
     frames: Committed,
     pub(crate) page_count: u32,
@@ -67,7 +70,7 @@ impl DatabaseReader {
         let first = connection::open(path)?;
         connection::begin_read(&first)
             .map_err(DatabaseError::sqlite("begin a read transaction", path))?;
-        let files = DatabaseFiles::new(path, database)?;
+        let files = Arc::new(DatabaseFiles::new(path, database)?);
         let mut pin = if detached {
             lock_wal_index(&files)?;
             Pin::Detached(DetachedPin::default())
@@ -107,13 +110,7 @@ impl DatabaseReader {
 
     /// The pages of a state.
     pub(crate) fn view<'a>(&'a self, generation: &'a Generation) -> PageView<'a> {
-        PageView {
-            files: &self.files,
-            wal: generation.wal.as_ref(),
-            pages: &generation.frames.pages,
-            page_size: self.page_size,
-            page_count: generation.page_count,
-        }
+        generation.view(&self.files, self.page_size)
     }
 
     /// Whether the WAL still is the generation that was read.
@@ -132,20 +129,12 @@ impl DatabaseReader {
         staging: &Path,
         generation: &Generation,
         header: Header,
-        mut table: Option<&mut NewPageChecksums>,
+        table: Option<&mut NewPageChecksums>,
     ) -> Result<Option<StagedFile>, DatabaseError> {
         let view = self.view(generation);
-        let mut writer = StagedWriter::create(staging, header)?;
-        let mut rolling = Checksum::EMPTY;
-        let mut page = vec![0; self.page_size.bytes()];
-        for pgno in view.pgnos() {
-            view.read(pgno, &mut page)?;
-            let checksum = writer.page(pgno, &page)?;
-            rolling = rolling.toggle(checksum);
-            if let Some(table) = table.as_deref_mut() {
-                table.push(pgno, checksum)?;
-            }
-        }
+        let Some((writer, rolling)) = view.write_all(staging, header, table, || true)? else {
+            return Ok(None);
+        };
         if !self.is_current(generation)? {
             writer.discard()?;
             return Ok(None);
@@ -168,6 +157,35 @@ impl DatabaseReader {
 }
 
 impl Generation {
+    /// The pages of the state.
+    pub(crate) fn view<'a>(
+        &'a self,
+        files: &'a DatabaseFiles,
+        page_size: PageSize,
+    ) -> PageView<'a> {
+        PageView {
+            files,
+            wal: self.wal.as_ref(),
+            pages: &self.frames.pages,
+            page_size,
+            page_count: self.page_count,
+        }
+    }
+
+    /// The same state, read from the database file alone if that has all of it: then it does not
+    /// matter whether the WAL restarts.
+    pub(crate) fn without_wal_if_copied(mut self) -> Self {
+        if self.index.backfilled == self.index.header.mx_frame {
+            self.wal = None;
+        }
+        self
+    }
+
+    /// Whether the files still hold the state, as far as can be seen.
+    pub(crate) fn is_readable(&self, files: &DatabaseFiles) -> Result<bool, DatabaseError> {
+        Ok(self.wal.is_none() || files.wal_index()?.header.salts == self.index.header.salts)
+    }
+
     /// Where the state ends in the WAL.
     pub(crate) fn wal_position(&self) -> WalPosition {
         wal_position(&self.index, &self.frames)

@@ -1,7 +1,8 @@
 //! The blocking side of walrust: SQLite connections, the pin, the WAL, local state, and restore.
 //!
 //! Everything here blocks and belongs on a thread of its own. [`Capture`] leads from a live
-//! database to staged LTX files; [`Restore`] leads from LTX files to a database.
+//! database to staged LTX files; [`Restore`] leads from LTX files to a database;
+//! [`Replica`] moves one on while it is read.
 
 #![forbid(unsafe_code)]
 
@@ -18,19 +19,30 @@ mod ofd_lock;
 mod page_checksums;
 mod page_view;
 mod pin;
+mod replica_connection;
+mod replica_directory;
+mod replica_error;
+mod replica_file;
+mod replica_incoming;
 mod restore;
+mod snapshot_reader;
 mod staging;
 mod state_directory;
 mod wal_source;
+mod wal_writer;
 
 pub use capture::{
-    Capture, CaptureOptions, Head, HeadTable, Reconciliation, StagedSnapshot, SyncOutcome,
+    BegunSnapshot, Capture, CaptureOptions, Head, HeadTable, Reconciliation, SyncOutcome,
 };
 pub use database_files::{check_database, sidecar};
 pub use error::{DatabaseError, RestoreError};
 pub use head_snapshot::{is_replicated, stage_head_snapshot};
 pub use kept_name::{KeptName, keep_name, kept_name};
 pub use pin::WalPin;
+pub use replica_directory::ReplicaState;
+pub use replica_error::ReplicaError;
+pub use replica_file::{ChangeKind, Replica, ReplicaChange};
 pub use restore::{IntegrityCheck, Restore, Restored, check_output};
+pub use snapshot_reader::SnapshotReader;
 pub use staging::{StagedFile, hex};
 pub use state_directory::state_path;

@@ -1,4 +1,4 @@
-//! Shared byte-range locks that belong to an open file, not to the process (`F_OFD_SETLK`).
+//! Byte-range locks that belong to an open file, not to the process (`F_OFD_SETLK`).
 //!
 //! SQLite's own locks are POSIX locks: closing any descriptor of a file drops all that the process
 //! has on it. Open file description locks conflict with those in both directions, also within one
@@ -12,7 +12,20 @@ use std::io;
 /// # Errors
 /// If the system or the file system has no such locks; see [`is_unsupported`].
 pub(crate) fn try_lock_shared(file: &File, byte: u64) -> io::Result<bool> {
-    match set(file, byte, LockKind::Shared) {
+    try_lock(file, byte, LockKind::Shared)
+}
+
+/// Takes an exclusive lock on one byte, for which the file must be open for writing; `false` if
+/// somebody holds it.
+///
+/// # Errors
+/// As [`try_lock_shared`].
+pub(crate) fn try_lock_exclusive(file: &File, byte: u64) -> io::Result<bool> {
+    try_lock(file, byte, LockKind::Exclusive)
+}
+
+fn try_lock(file: &File, byte: u64, kind: LockKind) -> io::Result<bool> {
+    match set(file, byte, kind) {
         Ok(()) => Ok(true),
         Err(error) => match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied => Ok(false),
@@ -37,6 +50,7 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
 #[derive(Clone, Copy)]
 enum LockKind {
     Shared,
+    Exclusive,
     None,
 }
 
@@ -47,6 +61,7 @@ fn set(file: &File, byte: u64, kind: LockKind) -> io::Result<()> {
 
     let kind = match kind {
         LockKind::Shared => libc::F_RDLCK,
+        LockKind::Exclusive => libc::F_WRLCK,
         LockKind::None => libc::F_UNLCK,
     };
     let whence = libc::SEEK_SET;

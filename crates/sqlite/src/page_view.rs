@@ -6,12 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::Path;
 
-use walrust_ltx::{PageSize, Pgno};
+use walrust_ltx::{Checksum, Header, PageSize, Pgno};
 use walrust_wal::{FrameHeader, frame_offset};
 
 use crate::DatabaseError;
 use crate::database_files::{DatabaseFiles, read_up_to};
+use crate::page_checksums::NewPageChecksums;
+use crate::staging::StagedWriter;
 
 /// A readable state of a database.
 #[derive(Debug)]
@@ -55,5 +58,50 @@ impl PageView<'_> {
     pub(crate) fn pgnos(&self) -> impl Iterator<Item = Pgno> + use<> {
         let lock_page = self.page_size.lock_page();
         (1..=self.page_count).filter(move |pgno| *pgno != lock_page)
+    }
+
+    /// Writes all pages into a file in `staging`, which is complete but for its end, and their
+    /// checksums into `table`; returns the rolling checksum as well. `None` if `go_on` said no.
+    pub(crate) fn write_all(
+        &self,
+        staging: &Path,
+        header: Header,
+        table: Option<&mut NewPageChecksums>,
+        go_on: impl Fn() -> bool,
+    ) -> Result<Option<(StagedWriter, Checksum)>, DatabaseError> {
+        let mut writer = StagedWriter::create(staging, header)?;
+        match self.write_pages(&mut writer, table, go_on) {
+            Ok(Some(rolling)) => Ok(Some((writer, rolling))),
+            Ok(None) => writer.discard().map(|()| None),
+            Err(error) => {
+                // The disk may be full because of it.
+                if let Err(discard) = writer.discard() {
+                    tracing::warn!(error = %discard, "a file that nobody needs stays behind");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn write_pages(
+        &self,
+        writer: &mut StagedWriter,
+        mut table: Option<&mut NewPageChecksums>,
+        go_on: impl Fn() -> bool,
+    ) -> Result<Option<Checksum>, DatabaseError> {
+        let mut rolling = Checksum::EMPTY;
+        let mut page = vec![0; self.page_size.bytes()];
+        for pgno in self.pgnos() {
+            if !go_on() {
+                return Ok(None);
+            }
+            self.read(pgno, &mut page)?;
+            let checksum = writer.page(pgno, &page)?;
+            rolling = rolling.toggle(checksum);
+            if let Some(table) = table.as_deref_mut() {
+                table.push(pgno, checksum)?;
+            }
+        }
+        Ok(Some(rolling))
     }
 }

@@ -345,14 +345,16 @@ fn broken(file: &str, what: String) -> RestoreError {
     RestoreError::BrokenLink { file: file.to_owned(), what }
 }
 
-fn directory_of(path: &Path) -> &Path {
+/// The directory that a file is in.
+pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
 }
 
-fn remove_sidecars(output: &Path) -> Result<(), RestoreError> {
+/// Removes what SQLite would replay into, or trust beside, a database.
+pub(crate) fn remove_sidecars(output: &Path) -> Result<(), RestoreError> {
     for path in SIDECARS.map(|suffix| sidecar(output, suffix)) {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -104,7 +104,10 @@ fn damaged(files: &DatabaseFiles, promised: u32, found: u32) -> DatabaseError {
 }
 
 /// The header of the WAL file; `None` if the file is shorter or holds no valid header.
-fn read_wal_header(files: &DatabaseFiles, wal: &File) -> Result<Option<WalHeader>, DatabaseError> {
+pub(crate) fn read_wal_header(
+    files: &DatabaseFiles,
+    wal: &File,
+) -> Result<Option<WalHeader>, DatabaseError> {
     let mut bytes = [0; WalHeader::SIZE];
     let length = read_up_to(wal, &mut bytes, 0)
         .map_err(DatabaseError::io("read the WAL", files.wal_path()))?;

@@ -1,5 +1,5 @@
-//! SQLite's on-disk formats, as far as replication reads them: the database header, the
-//! write-ahead log (WAL) and the header of the wal-index.
+//! SQLite's on-disk formats, as far as replication reads them, and replicas write them: the database
+//! header, the write-ahead log (WAL) and the wal-index.
 //!
 //! Everything here is a function of bytes: no file is opened, no clock read, no random number
 //! drawn. The formats are those of <https://sqlite.org/fileformat2.html> and
@@ -16,17 +16,20 @@ mod database_header;
 mod field;
 mod frame_header;
 mod frame_reader;
+mod frame_writer;
 mod lock_bytes;
 mod page_size;
 mod salts;
 mod wal_checksum;
 mod wal_header;
 mod wal_index;
+mod wal_index_block;
 mod wal_scan;
 
 pub use database_header::{DatabaseHeader, DatabaseHeaderError};
 pub use frame_header::{FrameHeader, frame_offset, frame_size};
 pub use frame_reader::{FrameEnd, FrameReader};
+pub use frame_writer::FrameWriter;
 pub use lock_bytes::{
     DATABASE_PENDING_BYTE, DATABASE_RESERVED_BYTE, DATABASE_SHARED_BYTE, DATABASE_SHARED_LENGTH,
     SHM_CHECKPOINT, SHM_DMS, SHM_RECOVER, SHM_WRITE, shm_read_lock,
@@ -35,4 +38,5 @@ pub use salts::Salts;
 pub use wal_checksum::{ByteOrder, WalChecksum};
 pub use wal_header::{WalHeader, WalHeaderError};
 pub use wal_index::{READ_MARK_UNUSED, WalIndex, WalIndexError, WalIndexHeader};
+pub use wal_index_block::WalIndexBlock;
 pub use wal_scan::{CommitBoundary, Committed, WalScan};

@@ -32,6 +32,35 @@ impl WalHeader {
     /// Bytes in a WAL header.
     pub const SIZE: usize = 32;
 
+    /// The header of a new generation, with checksums in the byte order of this machine.
+    ///
+    /// # Panics
+    /// If SQLite does not know the page size.
+    #[must_use]
+    pub fn new(page_size: u32, checkpoint_sequence: u32, salts: Salts) -> Self {
+        assert!(is_page_size(page_size), "no database has pages of {page_size} bytes");
+        let byte_order = ByteOrder::NATIVE;
+        let checksum = WalChecksum::default();
+        let mut header = Self { byte_order, page_size, checkpoint_sequence, salts, checksum };
+        header.checksum = checksum.update(byte_order, &header.to_bytes()[..24]);
+        header
+    }
+
+    /// The header as it is stored.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::SIZE] {
+        let magic = MAGIC | u32::from(self.byte_order == ByteOrder::Big);
+        let Salts(salt1, salt2) = self.salts;
+        let WalChecksum { s1, s2 } = self.checksum;
+        let fields =
+            [magic, VERSION, self.page_size, self.checkpoint_sequence, salt1, salt2, s1, s2];
+        let mut bytes = [0; Self::SIZE];
+        for (bytes, field) in bytes.chunks_exact_mut(4).zip(fields) {
+            bytes.copy_from_slice(&field.to_be_bytes());
+        }
+        bytes
+    }
+
     /// Parses the header at the start of `bytes`; what follows it is ignored.
     ///
     /// # Errors

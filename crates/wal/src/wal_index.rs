@@ -91,6 +91,34 @@ impl WalIndex {
 }
 
 impl WalIndexHeader {
+    /// Bytes in one copy of the header; the `-shm` file begins with two of them.
+    pub const SIZE: usize = COPY;
+
+    /// One copy of the header as it is stored, with its checksum, whatever that field says.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        let mut put = |offset: usize, value: &[u8]| {
+            bytes[offset..offset + value.len()].copy_from_slice(value);
+        };
+        // 65536 does not fit the two bytes and is stored as 1.
+        let page_size = u16::try_from(self.page_size).unwrap_or(1);
+        put(0, &self.version.to_ne_bytes());
+        put(8, &self.change.to_ne_bytes());
+        put(12, &[u8::from(self.is_init), u8::from(self.big_endian_checksum)]);
+        put(14, &page_size.to_ne_bytes());
+        put(16, &self.mx_frame.to_ne_bytes());
+        put(20, &self.page_count.to_ne_bytes());
+        put(24, &self.frame_checksum.s1.to_ne_bytes());
+        put(28, &self.frame_checksum.s2.to_ne_bytes());
+        put(32, &self.salts.0.to_be_bytes());
+        put(36, &self.salts.1.to_be_bytes());
+        let checksum = WalChecksum::default().update(ByteOrder::NATIVE, &bytes[..CHECKSUMMED]);
+        bytes[CHECKSUMMED..44].copy_from_slice(&checksum.s1.to_ne_bytes());
+        bytes[44..].copy_from_slice(&checksum.s2.to_ne_bytes());
+        bytes
+    }
+
     fn parse(index: &[u8; WalIndex::SIZE]) -> Result<Self, WalIndexError> {
         if index[12] == 0 {
             return Err(WalIndexError::NotInitialised);

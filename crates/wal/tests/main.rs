@@ -16,3 +16,4 @@ mod snapshot;
 mod torn_tails;
 mod wal_index;
 mod wal_restart;
+mod writing;

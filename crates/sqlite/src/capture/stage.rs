@@ -16,6 +16,7 @@ use crate::DatabaseError;
 use crate::database_reader::wal_position;
 use crate::page_checksums::{NewPageChecksums, PageChecksums};
 use crate::page_view::PageView;
+use crate::snapshot_reader::{ReadTransaction, SnapshotReader};
 use crate::staging::{StagedFile, StagedWriter};
 use crate::wal_source::{WalRead, read_frames};
 
@@ -227,31 +228,24 @@ impl Capture {
         self.stage(file, wal, Changes::Pages(changes), Some(reason)).map(Some)
     }
 
-    /// Stages a snapshot of the captured state, which is that of `index`.
-    pub(super) fn stage_snapshot(
-        &mut self,
+    /// Reads the captured state, which is that of `index`; `transaction` began before that was read.
+    pub(super) fn snapshot_reader(
+        &self,
         index: &WalIndex,
-    ) -> Result<Option<StagedFile>, DatabaseError> {
-        let History::Continue(position) = self.history.clone() else { return Ok(None) };
+        transaction: ReadTransaction,
+    ) -> Result<Option<SnapshotReader>, DatabaseError> {
+        let History::Continue(position) = &self.history else { return Ok(None) };
         let Some(generation) = self.reader.read_generation(index)? else { return Ok(None) };
         // The time is that of the state, so a snapshot of one state is always the same file.
         let (commit, timestamp_ms) = (generation.page_count, position.timestamp_ms);
-        let header = self.header(commit, Txid::FIRST, position.txid, timestamp_ms);
-        let Some(snapshot) =
-            self.reader.stage_all_pages(&self.state.staging(), &generation, header, None)?
-        else {
-            return Ok(None);
-        };
-        if snapshot.post_apply != position.checksum {
-            snapshot.remove()?;
-            let txid = self.after(position.txid)?;
-            self.history = History::Begin { txid, timestamp_ms: position.timestamp_ms };
-            return Err(DatabaseError::Diverged {
-                path: self.reader.files.path().to_owned(),
-                txid: position.txid,
-            });
-        }
-        Ok(Some(snapshot))
+        Ok(Some(SnapshotReader {
+            transaction,
+            generation: generation.without_wal_if_copied(),
+            page_size: self.reader.page_size,
+            header: self.header(commit, Txid::FIRST, position.txid, timestamp_ms),
+            expected: position.checksum,
+            staging: self.state.staging(),
+        }))
     }
 
     fn header(&self, commit: u32, min_txid: Txid, max_txid: Txid, timestamp_ms: i64) -> Header {

@@ -1,5 +1,6 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use rusqlite::Connection;
 use walrust_ltx::{Mode, PageSize};
@@ -212,6 +213,11 @@ fn staged(outcome: SyncOutcome) -> StagedFile {
     }
 }
 
+/// Reads a snapshot that was begun.
+fn staged_snapshot(reader: Option<SnapshotReader>) -> StagedFile {
+    reader.unwrap().stage(&AtomicBool::new(false)).unwrap().unwrap()
+}
+
 fn txids(outcome: &SyncOutcome) -> (u64, u64) {
     match outcome {
         SyncOutcome::Staged { file, .. } => (file.name.min.get(), file.name.max.get()),
@@ -253,3 +259,4 @@ mod healing;
 mod merging;
 mod reconcile;
 mod shipping;
+mod snapshots;

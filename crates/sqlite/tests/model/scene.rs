@@ -5,12 +5,13 @@
 //! checkpoints move pages from the WAL to the file.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use tempfile::TempDir;
 use walrust_engine::CheckpointKind;
 use walrust_sqlite::{
-    Capture, CaptureOptions, DatabaseError, Reconciliation, StagedFile, SyncOutcome, WalPin,
-    sidecar, state_path,
+    Capture, CaptureOptions, DatabaseError, Reconciliation, SnapshotReader, StagedFile,
+    SyncOutcome, WalPin, sidecar, state_path,
 };
 
 use crate::application::User;
@@ -29,8 +30,8 @@ pub(crate) struct Scene {
     setup: Setup,
     history: History,
     bucket: Bucket,
-    /// A snapshot beside the history that waits for its upload.
-    snapshot: Option<StagedFile>,
+    /// A snapshot beside the history that was begun; its pages are read late, just before its upload.
+    snapshot: Option<SnapshotReader>,
     files: Files,
     /// The size of a WAL up to which the database file may have its pages.
     backfilled: Option<([u8; 8], usize)>,
@@ -185,8 +186,8 @@ impl Scene {
         let capture = self.capture.as_mut().expect("the reference knows that it is open");
         let outcome = match during {
             During::Sync => capture.sync(clock).map(|_| ()),
-            During::Snapshot => capture.snapshot(clock).map(|staged| {
-                self.snapshot = staged.snapshot;
+            During::Snapshot => capture.begin_snapshot(clock).map(|begun| {
+                self.snapshot = begun.reader;
             }),
             During::Settle => capture.settle(),
             During::Checkpoint(kind) => capture.checkpoint(kind, clock).map(|_| ()),
@@ -304,7 +305,8 @@ impl Scene {
             return;
         }
         let clock = self.clock;
-        self.snapshot = self.capture().snapshot(clock).expect("a snapshot").snapshot;
+        let begun = self.capture().begin_snapshot(clock).expect("a snapshot");
+        self.snapshot = begun.reader;
         self.check_captured();
         self.undisturbed = self.setup.pin != WalPin::None;
     }
@@ -312,8 +314,10 @@ impl Scene {
     /// A snapshot beside the history goes when all before it is confirmed.
     fn upload_snapshot(&mut self) {
         if self.staged().is_empty()
-            && let Some(snapshot) = self.snapshot.take()
+            && let Some(reader) = self.snapshot.take()
         {
+            let read = reader.stage(&AtomicBool::new(false)).expect("one state, page for page");
+            let snapshot = read.expect("nobody aborts it");
             self.bucket.put(&snapshot, &self.history);
             snapshot.remove().expect("a staged file");
         }

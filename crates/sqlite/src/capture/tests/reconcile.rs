@@ -182,7 +182,7 @@ fn a_snapshot_left_beside_the_history_does_not_take_its_place(pin: WalPin) {
     let mut capture = scene.reconciled();
     scene.ship(&mut capture);
     scene.insert(30);
-    capture.snapshot(5_000).unwrap();
+    staged_snapshot(capture.begin_snapshot(5_000).unwrap().reader);
     scene.insert(30);
     capture.sync(6_000).unwrap();
     let files = capture.staged();

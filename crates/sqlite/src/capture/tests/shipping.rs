@@ -85,9 +85,9 @@ fn a_snapshot_comes_with_what_was_not_shipped(pin: WalPin) {
     let mut capture = scene.reconciled();
     scene.ship(&mut capture);
     scene.insert(50);
-    let staged = capture.snapshot(5_000).unwrap();
-    let [incremental] = &staged.before[..] else { panic!("one incremental") };
-    let snapshot = staged.snapshot.unwrap();
+    let begun = capture.begin_snapshot(5_000).unwrap();
+    let [incremental] = &begun.before[..] else { panic!("one incremental") };
+    let snapshot = staged_snapshot(begun.reader);
     assert_eq!(incremental.name.max, snapshot.name.max);
     assert_eq!(incremental.post_apply, snapshot.post_apply);
     scene.store(incremental);
@@ -95,9 +95,9 @@ fn a_snapshot_comes_with_what_was_not_shipped(pin: WalPin) {
     capture.confirm(incremental.name).unwrap();
     scene.assert_restorable();
     // Of one state it is the same file, whenever it is made.
-    let again = capture.snapshot(99_000).unwrap();
+    let again = capture.begin_snapshot(99_000).unwrap();
     assert_eq!(again.before, []);
-    assert_eq!(again.snapshot.unwrap().sha256, snapshot.sha256);
+    assert_eq!(staged_snapshot(again.reader).sha256, snapshot.sha256);
 }
 
 fn times_never_go_back(pin: WalPin) {

@@ -1,0 +1,371 @@
+//! Follows a history in storage with a read replica.
+//!
+//! # Requests
+//!
+//! A look is one listing that begins behind the last file applied. It shows what leads on, and the
+//! ETag of the manifest, which snapshots, merging and retention replace: only when that changed, or
+//! when newer files do not continue the replica, everything is listed. A whole database is fetched
+//! only if no file leads on.
+//!
+//! # Consistency
+//!
+//! A file is applied only if its bytes are those that were stored and it continues the replica, page
+//! checksums included (`walrust_sqlite::Replica`). A replica never goes back.
+//!
+//! # Failures
+//!
+//! The replica stays in the state it is in. Whoever calls again decides when; no failure makes it
+//! fetch a whole database again and again.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::runtime::Handle;
+use tokio_util::io::SyncIoBridge;
+use walrust_engine::{
+    ErrorClass, Kinship, Layout, ReplicaStep, RestoreTarget, StoredFile, Tree, files_behind,
+    manifest_key, plan_replica,
+};
+use walrust_ltx::{FileName, Txid};
+use walrust_sqlite::{Replica, ReplicaChange, ReplicaError, ReplicaState, RestoreError};
+use walrust_storage::{ObjectStore, StorageError};
+
+use crate::{History, HistoryError, RestoreOptions, SHA256, execute, patiently, plan, read_ends};
+
+/// Every so many looks that find nothing everything is listed all the same: a history may have lost
+/// its manifest.
+const QUIET_LOOKS: u32 = 60;
+
+/// Why a replica cannot follow.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FollowError {
+    /// The history cannot be read.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The replica cannot be written, or a file does not fit it.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// The history is not one of walrust.
+    #[error(
+        "{source_url}: its layout is {layout}, which carries no checksums of the database; only \
+         histories of walrust can be followed. `walrust restore` reads it"
+    )]
+    NotWalrust {
+        /// URL and name of the history.
+        source_url: String,
+        /// The layout.
+        layout: Layout,
+    },
+    /// Files are missing.
+    #[error(
+        "{source_url}: nothing continues TXID {after}, yet {next} exists, and there is no snapshot \
+         behind the gap; the replica stays at TXID {after} until there is"
+    )]
+    Gap {
+        /// URL and name of the history.
+        source_url: String,
+        /// The state of the replica.
+        after: Txid,
+        /// Key of the first file behind the gap.
+        next: String,
+    },
+    /// The history is older than the replica.
+    #[error(
+        "{source_url}: {}, the replica is at TXID {at} and does not go back; to have it made anew \
+         remove it together with its state directory", describe_newest(*.newest)
+    )]
+    Behind {
+        /// URL and name of the history.
+        source_url: String,
+        /// The newest state; `None` if there is nothing to restore.
+        newest: Option<Txid>,
+        /// The state of the replica.
+        at: Txid,
+    },
+}
+
+fn describe_newest(newest: Option<Txid>) -> String {
+    match newest {
+        Some(newest) => format!("the newest state is TXID {newest}"),
+        None => "there is nothing to restore any more".to_owned(),
+    }
+}
+
+impl FollowError {
+    /// Whether only a person can help: trying again cannot.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Replica(error) => error.is_final(),
+            Self::NotWalrust { .. } => true,
+            Self::History(_) | Self::Gap { .. } | Self::Behind { .. } => false,
+        }
+    }
+
+    /// The class of the failure, for the pace of further attempts.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::History(HistoryError::Storage(error)) => error.class(),
+            _ => ErrorClass::Permanent,
+        }
+    }
+
+    /// What the failure to apply a file says of the history; `None` if nothing.
+    fn kinship(&self) -> Option<Kinship> {
+        match self {
+            Self::History(HistoryError::Storage(error)) => {
+                let is_gone = error.class() == ErrorClass::NotFound && !error.is_missing_bucket();
+                is_gone.then_some(Kinship::Unknown)
+            }
+            Self::Replica(ReplicaError::File(error)) => match error {
+                RestoreError::BrokenLink { .. } => Some(Kinship::Other),
+                // It did not arrive whole.
+                RestoreError::Damaged { source, .. } if source.is_io() => None,
+                _ => Some(Kinship::Unknown),
+            },
+            _ => None,
+        }
+    }
+}
+
+impl From<StorageError> for FollowError {
+    fn from(error: StorageError) -> Self {
+        Self::History(error.into())
+    }
+}
+
+/// A replica and the history that it follows.
+#[derive(Debug)]
+pub struct ReplicaFollower {
+    store: Arc<dyn ObjectStore>,
+    name: String,
+    /// Blocking, so it is used on a thread of its own.
+    replica: Arc<Mutex<Replica>>,
+    /// Files that lead on, not applied yet.
+    queue: VecDeque<StoredFile>,
+    /// The ETag of the manifest when everything was listed last and nothing led on.
+    settled: Option<Option<String>>,
+    /// Looks since then.
+    quiet_looks: u32,
+    /// The file that a rebuild was to lead around, and in vain, and the number of files then.
+    given_up: Option<(FileName, usize)>,
+}
+
+impl ReplicaFollower {
+    /// Opens the replica at `path`, or a place for one, of the database `name` in `store`.
+    ///
+    /// # Errors
+    /// As [`Replica::open`].
+    pub async fn open(
+        store: Arc<dyn ObjectStore>,
+        name: &str,
+        path: &Path,
+    ) -> Result<Self, FollowError> {
+        let (path, source) = (path.to_owned(), format!("{}/{name}", store.url()));
+        let replica = blocking(move || Replica::open(&path, &source)).await?;
+        Ok(Self {
+            store,
+            name: name.to_owned(),
+            replica: Arc::new(Mutex::new(replica)),
+            queue: VecDeque::new(),
+            settled: None,
+            quiet_looks: 0,
+            given_up: None,
+        })
+    }
+
+    /// The state that the replica is in; `None` before it was made.
+    #[must_use]
+    pub fn state(&self) -> Option<ReplicaState> {
+        self.replica.lock().unwrap_or_else(PoisonError::into_inner).state().cloned()
+    }
+
+    /// Brings the replica one step on; `None` if it is in the newest state.
+    ///
+    /// # Errors
+    /// If storage fails, or the history does not lead on. The replica stays as it is, and the next
+    /// call looks again.
+    pub async fn step(&mut self) -> Result<Option<ReplicaChange>, FollowError> {
+        let result = self.try_step().await;
+        if result.is_err() {
+            self.queue.clear();
+        }
+        result
+    }
+
+    async fn try_step(&mut self) -> Result<Option<ReplicaChange>, FollowError> {
+        if let Some(change) = self.with(Replica::resume).await? {
+            return Ok(Some(change));
+        }
+        let Some(state) = self.state() else { return self.begin().await.map(Some) };
+        if self.queue.is_empty()
+            && let Some(change) = self.look(&state).await?
+        {
+            return Ok(Some(change));
+        }
+        let Some(file) = self.queue.pop_front() else { return Ok(None) };
+        match self.apply(&file).await {
+            Err(error) => self.go_around(&state, &file, error).await,
+            Ok(change) => Ok(Some(change)),
+        }
+    }
+
+    /// Makes the replica.
+    async fn begin(&mut self) -> Result<ReplicaChange, FollowError> {
+        let history = self.history().await?;
+        self.rebuild(&history, RestoreTarget::Latest).await
+    }
+
+    /// Looks for files that lead on, and puts them into the queue. If none does and the history
+    /// still goes on, the replica is made anew.
+    async fn look(&mut self, state: &ReplicaState) -> Result<Option<ReplicaChange>, FollowError> {
+        let name = &self.name;
+        let (prefix, after) = (format!("{name}/"), format!("{name}/{}", state.txid.next()));
+        let listing = patiently(|| self.store.list(&prefix, Some(&after))).await?;
+        let tree = Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));
+        let manifest = manifest_key(name);
+        let manifest = listing.into_iter().find(|entry| entry.key == manifest);
+        let manifest = manifest.map(|entry| entry.etag);
+        self.queue = files_behind(&tree, state.txid).into();
+        if !self.queue.is_empty() {
+            return Ok(None);
+        }
+        self.quiet_looks += 1;
+        let settled = self.settled.as_ref() == Some(&manifest) && self.quiet_looks < QUIET_LOOKS;
+        if tree.files.is_empty() && settled {
+            return Ok(None);
+        }
+        self.quiet_looks = 0;
+        let history = self.history().await?;
+        let kinship = self.kinship(&history, state).await?;
+        let lineage = history.manifest.as_ref().map(|manifest| manifest.lineage.clone());
+        if kinship == Kinship::Same && lineage.is_some() {
+            self.with(|replica| replica.record_lineage(lineage)).await?;
+        }
+        let source_url = state.source.clone();
+        match plan_replica(&history.tree, state.txid, kinship) {
+            ReplicaStep::Stay => {
+                self.settled = Some(manifest);
+                Ok(None)
+            }
+            ReplicaStep::Apply(files) => {
+                self.queue = files.into();
+                Ok(None)
+            }
+            ReplicaStep::Rebuild(txid) => {
+                let change = self.rebuild(&history, RestoreTarget::Txid(txid)).await?;
+                self.settled = Some(manifest);
+                Ok(Some(change))
+            }
+            ReplicaStep::Gap { next } => {
+                Err(FollowError::Gap { source_url, after: state.txid, next })
+            }
+            ReplicaStep::Behind { newest } => {
+                Err(FollowError::Behind { source_url, newest, at: state.txid })
+            }
+        }
+    }
+
+    async fn apply(&self, file: &StoredFile) -> Result<ReplicaChange, FollowError> {
+        let object = patiently(|| self.store.get(&file.key)).await?;
+        let sha256 = object.meta.metadata.get(SHA256).cloned();
+        let (key, name, handle) = (file.key.clone(), file.name, Handle::current());
+        self.with(move |replica| {
+            let input = SyncIoBridge::new_with_handle(object.body, handle);
+            replica.apply_file(&key, name, sha256.as_deref(), input)
+        })
+        .await
+    }
+
+    /// Looks for another way when a file is gone, damaged, or of another chain.
+    async fn go_around(
+        &mut self,
+        state: &ReplicaState,
+        file: &StoredFile,
+        error: FollowError,
+    ) -> Result<Option<ReplicaChange>, FollowError> {
+        let Some(kinship) = error.kinship() else { return Err(error) };
+        let mut history = self.history().await?;
+        let attempt = Some((file.name, history.tree.files.len()));
+        if kinship == Kinship::Unknown {
+            history.tree.files.retain(|other| other.name != file.name);
+        }
+        match plan_replica(&history.tree, state.txid, kinship) {
+            ReplicaStep::Apply(files) => {
+                self.queue = files.into();
+                let Some(first) = self.queue.pop_front() else { return Err(error) };
+                self.apply(&first).await.map(Some)
+            }
+            ReplicaStep::Rebuild(txid) if self.given_up != attempt => {
+                tracing::warn!(db = self.name, %error, "the replica is made anew");
+                self.given_up = attempt;
+                let change = self.rebuild(&history, RestoreTarget::Txid(txid)).await?;
+                self.given_up = None;
+                Ok(Some(change))
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Restores a state of the history and makes the replica the same.
+    async fn rebuild(
+        &mut self,
+        history: &History,
+        target: RestoreTarget,
+    ) -> Result<ReplicaChange, FollowError> {
+        self.queue.clear();
+        let planned = plan(self.store.as_ref(), &self.name, target).await?;
+        let output = self.with(|replica| Ok(replica.incoming_database())).await?;
+        let options = RestoreOptions { force: true, ..RestoreOptions::default() };
+        let store = Arc::clone(&self.store);
+        let restored = execute(store, &planned, &output, options, |_| {}).await?;
+        let lineage = history.manifest.as_ref().map(|manifest| manifest.lineage.clone());
+        self.with(move |replica| replica.become_restored(&restored, lineage)).await
+    }
+
+    async fn history(&self) -> Result<History, FollowError> {
+        let history = History::read(self.store.as_ref(), &self.name).await?;
+        if history.tree.layout != Layout::Walrust {
+            let source_url = format!("{}/{}", self.store.url(), self.name);
+            return Err(FollowError::NotWalrust { source_url, layout: history.tree.layout });
+        }
+        Ok(history)
+    }
+
+    /// Whether the state of the replica is one of the history, by the files that end in its TXID.
+    async fn kinship(
+        &self,
+        history: &History,
+        state: &ReplicaState,
+    ) -> Result<Kinship, FollowError> {
+        let mut kinship = match (&history.manifest, &state.lineage) {
+            (Some(manifest), Some(lineage)) if manifest.lineage != *lineage => Kinship::Other,
+            _ => Kinship::Unknown,
+        };
+        for file in history.tree.files.iter().filter(|file| file.name.max == state.txid) {
+            let Some(ends) = read_ends(self.store.as_ref(), file).await? else { continue };
+            if ends.post_apply == Some(state.checksum) {
+                return Ok(Kinship::Same);
+            }
+            kinship = Kinship::Other;
+        }
+        Ok(kinship)
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Replica) -> Result<T, ReplicaError> + Send + 'static,
+    ) -> Result<T, FollowError> {
+        let replica = Arc::clone(&self.replica);
+        let work = move || work(&mut replica.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(blocking(work).await?)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
