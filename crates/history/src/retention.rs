@@ -36,10 +36,10 @@ use walrust_storage::ObjectStore;
 
 use crate::compaction::{Merged, store_merged, verify};
 use crate::file_description::{describe, read_header};
-use crate::manifest_object::{check_writer, read_own_manifest};
+use crate::manifest_object::{check_writer, read_manifest_patiently, read_own_manifest};
 use crate::retention_report::{RetentionProblem, RetentionReport};
 use crate::scratch::fetch;
-use crate::{HistoryError, edit_manifest, patiently, read_manifest};
+use crate::{HistoryError, edit_manifest, patiently};
 
 /// Headers that are read at once.
 const HEADERS: usize = 16;
@@ -74,7 +74,7 @@ impl Retention {
     ) -> Result<Self, HistoryError> {
         let name = name.trim_matches('/');
         // Before the listing: what it knows must be listed then.
-        let manifest = read_manifest(store, name).await?;
+        let manifest = read_manifest_patiently(store, name).await?;
         let prefix = format!("{name}/");
         let listing = patiently(|| store.list(&prefix, None)).await?;
         let tree = Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));
