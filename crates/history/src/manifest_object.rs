@@ -92,11 +92,19 @@ pub async fn write_manifest(
     manifest: &Manifest,
     condition: &Condition,
 ) -> Result<(), StorageError> {
+    put(store, &manifest_key(&manifest.name), manifest, condition).await
+}
+
+async fn put(
+    store: &dyn ObjectStore,
+    key: &str,
+    manifest: &Manifest,
+    condition: &Condition,
+) -> Result<(), StorageError> {
     let bytes = manifest.to_bytes();
     let sha256 = hex(&Sha256::digest(&bytes));
     let metadata = Metadata::from([(SHA256.to_owned(), sha256)]);
-    let key = manifest_key(&manifest.name);
-    store.put(&key, Bytes::from(bytes), &metadata, condition).await.map(|_| ())
+    store.put(key, Bytes::from(bytes), &metadata, condition).await.map(|_| ())
 }
 
 /// Reads the manifest of a database that belongs to a writer.
@@ -112,16 +120,16 @@ pub(crate) async fn read_own_manifest(
     let Some(found) = read_manifest(store, name).await? else {
         return Err(HistoryError::NoManifest { object });
     };
-    check_writer(store, &found.manifest, writer)?;
+    check_writer(&object, &found.manifest, writer)?;
     Ok(found)
 }
 
-/// Whether a manifest belongs to a writer.
+/// Whether a manifest belongs to a writer. `object` is its key, with the storage.
 ///
 /// # Errors
 /// If another writer has taken the name over.
 pub(crate) fn check_writer(
-    store: &dyn ObjectStore,
+    object: &str,
     manifest: &Manifest,
     writer: &Writer,
 ) -> Result<(), HistoryError> {
@@ -129,7 +137,7 @@ pub(crate) fn check_writer(
     if (id, epoch) == (&writer.id, &writer.epoch) {
         return Ok(());
     }
-    let object = format!("{}/{}", store.url(), manifest_key(&manifest.name));
+    let object = object.to_owned();
     Err(HistoryError::Superseded { object, host: host.clone(), epoch: *epoch })
 }
 
@@ -179,7 +187,8 @@ async fn edit_once(
     let mut edited = manifest.clone();
     edit(&mut edited);
     if edited != manifest {
-        write_manifest(store, &edited, &Condition::IfMatch(etag)).await?;
+        // Where it was read: seen through a URL with another prefix the history has another name.
+        put(store, &manifest_key(name), &edited, &Condition::IfMatch(etag)).await?;
     }
     Ok(edited)
 }

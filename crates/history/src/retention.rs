@@ -133,7 +133,8 @@ impl Retention {
         grace: Duration,
         now_ms: &(dyn Fn() -> i64 + Sync),
     ) -> Result<RetentionReport, HistoryError> {
-        check_writer(store, &self.manifest, writer)?;
+        let object = format!("{}/{}", store.url(), manifest_key(&self.name));
+        check_writer(&object, &self.manifest, writer)?;
         let report = RetentionReport { problems: self.problems.clone(), ..Default::default() };
         let manifest = self.manifest.clone();
         let mut run =
@@ -397,7 +398,7 @@ impl Run<'_> {
 
     /// Looks once more, right before files are deleted, whether they are to be.
     async fn still_retired(&self, due: &mut BTreeSet<FileName>) -> Result<(), HistoryError> {
-        let current = read_own_manifest(self.store, &self.manifest.name, &self.manifest.writer);
+        let current = read_own_manifest(self.store, &self.retention.name, &self.manifest.writer);
         let retired = current.await?.manifest.retired_names();
         due.retain(|name| retired.contains(name));
         Ok(())

@@ -251,3 +251,20 @@ fn c07_files_whose_merged_file_vanished_are_not_deleted() {
         assert!(left.is_superset(&retired), "{left:?}");
     });
 }
+
+#[test]
+fn a_history_that_is_seen_under_another_name_is_kept_as_well() {
+    runtime().block_on(async {
+        let scene = build(&[(1, 1, 1.0, 9), (1, 1, 1.0, 9), (1, 1, 1.0, 9)]).await;
+        let store = &scene.store;
+        let mut moved = manifest(store).await;
+        moved.name = "app".to_owned();
+        let (key, body) = (manifest_key(NAME), moved.to_bytes().into());
+        store.put(&key, body, &Metadata::new(), &Condition::None).await.unwrap();
+        let policy = RetentionPolicy { hourly: 0, ..POLICY };
+        assert!(run(store, &policy, scene.now_ms, Duration::ZERO).await);
+        assert_eq!(file_names(store).await, [name(1, 1), name(2, 3), name(4, 4)]);
+        assert_indexed(store).await;
+        assert_eq!(store.list("app/", None).await.unwrap(), []);
+    });
+}
