@@ -151,9 +151,7 @@ impl Retention {
     fn quiet_until(&self, report: &RetentionReport, manifest: &Manifest, now_ms: i64) -> i64 {
         /// To look ahead takes as long as some plans: too long for more files than this.
         const MOST: usize = 10_000;
-        let changed = !(report.merged.is_empty() && report.retired.is_empty())
-            || !(report.deleted.is_empty() && report.taken_back.is_empty());
-        if changed || !manifest.retired.is_empty() || self.files.len() > MOST {
+        if report.changed_something() || !manifest.retired.is_empty() || self.files.len() > MOST {
             return now_ms;
         }
         let files: Vec<HistoryFile> = self.files.values().copied().collect();

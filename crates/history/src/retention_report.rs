@@ -23,6 +23,15 @@ pub struct RetentionReport {
     pub quiet_until_ms: i64,
 }
 
+impl RetentionReport {
+    /// Whether the history is another one than before the run.
+    #[must_use]
+    pub fn changed_something(&self) -> bool {
+        let names = [&self.retired, &self.taken_back, &self.deleted];
+        !self.merged.is_empty() || names.iter().any(|names| !names.is_empty())
+    }
+}
+
 /// Why a file was left alone. It stays, and so does everything that would need it to be whole.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
