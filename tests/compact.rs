@@ -257,6 +257,12 @@ fn c07_without_a_whole_listing_or_a_manifest_nothing_is_touched() {
     history.storage.delete(&history.manifest());
     history.walrust.run(&force).failed(1, &["manifest.json is missing"]);
     assert_eq!(history.storage.ltx_files(NAME).len(), 7);
+    let peer = format!("peer/0000/{}", name(1, 1));
+    history.storage.write(&peer, b"of Litestream", &Metadata::new());
+    history
+        .walrust
+        .run(["compact", "peer", "--force"])
+        .failed(1, &["another program", "litestream"]);
     history.walrust.run(["compact", "nobody"]).failed(6, &["no backup named \"nobody\""]);
 }
 
