@@ -203,6 +203,7 @@ fn follow_exit_code(error: &FollowError) -> ExitCode {
             | ReplicaError::InUse { .. } => ExitCode::Database,
             _ => ExitCode::General,
         },
+        FollowError::GivenUp { .. } => ExitCode::Integrity,
         FollowError::NotWalrust { .. } | FollowError::Gap { .. } | FollowError::Behind { .. } => {
             ExitCode::Restore
         }

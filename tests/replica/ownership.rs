@@ -5,7 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 use walrust_testkit::{assert_same_database, connect};
 
-use super::{Replica, events, replica_at};
+use super::{Replica, replica_at};
 use crate::small_history::{HEAD, NAME, SmallHistory};
 use crate::storage::Storage;
 use crate::walrust::Walrust;
@@ -98,8 +98,7 @@ fn one_process_follows_into_one_file() {
     replica.wait_for_txid(&mut follower, HEAD);
     replica.catch_up().failed(1, &["another walrust process", "lock"]);
     follower.signal(Signal::SIGTERM);
-    let outcome = follower.wait().succeeded();
-    assert_eq!(events(&outcome).last(), Some(&("applied".to_owned(), HEAD)));
+    follower.wait().succeeded();
 }
 
 #[test]
