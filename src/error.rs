@@ -172,10 +172,11 @@ impl From<RestoreError> for Error {
 }
 
 fn history_exit_code(error: &HistoryError) -> ExitCode {
-    use HistoryError::{Manifest, Plan, Restore, Storage, UnknownName};
+    use HistoryError::{Manifest, NoThread, Plan, Restore, Storage, Unavailable, UnknownName};
     match error {
         Storage(_) => ExitCode::Storage,
-        UnknownName { .. } | Plan { .. } => ExitCode::Restore,
+        UnknownName { .. } | Plan { .. } | Unavailable { .. } => ExitCode::Restore,
+        NoThread(_) => ExitCode::General,
         Manifest { source: ManifestError::NewerFormat { .. }, .. } => ExitCode::General,
         Restore(error) => restore_exit_code(error),
         _ => ExitCode::Integrity,

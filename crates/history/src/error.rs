@@ -1,9 +1,11 @@
 //! Why a history cannot be read, restored or kept.
 
-use walrust_engine::RestorePlanError;
 use walrust_engine::manifest::ManifestError;
+use walrust_engine::{ErrorClass, RestorePlanError};
 use walrust_sqlite::RestoreError;
 use walrust_storage::StorageError;
+
+use crate::Neighbours;
 
 /// A failure of an operation on a history in storage.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,20 @@ pub enum HistoryError {
         url: String,
         /// Why.
         source: RestorePlanError,
+    },
+    /// The wanted state is none that can be restored exactly.
+    #[error("{name} in {url}: {target} cannot be restored exactly{why}; {neighbours}")]
+    Unavailable {
+        /// The name.
+        name: String,
+        /// The storage.
+        url: String,
+        /// The TXID or time.
+        target: String,
+        /// Why, beginning with a colon, or empty where that is obvious.
+        why: &'static str,
+        /// What there is on either side.
+        neighbours: Box<Neighbours>,
     },
     /// The manifest cannot be used.
     #[error("{object}: {source}")]
@@ -70,7 +86,20 @@ pub enum HistoryError {
         /// Key of the object, with the storage.
         object: String,
     },
+    /// The operating system refuses a thread.
+    #[error("cannot start a thread: {0}; raise the limit of threads and processes (`ulimit -u`)")]
+    NoThread(#[source] std::io::Error),
     /// The files do not give the database that they should.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+}
+
+impl HistoryError {
+    /// Whether an object is gone that was there when it was listed: retention deletes files that
+    /// nothing needs any more, and a new plan does without them.
+    #[must_use]
+    pub fn is_vanished_file(&self) -> bool {
+        matches!(self, Self::Storage(error)
+            if error.class() == ErrorClass::NotFound && !error.is_missing_bucket())
+    }
 }

@@ -16,7 +16,7 @@ use crate::file_description::read_header;
 use crate::{HistoryError, patiently, read_manifest};
 
 /// Headers that are read at once.
-const HEADERS: usize = 16;
+pub(crate) const HEADERS: usize = 16;
 
 /// The files of one database in storage.
 #[derive(Clone, Debug)]

@@ -8,18 +8,24 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod fetch;
 mod file_description;
 mod history;
 mod manifest_object;
 mod patience;
+mod point_in_time;
+mod restorable;
 mod restore;
 
 pub use error::HistoryError;
+pub use fetch::DEFAULT_PARALLELISM;
 pub use file_description::{FileEnds, describe, describe_file, read_ends};
 pub use history::{History, Times};
 pub use manifest_object::{ManifestObject, read_manifest, write_manifest};
 pub use patience::patiently;
-pub use restore::{Planned, RestoreOptions, execute, plan};
+pub use point_in_time::{Neighbours, State};
+pub use restorable::RestorableRange;
+pub use restore::{Planned, RestoreOptions, execute, plan, plan_at};
 
 /// The metadata key under which every object carries the SHA-256 of its bytes, hex.
 pub const SHA256: &str = "sha256";
@@ -27,3 +33,7 @@ pub const SHA256: &str = "sha256";
 /// The metadata key under which every LTX file carries the identifier of the local state that it
 /// came from: the writer of the manifest.
 pub const WRITER: &str = "writer";
+
+/// The metadata key under which an LTX file that was merged from others carries the timestamp of the
+/// first of them, RFC 3339 with milliseconds.
+pub const MERGED_SINCE: &str = "merged-since";
