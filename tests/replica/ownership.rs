@@ -78,7 +78,7 @@ fn c12_a_replica_that_somebody_writes_to_while_it_follows_is_left_alone() {
     newer.iter().for_each(|key| history.storage.delete(key));
     history.storage.delete(&history.manifest());
     let mut follower = replica.follow();
-    // It looks at the file before it asks for the lock of the first look.
+    // SQLite makes the wal-index when the follower opens the replica.
     follower.wait_until("the replica is open", |_| replica.walrust.file("replica.db-shm").exists());
     let application = connect(&replica.path, 4096);
     application.execute_batch("INSERT INTO t (x) VALUES ('mine')").unwrap();

@@ -38,7 +38,8 @@ fn c12_a_look_is_one_listing_and_a_file_is_fetched_once() {
     });
     follower.wait_until("ten looks", |_| proxy.exchanges().len() >= begun + 10);
     let exchanges = proxy.exchanges();
-    assert!(exchanges[begun..].iter().all(Exchange::lists), "{:?}", &exchanges[begun..]);
+    let looks = &exchanges[begun..begun + 10];
+    assert!(looks.iter().all(Exchange::lists), "{looks:?}");
 
     // One more file: it is fetched, and nothing else.
     let walrust = Walrust::on(&history.storage);
