@@ -37,6 +37,7 @@ lint: $(TOOLS) ## format, clippy, licences and sources of dependencies
 bench: check-tools $(TOOLS) ## all benchmarks
 	$(WITH_SERVERS) cargo bench --locked --bench daemon
 	$(WITH_SERVERS) cargo bench --locked --bench application
+	$(WITH_SERVERS) cargo bench --locked --bench restore
 	cargo bench --locked --bench healing
 	cargo bench --locked -p walrust-ltx
 

@@ -177,13 +177,15 @@ impl From<RestoreError> for Error {
 
 fn history_exit_code(error: &HistoryError) -> ExitCode {
     use HistoryError::{
-        Manifest, NoManifest, OtherLayout, Plan, Restore, Scratch, Storage, Superseded, UnknownName,
+        Manifest, NoManifest, NoThread, OtherLayout, Plan, Restore, Scratch, Storage, Superseded,
+        Unavailable, UnknownName,
     };
     match error {
         Storage(_) => ExitCode::Storage,
-        UnknownName { .. } | Plan { .. } => ExitCode::Restore,
+        UnknownName { .. } | Plan { .. } | Unavailable { .. } => ExitCode::Restore,
         Manifest { source: ManifestError::NewerFormat { .. }, .. }
         | NoManifest { .. }
+        | NoThread(_)
         | OtherLayout { .. }
         | Scratch { .. }
         | Superseded { .. } => ExitCode::General,
@@ -203,6 +205,7 @@ fn follow_exit_code(error: &FollowError) -> ExitCode {
             | ReplicaError::InUse { .. } => ExitCode::Database,
             _ => ExitCode::General,
         },
+        FollowError::GivenUp { .. } => ExitCode::Integrity,
         FollowError::NotWalrust { .. } | FollowError::Gap { .. } | FollowError::Behind { .. } => {
             ExitCode::Restore
         }

@@ -264,7 +264,8 @@ fn is_sidecar(path: &Path) -> bool {
 
 fn is_state_directory(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    name.starts_with('.') && name.ends_with("-walrust")
+    let ends = ["-walrust", "-walrust-replica"];
+    name.starts_with('.') && ends.iter().any(|end| name.ends_with(end))
 }
 
 #[cfg(test)]

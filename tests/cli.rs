@@ -148,8 +148,19 @@ fn the_listing_for_people_says_what_the_one_for_programs_says() {
     let one = history.walrust.run(["list", NAME]).succeeded().stdout;
     let rows = |kind: &str| one.lines().filter(|line| line.trim().starts_with(kind)).count();
     assert_eq!((rows("snapshot"), rows("incremental")), (2, 5), "{one}");
-    let range = "6 states can be restored, TXID 0000000000000001 to 0000000000000006";
-    assert!(one.contains(range), "{one}");
+    let listing = history.walrust.list(NAME);
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let range = &listing["ranges"][0];
+    let range = format!(
+        "6 states can be restored, TXID 0000000000000001 (1) of {} to TXID 0000000000000006 (6) of {}",
+        text(&range["first_time"]),
+        text(&range["last_time"])
+    );
+    let lineage = text(&listing["lineage"]);
+    let (host, stored) = (text(&listing["writer"]["host"]), text(&listing["last_stored"]));
+    for phrase in [&range, &lineage, &host, &stored] {
+        assert!(one.contains(phrase.as_str()), "{phrase} is not in {one}");
+    }
 
     let nothing = Walrust::on(&Storage::directory());
     assert!(nothing.run(["list"]).succeeded().stdout.contains("no databases"));

@@ -106,7 +106,7 @@ fn what_is_kept_is_restored_and_continued(storage: &Storage) {
         assert!(image(&restored) == states[&txid], "TXID {txid} is another state");
     }
     let output = walrust.file("none.db");
-    walrust.restore(NAME, &output, &["--txid", "7"]).failed(6, &["(5) before it", "(9) after it"]);
+    walrust.restore(NAME, &output, &["--txid", "7"]).failed(6, &["(5) of ", "(9) of "]);
     assert_same_database(database.path(), &walrust.restored(NAME, &[]));
     // A second run finds nothing to do.
     assert_eq!(compact(&walrust, &force)["done"]["deleted"], json!([]));

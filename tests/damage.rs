@@ -86,7 +86,7 @@ fn a_flipped_byte_of_an_incremental_is_found() {
 }
 
 #[test]
-fn a_flipped_byte_of_a_later_snapshot_is_found() {
+fn c05_a_flipped_byte_of_a_later_snapshot_is_found() {
     flip_bytes_of(3);
 }
 
@@ -117,7 +117,7 @@ fn a_flipped_byte_of_the_manifest_is_found() {
 }
 
 #[test]
-fn the_checksum_beside_an_object_is_compared() {
+fn c05_the_checksum_beside_an_object_is_compared() {
     let history = SmallHistory::new();
     for (key, more) in restores(&history) {
         // The object is sound; only what was recorded about it differs.
@@ -148,7 +148,7 @@ fn change_each_file(changes: &[(&str, Change)]) {
 }
 
 #[test]
-fn a_file_that_is_cut_short_is_found() {
+fn c14_a_file_that_is_cut_short_is_found() {
     change_each_file(&[
         ("is empty", |_| Vec::new()),
         ("is one byte", |bytes| bytes[..1].to_vec()),
@@ -161,7 +161,7 @@ fn a_file_that_is_cut_short_is_found() {
 }
 
 #[test]
-fn bytes_behind_the_end_are_found() {
+fn c13_bytes_behind_the_end_are_found() {
     change_each_file(&[
         ("has a byte more", |bytes| [bytes, b"\0"].concat()),
         ("is there twice", |bytes| bytes.repeat(2)),
@@ -169,7 +169,7 @@ fn bytes_behind_the_end_are_found() {
 }
 
 #[test]
-fn swapped_files_are_found() {
+fn c05_swapped_files_are_found() {
     let mut history = SmallHistory::new();
     history.forget_metadata();
     let pairs = [((5, 5), (6, 6), &[][..]), ((2, 2), (3, 3), &["--txid", "3"][..])];
@@ -183,7 +183,7 @@ fn swapped_files_are_found() {
 }
 
 #[test]
-fn a_file_of_another_lineage_is_found() {
+fn c05_a_file_of_another_lineage_is_found() {
     let mut history = SmallHistory::new();
     history.forget_metadata();
     // The same TXIDs, page size and schema. The rows are of another length: a checksum that is
@@ -223,7 +223,7 @@ fn a_file_that_fits_the_chain_but_is_not_the_one_in_the_manifest_is_found() {
 }
 
 #[test]
-fn a_file_that_is_missing_in_the_middle_is_found() {
+fn c02_a_file_that_is_missing_in_the_middle_is_found() {
     let history = SmallHistory::new();
     history.storage.delete(&history.key(5, 5));
     assert_found(history.restore_fails(&[]), &history.key(6, 6), "a gap");
@@ -237,7 +237,7 @@ fn a_file_that_is_missing_in_the_middle_is_found() {
 }
 
 #[test]
-fn a_file_that_is_missing_at_the_end_is_found() {
+fn c02_a_file_that_is_missing_at_the_end_is_found() {
     let history = SmallHistory::new();
     history.storage.delete(&history.key(6, 6));
     let lost = "0000000000000006-0000000000000006.ltx";

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use walrust_storage::Metadata;
 use walrust_testkit::{Fixture, S3Server, TestDatabase, Workload, litestream_binary};
@@ -24,6 +25,23 @@ fn sha256(path: &Path) -> String {
 
 fn expected(fixture: &Fixture) -> Value {
     serde_json::from_str(&fixture.expected()).expect("JSON")
+}
+
+/// Asserts the state at the time of each file that Litestream captured as it is, and just before.
+fn assert_times(walrust: &Walrust, name: &str, files: &[(String, i64)]) {
+    let state = |time: i64| {
+        let time = Timestamp::from_millisecond(time).expect("a time of this century").to_string();
+        let plan = ["restore", name, "--plan", "--json", "--point-in-time", &time];
+        walrust.run(plan).succeeded().json()["txid"].clone()
+    };
+    assert!(files.len() >= 5, "{files:?}");
+    for pair in files.windows(2) {
+        let ((txid, time), (later, later_time)) = (&pair[0], &pair[1]);
+        assert_eq!(state(*time), json!(txid), "{name} at {time}");
+        assert_eq!(state(later_time - 1), json!(txid), "{name} before {later}");
+    }
+    let (newest, time) = files.last().expect("there are some");
+    assert_eq!(state(time + 1_000), json!(newest), "{name} a second later");
 }
 
 /// Restores the newest state and each that the fixture tells of.
@@ -49,6 +67,11 @@ fn trees_in_a_directory_restore_at_each_txid() {
         let mut walrust = Walrust::alone();
         walrust.set_bucket(&format!("file://{}", copy.path().display()));
         states += assert_restores(&walrust, "replica", &expected(&fixture));
+        let files = expected(&fixture)["files"].as_array().unwrap().clone();
+        let captured = files.iter().filter(|file| file["level"] == 0).map(|file| {
+            (file["max_txid"].as_str().unwrap().to_owned(), file["timestamp_ms"].as_i64().unwrap())
+        });
+        assert_times(&walrust, "replica", &captured.collect::<Vec<_>>());
         let plan = walrust.run(["restore", "replica", "--plan", "--json"]).succeeded().json();
         assert_eq!(plan["layout"], "litestream (file layout)");
     }
@@ -80,7 +103,14 @@ fn a_tree_in_the_layout_of_s3_restores_from_s3() {
         storage.write(key, &bytes, &metadata);
     }
     let walrust = Walrust::on(&storage);
-    assert_restores(&walrust, expected["replica_path"].as_str().unwrap(), &expected);
+    let name = expected["replica_path"].as_str().unwrap();
+    assert_restores(&walrust, name, &expected);
+    let captured = expected["objects"].as_array().unwrap().iter().filter_map(|object| {
+        let file = object["key"].as_str().unwrap().strip_prefix(&format!("{name}/0000/"))?;
+        let txid = file.split(['-', '.']).nth(1).unwrap().to_owned();
+        Some((txid, object["header_timestamp_ms"].as_i64().unwrap()))
+    });
+    assert_times(&walrust, name, &captured.collect::<Vec<_>>());
     let listing = walrust.run(["list", "--json"]).succeeded().json();
     assert_eq!(listing["databases"][0]["name"], expected["replica_path"]);
 }

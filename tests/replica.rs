@@ -79,10 +79,23 @@ impl Replica {
         });
     }
 
-    /// A reader in another process.
+    /// A reader in another process, which waits for no lock. With the bundled library it opens
+    /// the replica read-only; the one of the system may copy the WAL when it closes last.
     fn reader(&self, library: SqliteLibrary) -> SqlProcess {
-        let mut reader = SqlProcess::open(library, &self.path);
+        let read_only = format!("file:{}?mode=ro", self.path.display());
+        let path = match library {
+            SqliteLibrary::Bundled => PathBuf::from(read_only),
+            SqliteLibrary::System => self.path.clone(),
+        };
+        let mut reader = SqlProcess::open(library, &path);
         reader.run("PRAGMA busy_timeout = 0");
+        reader.run("PRAGMA query_only = 1");
+        reader
+    }
+
+    /// A reader that starts quickly and, if it closes last, leaves one file.
+    fn writable_reader(&self) -> SqlProcess {
+        let mut reader = SqlProcess::open(SqliteLibrary::Bundled, &self.path);
         reader.run("PRAGMA query_only = 1");
         reader
     }

@@ -45,7 +45,7 @@ fn the_plan_of_a_txid_begins_at_the_newest_snapshot_before_it() {
 }
 
 #[test]
-fn the_result_says_what_was_restored() {
+fn c11_the_result_says_what_was_restored() {
     let history = SmallHistory::new();
     let output = history.walrust.file("out.db");
     let text = history.walrust.restore(NAME, &output, &[]).succeeded().stdout;
@@ -74,7 +74,7 @@ fn every_integrity_check_passes_a_sound_database() {
 }
 
 #[test]
-fn the_restored_database_is_in_wal_mode() {
+fn c11_the_restored_database_is_in_wal_mode() {
     let history = SmallHistory::new();
     let output = history.walrust.restored(NAME, &[]);
     let header = fs::read(&output).unwrap();
@@ -86,7 +86,7 @@ fn the_restored_database_is_in_wal_mode() {
 }
 
 #[test]
-fn the_directories_above_the_output_are_made() {
+fn c14_the_directories_above_the_output_are_made() {
     let history = SmallHistory::new();
     let output = history.walrust.file("not/there/yet/out.db");
     history.walrust.restore(NAME, &output, &[]).succeeded();
@@ -107,7 +107,7 @@ fn another_database(path: &Path) {
 }
 
 #[test]
-fn an_output_that_exists_is_left_alone() {
+fn c03_an_output_that_exists_is_left_alone() {
     let history = SmallHistory::new();
     let output = history.walrust.file("out.db");
     fs::write(&output, "precious").unwrap();
@@ -118,7 +118,7 @@ fn an_output_that_exists_is_left_alone() {
 }
 
 #[test]
-fn a_stale_wal_beside_the_output_is_in_the_way_too() {
+fn c01_a_stale_wal_beside_the_output_is_in_the_way_too() {
     let history = SmallHistory::new();
     let output = history.walrust.file("out.db");
     for suffix in ["-wal", "-shm", "-journal"] {
@@ -132,7 +132,7 @@ fn a_stale_wal_beside_the_output_is_in_the_way_too() {
 }
 
 #[test]
-fn force_replaces_the_output_and_what_sqlite_would_replay_into_it() {
+fn c01_force_replaces_the_output_and_what_sqlite_would_replay_into_it() {
     let history = SmallHistory::new();
     let output = history.walrust.file("out.db");
     another_database(&output);
@@ -143,7 +143,7 @@ fn force_replaces_the_output_and_what_sqlite_would_replay_into_it() {
 }
 
 #[test]
-fn a_restore_that_fails_keeps_what_force_would_have_replaced() {
+fn c03_a_restore_that_fails_keeps_what_force_would_have_replaced() {
     let history = SmallHistory::new();
     let output = history.walrust.file("out.db");
     another_database(&output);
@@ -158,7 +158,7 @@ fn a_restore_that_fails_keeps_what_force_would_have_replaced() {
 }
 
 #[test]
-fn a_txid_that_is_no_state_names_its_neighbours() {
+fn c02_a_txid_that_is_no_state_names_its_neighbours() {
     let history = SmallHistory::new();
     let newest = format!("{HEAD:016x}");
     let beyond = history.restore_fails(&["--txid", "7"]);

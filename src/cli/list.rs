@@ -1,12 +1,14 @@
 //! `walrust list`: what is in storage.
 
 use clap::Args;
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use walrust_engine::manifest::Writer;
 use walrust_engine::{Tree, database_names, restorable_txids};
-use walrust_history::{History, HistoryError};
+use walrust_history::{History, HistoryError, RestorableRange, patiently};
 use walrust_storage::ObjectStore;
 
-use super::{StorageArgs, aligned, human_bytes, print, print_json, table};
+use super::{StorageArgs, aligned, human_bytes, print, print_json, rfc3339, table};
 use crate::Error;
 use crate::config::Config;
 
@@ -59,60 +61,102 @@ async fn list_all(store: &dyn ObjectStore, as_json: bool) -> Result<(), Error> {
 }
 
 async fn list_one(store: &dyn ObjectStore, name: &str, as_json: bool) -> Result<(), Error> {
-    let History { tree, manifest, .. } = History::read(store, name).await?;
-    if tree.files.is_empty() {
+    let history = History::read(store, name).await?;
+    if history.tree.files.is_empty() {
         return Err(HistoryError::UnknownName { name: name.to_owned(), url: store.url() }.into());
     }
-    let created = |key: &str| {
-        let entries = manifest.iter().flat_map(|manifest| &manifest.files);
-        let mut entries =
-            entries.filter(|entry| key.ends_with(&format!("{}-{}.ltx", entry.min, entry.max)));
-        entries.next().map(|entry| entry.created.clone())
-    };
+    let ranges = history.restorable_ranges(store).await?;
+    let stored = last_stored(store, &history).await?;
     if as_json {
-        let files: Vec<_> = tree
-            .files
-            .iter()
-            .map(|file| {
-                json!({
-                    "key": file.key,
-                    "min_txid": file.name.min.to_string(),
-                    "max_txid": file.name.max.to_string(),
-                    "snapshot": file.name.is_snapshot(),
-                    "size": file.size,
-                    "created": created(&file.key),
-                })
-            })
-            .collect();
-        let mut result = summary(name, &tree);
-        result["url"] = json!(store.url());
-        result["files"] = json!(files);
-        result["lineage"] = json!(manifest.as_ref().map(|manifest| &manifest.lineage));
-        return print_json(&result);
+        return print_json(&one_as_json(&history, &ranges, stored, &store.url()));
     }
+    let entries = history.entries();
     let mut table = table(["KIND", "FIRST TXID", "LAST TXID", "SIZE", "CREATED"]);
-    for file in &tree.files {
+    for file in &history.tree.files {
         table.add_row([
             if file.name.is_snapshot() { "snapshot" } else { "incremental" }.to_owned(),
             file.name.min.to_string(),
             file.name.max.to_string(),
             human_bytes(file.size),
-            created(&file.key).unwrap_or_default(),
+            entries.get(&file.name).map_or_else(String::new, |entry| entry.created.clone()),
         ]);
     }
-    let points = restorable_txids(&tree);
-    let range = match (points.first(), points.last()) {
-        (Some(first), Some(last)) => {
-            format!("{} states can be restored, TXID {first} to {last}", points.len())
-        }
-        _ => "no state can be restored".to_owned(),
-    };
-    print(&format!(
-        "{name} in {} ({})\n{}\n{range}\n",
+    let mut text = format!(
+        "{} in {} ({})\n{}\n",
+        history.name,
         store.url(),
-        tree.layout,
+        history.tree.layout,
         aligned(table, &[3])
-    ))
+    );
+    text += &format!(
+        "{} snapshots and {} incrementals, {}",
+        snapshots(&history.tree),
+        history.tree.files.len() - snapshots(&history.tree),
+        human_bytes(size(&history.tree))
+    );
+    if let Some(stored) = stored {
+        text += &format!("; the last one was stored at {stored:.3}");
+    }
+    if let Some(manifest) = &history.manifest {
+        let Writer { host, epoch, .. } = &manifest.writer;
+        text += &format!("\nlineage {}, written by {host} (epoch {epoch})", manifest.lineage);
+    }
+    for range in &ranges {
+        let RestorableRange { first, last, states } = range;
+        text += &format!("\n{states} states can be restored, {first} to {last}");
+    }
+    if ranges.is_empty() {
+        text += "\nno state can be restored";
+    }
+    print(&format!("{text}\n"))
+}
+
+/// When storage got the last of the files, by its own clock.
+async fn last_stored(
+    store: &dyn ObjectStore,
+    history: &History,
+) -> Result<Option<Timestamp>, Error> {
+    let newest = history.tree.files.iter().max_by_key(|file| (file.name.max, file.name.min));
+    let Some(newest) = newest else { return Ok(None) };
+    let meta = patiently(|| store.head(&newest.key)).await?;
+    Ok(meta.modified.and_then(|time| Timestamp::try_from(time).ok()))
+}
+
+fn one_as_json(
+    history: &History,
+    ranges: &[RestorableRange],
+    stored: Option<Timestamp>,
+    url: &str,
+) -> Value {
+    let entries = history.entries();
+    let files = history.tree.files.iter().map(|file| {
+        json!({
+            "key": file.key,
+            "min_txid": file.name.min.to_string(),
+            "max_txid": file.name.max.to_string(),
+            "snapshot": file.name.is_snapshot(),
+            "size": file.size,
+            "created": entries.get(&file.name).map(|entry| &entry.created),
+        })
+    });
+    let ranges = ranges.iter().map(|range| {
+        json!({
+            "first_txid": range.first.txid.to_string(),
+            "last_txid": range.last.txid.to_string(),
+            "first_time": range.first.timestamp_ms.map(rfc3339),
+            "last_time": range.last.timestamp_ms.map(rfc3339),
+            "states": range.states,
+        })
+    });
+    let manifest = history.manifest.as_ref();
+    let mut result = summary(&history.name, &history.tree);
+    result["url"] = json!(url);
+    result["files"] = files.collect();
+    result["ranges"] = ranges.collect();
+    result["lineage"] = json!(manifest.map(|manifest| &manifest.lineage));
+    result["writer"] = json!(manifest.map(|manifest| &manifest.writer));
+    result["last_stored"] = json!(stored.map(|time| format!("{time:.3}")));
+    result
 }
 
 fn summary(name: &str, tree: &Tree) -> Value {

@@ -1,15 +1,21 @@
 //! `walrust restore`: brings a database back.
 
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
 use serde_json::json;
 use walrust_engine::RestoreTarget;
-use walrust_history::{Planned, RestoreOptions, execute, plan};
+use walrust_history::{
+    DEFAULT_PARALLELISM, HistoryError, Planned, RestoreOptions, execute, plan, plan_at,
+};
 use walrust_ltx::Txid;
 use walrust_sqlite::{IntegrityCheck, Restored, check_output};
+use walrust_storage::ObjectStore;
 
 use super::{StorageArgs, human_bytes, print, print_json, rfc3339, shows_progress};
 use crate::Error;
@@ -28,12 +34,19 @@ pub(super) struct RestoreArgs {
     /// Restore the state after this transaction: a number, or 16 hex digits
     #[arg(long, value_name = "TXID", value_parser = parse_txid)]
     txid: Option<Txid>,
+    /// Restore the last state that was there at this time: RFC 3339, as 2026-11-23T14:00:00Z, or
+    /// how long ago, as "10m ago" or "2 hours ago"
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "txid")]
+    point_in_time: Option<Timestamp>,
     /// Replace an existing output, and remove its -wal, -shm and -journal files
     #[arg(long)]
     force: bool,
     /// Print what would be fetched, and why; write nothing
     #[arg(long)]
     plan: bool,
+    /// Requests at once; each takes up to 1 MiB of memory
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_PARALLELISM)]
+    parallelism: NonZeroUsize,
     /// SQLite's check of the result
     #[arg(long, value_name = "CHECK", value_enum, default_value_t = Check::Quick)]
     integrity_check: Check,
@@ -65,19 +78,64 @@ pub(super) async fn run(args: RestoreArgs, config: &Config) -> Result<(), Error>
         check_output(output, args.force)?;
     }
     let store = args.storage.open(config).await?;
-    let target = args.txid.map_or(RestoreTarget::Latest, RestoreTarget::Txid);
-    let planned = plan(store.as_ref(), &args.name, target).await?;
-    let Some(output) = args.output.filter(|_| !args.plan) else {
+    let planned = plan_for(&args, store.as_ref()).await?;
+    let Some(output) = args.output.as_ref().filter(|_| !args.plan) else {
         return print_plan(&planned, &store.url(), args.json);
     };
-    let options =
-        RestoreOptions { force: args.force, integrity_check: args.integrity_check.into() };
+    let options = RestoreOptions {
+        force: args.force,
+        integrity_check: args.integrity_check.into(),
+        parallelism: args.parallelism,
+    };
+    let restored = match carry_out(&store, &planned, output, options).await {
+        // Retention may delete what it does not need any more while it is read, and has left
+        // another way to the same state.
+        Err(error) if error.is_vanished_file() => {
+            tracing::warn!(%error, "a file vanished during the restore; planning again");
+            let planned = plan_for(&args, store.as_ref()).await?;
+            carry_out(&store, &planned, output, options).await?
+        }
+        restored => restored?,
+    };
+    print_restored(&args.name, output, &restored, args.json)
+}
+
+async fn plan_for(args: &RestoreArgs, store: &dyn ObjectStore) -> Result<Planned, HistoryError> {
+    match (args.point_in_time, args.txid) {
+        (Some(time), _) => plan_at(store, &args.name, time).await,
+        (None, Some(txid)) => plan(store, &args.name, RestoreTarget::Txid(txid)).await,
+        (None, None) => plan(store, &args.name, RestoreTarget::Latest).await,
+    }
+}
+
+async fn carry_out(
+    store: &Arc<dyn ObjectStore>,
+    planned: &Planned,
+    output: &Path,
+    options: RestoreOptions,
+) -> Result<Restored, HistoryError> {
     let bar = progress_bar(planned.plan.size());
     let drawn = bar.clone();
-    let restored =
-        execute(Arc::clone(&store), &planned, &output, options, move |read| drawn.inc(read)).await;
+    let progress = move |read| drawn.inc(read);
+    let restored = execute(Arc::clone(store), planned, output, options, progress).await;
     bar.finish_and_clear();
-    print_restored(&args.name, &output, &restored?, args.json)
+    restored
+}
+
+/// Accepts what we print, RFC 3339, and what people say: how long ago.
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    const FORMS: &str = "a time is RFC 3339 with its zone, as 2026-11-23T14:00:00Z, or how long \
+                         ago, as \"10m ago\" or \"2 hours ago\"";
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago: Span = text.parse().map_err(|_| FORMS)?;
+    if !text.trim_end().ends_with("ago") {
+        return Err(FORMS.to_owned());
+    }
+    // Without a zone a day has 24 hours.
+    let now = Timestamp::now().to_zoned(TimeZone::UTC);
+    now.checked_add(ago).map(|time| time.timestamp()).map_err(|error| error.to_string())
 }
 
 /// Accepts what we print: 16 hex digits; and what people count: a decimal number.
@@ -118,12 +176,14 @@ fn print_plan(planned: &Planned, url: &str, as_json: bool) -> Result<(), Error> 
             "url": url,
             "layout": planned.layout.to_string(),
             "txid": plan.head.to_string(),
+            "timestamp": planned.timestamp_ms.map(rfc3339),
             "size": plan.size(),
             "files": files,
         }));
     }
+    let time = planned.timestamp_ms.map_or_else(|| "unknown time".to_owned(), rfc3339);
     let mut text = format!(
-        "{} in {url} ({}) at TXID {}: {} files, {}\n",
+        "{} in {url} ({}) at TXID {} of {time}: {} files, {}\n",
         planned.name,
         planned.layout,
         plan.head,
@@ -138,7 +198,7 @@ fn print_plan(planned: &Planned, url: &str, as_json: bool) -> Result<(), Error> 
 
 fn print_restored(
     name: &str,
-    output: &std::path::Path,
+    output: &Path,
     restored: &Restored,
     as_json: bool,
 ) -> Result<(), Error> {

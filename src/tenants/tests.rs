@@ -47,6 +47,7 @@ fn d06_patterns_find_databases_and_nothing_else() {
         place.database(sidecar);
     }
     place.database("a/.one.db-walrust/staging/x.db");
+    place.database("a/.one.db-walrust-replica/incoming.db");
     place.database("a/.hidden.db");
     fs::write(place.path("a/empty.db"), "").unwrap();
     fs::write(place.path("a/text.db"), "this is no database").unwrap();

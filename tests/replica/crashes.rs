@@ -58,7 +58,7 @@ fn kill_at_every_change(history: &SmallHistory, replica: &Replica, stays: bool) 
     let newest = std::fs::read(restored).expect("a restored database");
     let saved = tempfile::tempdir().expect("a temporary directory");
     copy_files(&replica.walrust.file(""), saved.path());
-    let open = || replica.path.exists().then(|| replica.reader(SqliteLibrary::Bundled));
+    let open = || replica.path.exists().then(|| replica.writable_reader());
     let begin = open().map(|mut reader| rows(&mut reader));
     for kills in 0.. {
         let mut reader = if stays { open() } else { None };

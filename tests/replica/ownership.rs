@@ -5,7 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 use walrust_testkit::{assert_same_database, connect};
 
-use super::{Replica, events, replica_at};
+use super::{Replica, replica_at};
 use crate::small_history::{HEAD, NAME, SmallHistory};
 use crate::storage::Storage;
 use crate::walrust::Walrust;
@@ -78,7 +78,7 @@ fn c12_a_replica_that_somebody_writes_to_while_it_follows_is_left_alone() {
     newer.iter().for_each(|key| history.storage.delete(key));
     history.storage.delete(&history.manifest());
     let mut follower = replica.follow();
-    // It looks at the file before it asks for the lock of the first look.
+    // SQLite makes the wal-index when the follower opens the replica.
     follower.wait_until("the replica is open", |_| replica.walrust.file("replica.db-shm").exists());
     let application = connect(&replica.path, 4096);
     application.execute_batch("INSERT INTO t (x) VALUES ('mine')").unwrap();
@@ -98,8 +98,7 @@ fn one_process_follows_into_one_file() {
     replica.wait_for_txid(&mut follower, HEAD);
     replica.catch_up().failed(1, &["another walrust process", "lock"]);
     follower.signal(Signal::SIGTERM);
-    let outcome = follower.wait().succeeded();
-    assert_eq!(events(&outcome).last(), Some(&("applied".to_owned(), HEAD)));
+    follower.wait().succeeded();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use walrust_testkit::{SqliteLibrary, assert_same_database, connect};
 
-use super::Replica;
+use super::{Replica, replica_at};
 use crate::fault_proxy::{Exchange, FaultProxy};
 use crate::small_history::{NAME, SmallHistory};
 use crate::storage::Storage;
@@ -38,7 +38,8 @@ fn c12_a_look_is_one_listing_and_a_file_is_fetched_once() {
     });
     follower.wait_until("ten looks", |_| proxy.exchanges().len() >= begun + 10);
     let exchanges = proxy.exchanges();
-    assert!(exchanges[begun..].iter().all(Exchange::lists), "{:?}", &exchanges[begun..]);
+    let looks = &exchanges[begun..begun + 10];
+    assert!(looks.iter().all(Exchange::lists), "{looks:?}");
 
     // One more file: it is fetched, and nothing else.
     let walrust = Walrust::on(&history.storage);
@@ -49,6 +50,36 @@ fn c12_a_look_is_one_listing_and_a_file_is_fetched_once() {
     let files = fetched(&proxy.exchanges()[begun..]);
     assert_eq!(files, ["0000000000000007-0000000000000007.ltx"]);
     daemon.stop();
+    follower.signal(Signal::SIGTERM);
+    follower.wait().succeeded();
+    assert_same_database(&history.source, &replica.path);
+}
+
+#[test]
+fn c12_a_snapshot_that_cannot_be_restored_is_not_fetched_at_each_look() {
+    let history = SmallHistory::of("first", Storage::s3());
+    let proxy = FaultProxy::start();
+    let mut replica = replica_at(&history, 2);
+    replica.walrust.set("AWS_ENDPOINT_URL_S3", &proxy.url());
+    // Nothing but a damaged snapshot leads on.
+    for txid in [2, 3, 4] {
+        history.storage.delete(&history.key(txid, txid));
+    }
+    let snapshot = history.key(1, 4);
+    let mut bytes = history.bytes(&snapshot).to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    history.storage.write(&snapshot, &bytes, history.metadata(&snapshot));
+    let mut follower = replica.follow();
+    follower.wait_for_line(&["cannot follow", &snapshot]);
+    follower.wait_until("it is refused again and again", |log| {
+        log.matches("no file has changed since").count() >= 3
+    });
+    let files = fetched(&proxy.exchanges());
+    let fetches = files.iter().filter(|file| snapshot.ends_with(file.as_str())).count();
+    assert_eq!(fetches, 1, "{files:?}");
+    history.repair();
+    replica.wait_for_txid(&mut follower, 6);
     follower.signal(Signal::SIGTERM);
     follower.wait().succeeded();
     assert_same_database(&history.source, &replica.path);

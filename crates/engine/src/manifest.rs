@@ -72,6 +72,10 @@ pub struct FileEntry {
     pub sha256: String,
     /// Timestamp of the LTX header, RFC 3339 with milliseconds.
     pub created: String,
+    /// Of a file that was merged from others: the timestamp of the first of them, RFC 3339 with
+    /// milliseconds. Between it and `created` there were states that can no longer be restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged_since: Option<String>,
     /// Rolling checksum before the file, 16 hex digits; absent for snapshots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pre: Option<String>,
@@ -231,6 +235,7 @@ mod tests {
             size: 10,
             sha256: "00".repeat(32),
             created: "2026-01-01T00:00:00.000Z".to_owned(),
+            merged_since: None,
             pre: (min > 1).then(|| "8000000000000000".to_owned()),
             post: "8000000000000000".to_owned(),
             commit: 1,

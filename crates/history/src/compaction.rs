@@ -21,7 +21,9 @@ use walrust_ltx::{Decoder, FileName, Header, MergeOptions, Mode, Trailer, merge}
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::scratch::{Fetched, HashingWriter, fetch, scratch_error};
-use crate::{HistoryError, RetentionProblem, SHA256, WRITER, describe_file, patiently};
+use crate::{
+    HistoryError, MERGED_SINCE, RetentionProblem, SHA256, WRITER, describe_file, patiently,
+};
 
 /// Files that are merged at once.
 const WIDTH: usize = 64;
@@ -45,8 +47,8 @@ pub(crate) enum Merged {
     Impossible(RetentionProblem),
 }
 
-/// Merges files of a history and stores the result, signed by a writer of the name. `recorded` has
-/// the SHA-256 of sources, hex, as far as the manifest knows it.
+/// Merges files of a history and stores the result, signed by a writer of the name. `recorded` is
+/// what the manifest knows of the sources.
 ///
 /// # Errors
 /// If storage or the local disk fails.
@@ -54,7 +56,7 @@ pub(crate) async fn store_merged(
     store: &dyn ObjectStore,
     name: &str,
     plan: &Merge,
-    recorded: &BTreeMap<FileName, String>,
+    recorded: &BTreeMap<FileName, FileEntry>,
     writer: &str,
 ) -> Result<Merged, HistoryError> {
     let merged = match merge_sources(store, name, plan, recorded).await? {
@@ -68,10 +70,14 @@ pub(crate) async fn store_merged(
     let (Some(post_apply), true) = (trailer.post_apply, header.file_name() == plan.into) else {
         return Ok(Merged::Impossible(RetentionProblem::NotMergeable { key }));
     };
-    let metadata = Metadata::from([
+    let first = recorded.get(&plan.sources[0]);
+    let merged_since =
+        first.map(|first| first.merged_since.clone().unwrap_or_else(|| first.created.clone()));
+    let mut metadata = Metadata::from([
         (SHA256.to_owned(), sha256.clone()),
         (WRITER.to_owned(), writer.to_owned()),
     ]);
+    metadata.extend(merged_since.clone().map(|since| (MERGED_SINCE.to_owned(), since)));
     let put = || store.put_file(&key, file.path(), &metadata, &Condition::IfAbsent);
     match patiently(put).await {
         // An earlier attempt may have stored it: what is there is compared.
@@ -81,7 +87,8 @@ pub(crate) async fn store_merged(
     if fetch(store, &key).await?.sha256 != sha256 {
         return Ok(Merged::Impossible(RetentionProblem::OtherObject { key }));
     }
-    Ok(Merged::Stored(describe_file(plan.into, &header, post_apply, size, sha256)))
+    let entry = describe_file(plan.into, &header, post_apply, size, sha256);
+    Ok(Merged::Stored(FileEntry { merged_since, ..entry }))
 }
 
 /// A merged file on the local disk.
@@ -101,7 +108,7 @@ async fn merge_sources(
     store: &dyn ObjectStore,
     name: &str,
     plan: &Merge,
-    recorded: &BTreeMap<FileName, String>,
+    recorded: &BTreeMap<FileName, FileEntry>,
 ) -> Result<Result<Option<Output>, OddSource>, HistoryError> {
     let keys: Vec<String> = plan.sources.iter().map(|file| object_key(name, *file)).collect();
     let fetches = keys.clone().into_iter().map(|key| async move { fetch(store, &key).await });
@@ -109,7 +116,8 @@ async fn merge_sources(
     let (mut files, mut layer) = (Vec::new(), Vec::new());
     while let Some((index, fetched)) = fetches.next().await {
         let Fetched { file, sha256, expected } = fetched?;
-        let known = [expected.as_ref(), recorded.get(&plan.sources[index])];
+        let recorded = recorded.get(&plan.sources[index]).map(|entry| &entry.sha256);
+        let known = [expected.as_ref(), recorded.filter(|sha256| !sha256.is_empty())];
         if known.into_iter().flatten().any(|known| *known != sha256) {
             let key = keys[index].clone();
             return Ok(Err((index, RetentionProblem::WrongSha256 { key })));

@@ -3,9 +3,11 @@
 use std::io;
 
 use walrust_engine::manifest::ManifestError;
-use walrust_engine::{Layout, RestorePlanError};
+use walrust_engine::{ErrorClass, Layout, RestorePlanError};
 use walrust_sqlite::RestoreError;
 use walrust_storage::StorageError;
+
+use crate::Neighbours;
 
 /// A failure of an operation on a history in storage.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,20 @@ pub enum HistoryError {
         url: String,
         /// Why.
         source: RestorePlanError,
+    },
+    /// The wanted state is none that can be restored exactly.
+    #[error("{name} in {url}: {target} cannot be restored exactly{why}; {neighbours}")]
+    Unavailable {
+        /// The name.
+        name: String,
+        /// The storage.
+        url: String,
+        /// The TXID or time.
+        target: String,
+        /// Why, beginning with a colon, or empty where that is obvious.
+        why: &'static str,
+        /// What there is on either side.
+        neighbours: Box<Neighbours>,
     },
     /// The manifest cannot be used.
     #[error("{object}: {source}")]
@@ -124,7 +140,20 @@ pub enum HistoryError {
         /// The answer.
         source: io::Error,
     },
+    /// The operating system refuses a thread.
+    #[error("cannot start a thread: {0}; raise the limit of threads and processes (`ulimit -u`)")]
+    NoThread(#[source] io::Error),
     /// The files do not give the database that they should.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+}
+
+impl HistoryError {
+    /// Whether an object is gone that was there when it was listed: retention deletes files that
+    /// nothing needs any more, and a new plan does without them.
+    #[must_use]
+    pub fn is_vanished_file(&self) -> bool {
+        matches!(self, Self::Storage(error)
+            if error.class() == ErrorClass::NotFound && !error.is_missing_bucket())
+    }
 }

@@ -5,7 +5,7 @@ use walrust_engine::manifest::{FileEntry, FileKind};
 use walrust_ltx::{Checksum, FileName, Header};
 use walrust_storage::{ObjectStore, StorageError};
 
-use crate::{SHA256, patiently};
+use crate::{MERGED_SINCE, SHA256, patiently};
 
 /// Header and post-apply checksum of a stored file.
 #[derive(Clone, Debug)]
@@ -68,6 +68,7 @@ pub fn describe_file(
         size,
         sha256,
         created: rfc3339(header.timestamp_ms),
+        merged_since: None,
         pre: header.pre_apply.map(|checksum| checksum.to_string()),
         post: post_apply.to_string(),
         commit: header.commit,
@@ -87,10 +88,13 @@ pub async fn describe(
     let Some(ends) = read_ends(store, file).await? else { return Ok(None) };
     let Some(post_apply) = ends.post_apply else { return Ok(None) };
     let sha256 = meta.metadata.get(SHA256).cloned().unwrap_or_default();
-    Ok(Some(describe_file(file.name, &ends.header, post_apply, file.size, sha256)))
+    let merged_since = meta.metadata.get(MERGED_SINCE).cloned();
+    let entry = describe_file(file.name, &ends.header, post_apply, file.size, sha256);
+    Ok(Some(FileEntry { merged_since, ..entry }))
 }
 
-fn rfc3339(timestamp_ms: i64) -> String {
+/// A time of an LTX header, RFC 3339 with milliseconds.
+pub(crate) fn rfc3339(timestamp_ms: i64) -> String {
     match jiff::Timestamp::from_millisecond(timestamp_ms) {
         Ok(time) => format!("{time:.3}"),
         // Out of the range of years 1 to 9999: nothing that a clock shows.

@@ -17,7 +17,7 @@ use crate::manifest_object::read_manifest_patiently;
 use crate::{HistoryError, patiently};
 
 /// Headers that are read at once.
-const HEADERS: usize = 16;
+pub(crate) const HEADERS: usize = 16;
 
 /// The files of one database in storage.
 #[derive(Clone, Debug)]
@@ -55,12 +55,13 @@ impl History {
         Ok(Self { name: name.to_owned(), tree, manifest })
     }
 
-    /// What the manifest says of the files that are in storage with the size they should have.
+    /// What the manifest says of the files that are in storage with the size they should have, those
+    /// that retention has given up and not deleted yet included.
     #[must_use]
     pub fn entries(&self) -> BTreeMap<FileName, &FileEntry> {
         let sizes: BTreeMap<FileName, u64> =
             self.tree.files.iter().map(|file| (file.name, file.size)).collect();
-        let entries = self.manifest.iter().flat_map(|manifest| &manifest.files);
+        let entries = self.manifest.iter().flat_map(Manifest::entries_with_retired);
         let named = entries.filter_map(|entry| Some((entry.file_name()?, entry)));
         named.filter(|(name, entry)| sizes.get(name) == Some(&entry.size)).collect()
     }

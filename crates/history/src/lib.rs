@@ -9,23 +9,29 @@
 
 mod compaction;
 mod error;
+mod fetch;
 mod file_description;
 mod history;
 mod manifest_object;
 mod patience;
+mod point_in_time;
 mod replica;
+mod restorable;
 mod restore;
 mod retention;
 mod retention_report;
 mod scratch;
 
 pub use error::HistoryError;
+pub use fetch::DEFAULT_PARALLELISM;
 pub use file_description::{FileEnds, describe, describe_file, read_ends};
 pub use history::{History, Times};
 pub use manifest_object::{ManifestObject, edit_manifest, read_manifest, write_manifest};
 pub use patience::patiently;
+pub use point_in_time::{Neighbours, State};
 pub use replica::{FollowError, ReplicaFollower};
-pub use restore::{Planned, RestoreOptions, execute, plan};
+pub use restorable::RestorableRange;
+pub use restore::{Planned, RestoreOptions, execute, plan, plan_at};
 pub use retention::Retention;
 pub use retention_report::{RetentionProblem, RetentionReport};
 
@@ -35,3 +41,7 @@ pub const SHA256: &str = "sha256";
 /// The metadata key under which every LTX file carries the identifier of the local state that it
 /// came from: the writer of the manifest.
 pub const WRITER: &str = "writer";
+
+/// The metadata key under which an LTX file that was merged from others carries the timestamp of the
+/// first of them, RFC 3339 with milliseconds.
+pub const MERGED_SINCE: &str = "merged-since";

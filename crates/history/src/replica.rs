@@ -27,7 +27,7 @@ use walrust_engine::{
     ErrorClass, Kinship, Layout, ReplicaStep, RestoreTarget, StoredFile, Tree, files_behind,
     manifest_key, plan_replica,
 };
-use walrust_ltx::{FileName, Txid};
+use walrust_ltx::Txid;
 use walrust_sqlite::{Replica, ReplicaChange, ReplicaError, ReplicaState, RestoreError};
 use walrust_storage::{ObjectStore, StorageError};
 
@@ -71,6 +71,16 @@ pub enum FollowError {
         /// Key of the first file behind the gap.
         next: String,
     },
+    /// A state could not be restored, and nothing has changed since.
+    #[error("{source_url}: TXID {txid} cannot be restored, and no file has changed since: {why}")]
+    GivenUp {
+        /// URL and name of the history.
+        source_url: String,
+        /// The state.
+        txid: Txid,
+        /// What stood in the way.
+        why: String,
+    },
     /// The history is older than the replica.
     #[error(
         "{source_url}: {}, the replica is at TXID {at} and does not go back; to have it made anew \
@@ -100,7 +110,9 @@ impl FollowError {
         match self {
             Self::Replica(error) => error.is_final(),
             Self::NotWalrust { .. } => true,
-            Self::History(_) | Self::Gap { .. } | Self::Behind { .. } => false,
+            Self::History(_) | Self::Gap { .. } | Self::GivenUp { .. } | Self::Behind { .. } => {
+                false
+            }
         }
     }
 
@@ -150,8 +162,19 @@ pub struct ReplicaFollower {
     settled: Option<Option<String>>,
     /// Looks since then.
     quiet_looks: u32,
-    /// The file that a rebuild was to lead around, and in vain, and the number of files then.
-    given_up: Option<(FileName, usize)>,
+    /// A state that could not be restored.
+    given_up: Option<GivenUp>,
+}
+
+/// A whole database is not fetched again and again if one of its files is damaged.
+#[derive(Debug)]
+struct GivenUp {
+    txid: Txid,
+    /// Number of files of the history then: another number may help.
+    files: usize,
+    why: String,
+    /// How often it was not tried since. An object may have been repaired in its place.
+    refused: u32,
 }
 
 impl ReplicaFollower {
@@ -216,7 +239,7 @@ impl ReplicaFollower {
     /// Makes the replica.
     async fn begin(&mut self) -> Result<ReplicaChange, FollowError> {
         let history = self.history().await?;
-        self.rebuild(&history, RestoreTarget::Latest).await
+        self.restore(&history, RestoreTarget::Latest).await
     }
 
     /// Looks for files that lead on, and puts them into the queue. If none does and the history
@@ -256,7 +279,7 @@ impl ReplicaFollower {
                 Ok(None)
             }
             ReplicaStep::Rebuild(txid) => {
-                let change = self.rebuild(&history, RestoreTarget::Txid(txid)).await?;
+                let change = self.rebuild(&history, state, txid).await?;
                 self.settled = Some(manifest);
                 Ok(Some(change))
             }
@@ -289,7 +312,6 @@ impl ReplicaFollower {
     ) -> Result<Option<ReplicaChange>, FollowError> {
         let Some(kinship) = error.kinship() else { return Err(error) };
         let mut history = self.history().await?;
-        let attempt = Some((file.name, history.tree.files.len()));
         if kinship == Kinship::Unknown {
             history.tree.files.retain(|other| other.name != file.name);
         }
@@ -299,19 +321,43 @@ impl ReplicaFollower {
                 let Some(first) = self.queue.pop_front() else { return Err(error) };
                 self.apply(&first).await.map(Some)
             }
-            ReplicaStep::Rebuild(txid) if self.given_up != attempt => {
-                tracing::warn!(db = self.name, %error, "the replica is made anew");
-                self.given_up = attempt;
-                let change = self.rebuild(&history, RestoreTarget::Txid(txid)).await?;
-                self.given_up = None;
-                Ok(Some(change))
+            ReplicaStep::Rebuild(txid) => {
+                tracing::warn!(db = self.name, %error, "a file does not continue the replica");
+                self.rebuild(&history, state, txid).await.map(Some)
             }
             _ => Err(error),
         }
     }
 
-    /// Restores a state of the history and makes the replica the same.
+    /// Restores a state of the history, unless that failed before and nothing has changed since.
     async fn rebuild(
+        &mut self,
+        history: &History,
+        state: &ReplicaState,
+        txid: Txid,
+    ) -> Result<ReplicaChange, FollowError> {
+        let files = history.tree.files.len();
+        if let Some(given_up) = &mut self.given_up
+            && (given_up.txid, given_up.files) == (txid, files)
+            && given_up.refused < QUIET_LOOKS
+        {
+            given_up.refused += 1;
+            let (source_url, why) = (state.source.clone(), given_up.why.clone());
+            return Err(FollowError::GivenUp { source_url, txid, why });
+        }
+        self.given_up = None;
+        let result = self.restore(history, RestoreTarget::Txid(txid)).await;
+        if let Err(FollowError::History(HistoryError::Restore(error))) = &result
+            && !matches!(error, RestoreError::Io { .. })
+            && !matches!(error, RestoreError::Damaged { source, .. } if source.is_io())
+        {
+            self.given_up = Some(GivenUp { txid, files, why: error.to_string(), refused: 0 });
+        }
+        result
+    }
+
+    /// Restores a state of the history and makes the replica the same.
+    async fn restore(
         &mut self,
         history: &History,
         target: RestoreTarget,

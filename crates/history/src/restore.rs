@@ -1,34 +1,36 @@
 //! Restores a database from a bucket: plan, fetch, verify, write.
 //!
-//! Small files are fetched ahead of their turn, several at a time; large ones stream. Whatever
-//! goes wrong, the output is untouched and nothing stays behind.
+//! Files are fetched ahead of their turn, in pieces, several at a time. One thread decodes and writes
+//! them, another one hashes the same bytes. Whatever goes wrong, the output is untouched and nothing
+//! stays behind.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use bytes::Bytes;
-use futures_util::StreamExt;
+use bytes::{Buf, Bytes};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio_util::io::SyncIoBridge;
 use walrust_engine::manifest::Manifest;
 use walrust_engine::{
     Layout, RestorePlan, RestorePlanError, RestoreTarget, StoredFile, Tree, manifest_key,
     plan_restore, restorable_txids,
 };
-use walrust_ltx::{FileName, Mode};
+use walrust_ltx::{FileName, Mode, Txid};
 use walrust_sqlite::{IntegrityCheck, Restore, RestoreError, Restored, hex};
 use walrust_storage::{ObjectStore, StorageError};
 
-use crate::{History, HistoryError, SHA256, patiently};
+use crate::fetch::{DEFAULT_PARALLELISM, Fetching, Piece, fetch};
+use crate::point_in_time::StateTimes;
+use crate::{History, HistoryError};
 
-/// Files up to this size are fetched whole, ahead of their turn.
-const SMALL: u64 = 1 << 20;
-/// Small files on their way or waiting: at most 8 MiB of them.
-const AHEAD: usize = 8;
+/// Pieces that wait to be hashed.
+const UNHASHED: usize = 2;
 
 /// What a restore will do.
 #[derive(Clone, Debug)]
@@ -39,18 +41,33 @@ pub struct Planned {
     pub layout: Layout,
     /// The files, in order.
     pub plan: RestorePlan,
+    /// When the state was committed, milliseconds since the Unix epoch; `None` if the file that
+    /// tells is damaged.
+    pub timestamp_ms: Option<i64>,
     /// SHA-256 of each file, hex, as far as the manifest knows it. A rolling checksum is linear,
     /// so the file of another lineage can, rarely, fit a chain; it does not have this hash.
     pub sha256: BTreeMap<FileName, String>,
 }
 
-/// How a restore writes its result.
-#[derive(Clone, Copy, Debug, Default)]
+/// How a restore works and writes its result.
+#[derive(Clone, Copy, Debug)]
 pub struct RestoreOptions {
     /// Replace an existing output.
     pub force: bool,
     /// SQLite's check at the end.
     pub integrity_check: IntegrityCheck,
+    /// Requests at once. Each takes up to 1 MiB of memory.
+    pub parallelism: NonZeroUsize,
+}
+
+impl Default for RestoreOptions {
+    fn default() -> Self {
+        Self {
+            force: false,
+            integrity_check: IntegrityCheck::default(),
+            parallelism: DEFAULT_PARALLELISM,
+        }
+    }
 }
 
 /// Plans a restore.
@@ -62,20 +79,57 @@ pub async fn plan(
     name: &str,
     target: RestoreTarget,
 ) -> Result<Planned, HistoryError> {
-    let History { name, tree, manifest } = History::read(store, name).await?;
-    let plan = plan_from(&tree, manifest.as_ref(), target).map_err(|source| match source {
-        RestorePlanError::Empty => {
-            HistoryError::UnknownName { name: name.clone(), url: store.url() }
-        }
-        source => HistoryError::Plan { name: name.clone(), url: store.url(), source },
-    })?;
-    if let (Some(manifest), RestoreTarget::Latest) = (&manifest, target) {
-        refuse_lost_tail(store, &name, &tree, manifest, &plan)?;
+    let history = History::read(store, name).await?;
+    plan_state(store, &history, target).await
+}
+
+/// Plans a restore of the last state whose timestamp is not later than `time`.
+///
+/// # Errors
+/// As [`plan`]; also if it is not known which state that is, or `time` is in the future.
+pub async fn plan_at(
+    store: &dyn ObjectStore,
+    name: &str,
+    time: Timestamp,
+) -> Result<Planned, HistoryError> {
+    let history = History::read(store, name).await?;
+    if restorable_txids(&history.tree).is_empty() {
+        // Says why not even the newest state can be restored.
+        return plan_state(store, &history, RestoreTarget::Latest).await;
     }
+    let txid = StateTimes::new(store, &history).find(time, Timestamp::now()).await?;
+    plan_state(store, &history, RestoreTarget::Txid(txid)).await
+}
+
+async fn plan_state(
+    store: &dyn ObjectStore,
+    history: &History,
+    target: RestoreTarget,
+) -> Result<Planned, HistoryError> {
+    let History { name, tree, manifest } = history;
+    let times = StateTimes::new(store, history);
+    let plan = match plan_from(tree, manifest.as_ref(), target) {
+        Ok(plan) => plan,
+        Err(RestorePlanError::Empty) => {
+            return Err(HistoryError::UnknownName { name: name.clone(), url: store.url() });
+        }
+        Err(RestorePlanError::TargetUnavailable { target, before, after }) => {
+            let target = format!("TXID {target} ({})", target.get());
+            return Err(times.unavailable(target, "", before, after).await?);
+        }
+        Err(source) => {
+            return Err(HistoryError::Plan { name: name.clone(), url: store.url(), source });
+        }
+    };
+    if let (Some(manifest), RestoreTarget::Latest) = (manifest, target) {
+        refuse_lost_tail(store, name, tree, &manifest.missing_from(tree), plan.head)?;
+    }
+    let timestamp_ms = times.state(plan.head).await?.timestamp_ms;
     let entries = manifest.iter().flat_map(|manifest| &manifest.files);
     let sha256 = entries.filter(|entry| !entry.sha256.is_empty());
     let sha256 = sha256.filter_map(|entry| Some((entry.file_name()?, entry.sha256.clone())));
-    Ok(Planned { name, layout: tree.layout, plan, sha256: sha256.collect() })
+    let (name, layout, sha256) = (name.clone(), tree.layout, sha256.collect());
+    Ok(Planned { name, layout, plan, timestamp_ms, sha256 })
 }
 
 /// Plans without files that may be deleted at any moment, unless only they have what is wanted.
@@ -91,15 +145,15 @@ fn plan_from(
 }
 
 /// A file that vanished from the end of a history leaves no gap; only the manifest knows it.
-fn refuse_lost_tail(
+/// `missing` are its files that are not there, `head` is the end of the wanted history.
+pub(crate) fn refuse_lost_tail(
     store: &dyn ObjectStore,
     name: &str,
     tree: &Tree,
-    manifest: &Manifest,
-    plan: &RestorePlan,
+    missing: &[FileName],
+    head: Txid,
 ) -> Result<(), HistoryError> {
-    let missing = manifest.missing_from(tree);
-    let Some(lost) = missing.iter().find(|file| file.max > plan.head) else { return Ok(()) };
+    let Some(lost) = missing.iter().find(|file| file.max > head) else { return Ok(()) };
     let newest = restorable_txids(tree).last().map_or_else(String::new, ToString::to_string);
     Err(HistoryError::LostTail {
         object: format!("{}/{}", store.url(), manifest_key(name)),
@@ -118,125 +172,142 @@ pub async fn execute(
     planned: &Planned,
     output: &Path,
     options: RestoreOptions,
-    progress: impl Fn(u64) + Send + Sync + 'static,
+    progress: impl Fn(u64) + Send + 'static,
 ) -> Result<Restored, HistoryError> {
     let mode = match planned.layout {
         Layout::Walrust => Mode::Strict,
         Layout::LitestreamS3 | Layout::LitestreamFile => Mode::Lenient,
     };
-    let mut restore = Restore::begin(output, options.force, mode)?;
+    let restore = Restore::begin(output, options.force, mode)?;
     let files: Vec<StoredFile> = planned.plan.files.iter().map(|(file, _)| file.clone()).collect();
-    let (fetched, mut bodies) = mpsc::channel(1);
-    let fetching = tokio::spawn(fetch_ahead(Arc::clone(&store), files, fetched));
-    let handle = Handle::current();
-    let recorded = planned.sha256.clone();
+    let fetching = fetch(Arc::clone(&store), files.clone(), options.parallelism);
+    let (handle, recorded) = (Handle::current(), planned.sha256.clone());
     let work = move || {
-        while let Some(next) = bodies.blocking_recv() {
-            let (file, body) = next?;
-            let found = apply(&mut restore, &handle, store.as_ref(), &file, body, &progress)?;
-            compare_sha256(&file, recorded.get(&file.name), found)?;
-        }
-        Ok(restore.finish(options.integrity_check)?)
+        let (sender, hashing) = sync_channel(UNHASHED);
+        let fetched = FetchedFiles {
+            handle,
+            fetching,
+            hashing: sender,
+            piece: None,
+            failure: None,
+            progress,
+        };
+        std::thread::scope(|scope| {
+            let (files, recorded) = (&files, &recorded);
+            let hasher = move || compare_hashes(files, recorded, &hashing);
+            let hasher = std::thread::Builder::new().spawn_scoped(scope, hasher);
+            let hasher = hasher.map_err(HistoryError::NoThread)?;
+            let restored = apply_all(restore, fetched, files);
+            // It ends with its channel, which went with what was fetched.
+            let compared = hasher.join();
+            // A file with another hash may still decode; it is not the one that was stored.
+            compared.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(restored?.finish(options.integrity_check)?)
+        })
     };
     let restored = tokio::task::spawn_blocking(work).await;
-    fetching.abort();
     restored.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
-/// The bytes of a small file, or nothing: a large one streams when its turn has come.
-type Body = Option<(Bytes, Option<String>)>;
-type Fetched = Result<(StoredFile, Body), StorageError>;
+fn apply_all(
+    mut restore: Restore,
+    mut fetched: FetchedFiles<impl Fn(u64)>,
+    files: &[StoredFile],
+) -> Result<Restore, HistoryError> {
+    for file in files {
+        let applied = restore.apply(&file.key, file.name, &mut fetched);
+        if let Some(failure) = fetched.failure.take() {
+            return Err(failure.into());
+        }
+        applied?;
+        fetched.end_file();
+    }
+    Ok(restore)
+}
 
-async fn fetch_ahead(
-    store: Arc<dyn ObjectStore>,
-    files: Vec<StoredFile>,
-    fetched: mpsc::Sender<Fetched>,
-) {
-    let fetches = files.into_iter().map(|file| {
-        let store = Arc::clone(&store);
-        async move {
-            if file.size > SMALL {
-                return Ok((file, None));
+/// What the thread that hashes is told.
+enum Unhashed {
+    Bytes(Bytes),
+    /// The file has ended; the hash that storage keeps beside it.
+    End(Option<String>),
+}
+
+/// Compares the hash of each file with those that were recorded when it was stored.
+fn compare_hashes(
+    files: &[StoredFile],
+    recorded: &BTreeMap<FileName, String>,
+    unhashed: &Receiver<Unhashed>,
+) -> Result<(), RestoreError> {
+    let mut files = files.iter();
+    let mut hasher = Sha256::new();
+    for next in unhashed {
+        let beside = match next {
+            Unhashed::Bytes(bytes) => {
+                hasher.update(&bytes);
+                continue;
             }
-            let object = patiently(|| store.get(&file.key)).await?;
-            let sha256 = object.meta.metadata.get(SHA256).cloned();
-            let bytes = object.bytes().await?;
-            Ok((file, Some((bytes, sha256))))
+            Unhashed::End(beside) => beside,
+        };
+        let file = files.next().expect("each file ends once");
+        let found = hex(&std::mem::take(&mut hasher).finalize());
+        for expected in beside.iter().chain(recorded.get(&file.name)) {
+            if *expected != found {
+                let (file, expected) = (file.key.clone(), expected.clone());
+                return Err(RestoreError::WrongSha256 { file, expected, found });
+            }
         }
-    });
-    let mut fetches = futures_util::stream::iter(fetches).buffered(AHEAD);
-    while let Some(next) = fetches.next().await {
-        if fetched.send(next).await.is_err() {
-            return;
-        }
+    }
+    Ok(())
+}
+
+/// The bytes of one file after another, which also go to the thread that hashes.
+struct FetchedFiles<P> {
+    handle: Handle,
+    fetching: mpsc::Receiver<Result<Fetching, StorageError>>,
+    hashing: SyncSender<Unhashed>,
+    /// What is left of the piece that is being read.
+    piece: Option<Piece>,
+    /// Why reading failed, if storage is the reason.
+    failure: Option<StorageError>,
+    progress: P,
+}
+
+impl<P: Fn(u64)> FetchedFiles<P> {
+    fn next_piece(&mut self) -> Result<Piece, StorageError> {
+        let fetching = self.fetching.blocking_recv().expect("a piece for each file that is left");
+        let piece = self.handle.block_on(fetching?);
+        piece.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+    }
+
+    /// From now on the next file is read.
+    fn end_file(&mut self) {
+        let sha256 = self.piece.take().and_then(|piece| piece.sha256);
+        // The other thread ends early only with an error, which the next read meets.
+        let _ = self.hashing.send(Unhashed::End(sha256));
     }
 }
 
-/// Applies a file and returns the SHA-256 of its bytes.
-fn apply(
-    restore: &mut Restore,
-    handle: &Handle,
-    store: &dyn ObjectStore,
-    file: &StoredFile,
-    body: Body,
-    progress: &(impl Fn(u64) + Send + Sync),
-) -> Result<String, HistoryError> {
-    match body {
-        Some((bytes, sha256)) => {
-            apply_from(restore, file, bytes.as_ref(), sha256.as_ref(), progress)
+impl<P: Fn(u64)> Read for FetchedFiles<P> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(piece) = &mut self.piece
+                && (!piece.bytes.is_empty() || piece.is_last)
+            {
+                let length = buffer.len().min(piece.bytes.len());
+                piece.bytes.copy_to_slice(&mut buffer[..length]);
+                return Ok(length);
+            }
+            let piece = match self.next_piece() {
+                Ok(piece) => piece,
+                Err(error) => {
+                    self.failure = Some(error);
+                    return Err(io::Error::other("storage failed"));
+                }
+            };
+            (self.progress)(piece.bytes.len() as u64);
+            let bytes = Unhashed::Bytes(piece.bytes.clone());
+            self.hashing.send(bytes).map_err(|_| io::Error::other("a file has another hash"))?;
+            self.piece = Some(piece);
         }
-        None => {
-            let object = handle.block_on(patiently(|| store.get(&file.key)))?;
-            let sha256 = object.meta.metadata.get(SHA256).cloned();
-            let input = SyncIoBridge::new_with_handle(object.body, handle.clone());
-            apply_from(restore, file, input, sha256.as_ref(), progress)
-        }
-    }
-}
-
-fn apply_from(
-    restore: &mut Restore,
-    file: &StoredFile,
-    input: impl Read,
-    sha256: Option<&String>,
-    progress: &(impl Fn(u64) + Send + Sync),
-) -> Result<String, HistoryError> {
-    let mut input = HashingReader { input, hasher: Sha256::new(), progress };
-    restore.apply(&file.key, file.name, &mut input)?;
-    let found = hex(&input.hasher.finalize());
-    compare_sha256(file, sha256, found)
-}
-
-/// Compares the hash of the bytes read with one that was recorded when they were stored.
-fn compare_sha256(
-    file: &StoredFile,
-    expected: Option<&String>,
-    found: String,
-) -> Result<String, HistoryError> {
-    match expected {
-        Some(expected) if *expected != found => {
-            Err(HistoryError::Restore(RestoreError::WrongSha256 {
-                file: file.key.clone(),
-                expected: expected.clone(),
-                found,
-            }))
-        }
-        _ => Ok(found),
-    }
-}
-
-/// Hashes and counts what is read through it.
-struct HashingReader<'a, R, P> {
-    input: R,
-    hasher: Sha256,
-    progress: &'a P,
-}
-
-impl<R: Read, P: Fn(u64)> Read for HashingReader<'_, R, P> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let length = self.input.read(buffer)?;
-        self.hasher.update(&buffer[..length]);
-        (self.progress)(length as u64);
-        Ok(length)
     }
 }

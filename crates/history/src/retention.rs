@@ -225,13 +225,9 @@ impl Run<'_> {
     async fn merge(&mut self) -> Result<(), HistoryError> {
         let mut merges: VecDeque<Merge> = self.retention.plan.merges.iter().cloned().collect();
         while let Some(merge) = merges.pop_front() {
-            let entries = self.manifest.entries_with_retired();
-            let sha256: BTreeMap<FileName, String> = entries
-                .filter(|entry| !entry.sha256.is_empty())
-                .filter_map(|entry| Some((entry.file_name()?, entry.sha256.clone())))
-                .collect();
+            let recorded = self.recorded();
             let (name, writer) = (&self.retention.name, &self.manifest.writer.id);
-            match store_merged(self.store, name, &merge, &sha256, writer).await? {
+            match store_merged(self.store, name, &merge, &recorded, writer).await? {
                 Merged::Stored(entry) => self.index_merged(&merge, entry).await?,
                 Merged::Odd { index, begins, problem } => {
                     self.report.problems.push(problem);
@@ -306,9 +302,7 @@ impl Run<'_> {
         whole: FileName,
         parts: Vec<FileName>,
     ) -> Result<Option<(FileEntry, BTreeSet<FileName>)>, HistoryError> {
-        let known = self.manifest.entries_with_retired();
-        let known: BTreeMap<FileName, FileEntry> =
-            known.filter_map(|entry| Some((entry.file_name()?, entry.clone()))).collect();
+        let known = self.recorded();
         let key = object_key(&self.retention.name, whole);
         let entry = match known.get(&whole) {
             Some(entry) => entry.clone(),
@@ -407,6 +401,12 @@ impl Run<'_> {
         let key = object_key(&self.retention.name, name);
         let odd = self.retention.problems.iter().any(|problem| problem.key() == key);
         odd || self.retention.files.contains_key(&name)
+    }
+
+    /// What the manifest knows of all files.
+    fn recorded(&self) -> BTreeMap<FileName, FileEntry> {
+        let entries = self.manifest.entries_with_retired();
+        entries.filter_map(|entry| Some((entry.file_name()?, entry.clone()))).collect()
     }
 
     async fn edit(&mut self, edit: impl Fn(&mut Manifest) + Sync) -> Result<(), HistoryError> {

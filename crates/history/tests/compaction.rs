@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use walrust_engine::manifest::Manifest;
 use walrust_engine::{RestoreTarget, RetentionPolicy, plan_restore};
-use walrust_history::{RetentionProblem, RetentionReport};
+use walrust_history::{HistoryError, RetentionProblem, RetentionReport, plan_at};
 use walrust_ltx::{Decoder, Encoder, Header, Mode};
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::retention::runtime;
 use crate::scene::{
-    Scene, assert_indexed, file_names, key, manifest, name, plan, restore, tree, txid,
+    NAME, Scene, assert_indexed, file_names, key, manifest, name, plan, restore, tree, txid,
 };
 
 const MERGE_ALL: RetentionPolicy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
@@ -53,7 +54,7 @@ fn ten_thousand_small_files_are_restored_with_a_few_requests_after_merging() {
 fn c15_a_merged_file_has_the_time_of_its_last_state() {
     runtime().block_on(async {
         let scene = incrementals(5).await;
-        let entry_of = |manifest: &walrust_engine::manifest::Manifest, file| {
+        let entry_of = |manifest: &Manifest, file| {
             let mut entries = manifest.files.iter();
             entries.find(|entry| entry.file_name() == Some(file)).unwrap().clone()
         };
@@ -73,7 +74,18 @@ fn c15_a_merged_file_has_the_time_of_its_last_state() {
 fn c10_a_state_inside_a_merged_file_is_not_taken_for_another() {
     runtime().block_on(async {
         let scene = incrementals(5).await;
+        let created = |manifest: &Manifest, file| {
+            let mut entries = manifest.files.iter();
+            let entry = entries.find(|entry| entry.file_name() == Some(file)).unwrap();
+            entry.created.parse::<jiff::Timestamp>().unwrap()
+        };
+        let before = manifest(&scene.store).await;
+        let (first, inside) = (created(&before, name(1, 1)), created(&before, name(3, 3)));
         compact(&scene).await;
+        let planned = plan_at(&scene.store, NAME, first).await.unwrap();
+        assert_eq!(planned.plan.head, txid(1));
+        let hidden = plan_at(&scene.store, NAME, inside).await;
+        assert!(matches!(hidden, Err(HistoryError::Unavailable { .. })), "{hidden:?}");
         let inside = plan_restore(&tree(&scene.store).await, RestoreTarget::Txid(txid(3)));
         let message = inside.unwrap_err().to_string();
         let (before, after) = (txid(1).to_string(), txid(5).to_string());

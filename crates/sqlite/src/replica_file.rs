@@ -258,9 +258,16 @@ impl Replica {
         // Of a replica that was there before.
         remove_sidecars(&self.path)?;
         let directory = directory_of(&self.path);
-        // A link replaces nothing: an application may have made a file of that name meanwhile.
+        let waiting = self.directory.incoming_database();
         let link = || {
-            fs::hard_link(self.directory.incoming_database(), &self.path)?;
+            // A link replaces nothing: an application may have made a file of that name meanwhile.
+            match fs::hard_link(&waiting, &self.path) {
+                // Some file systems have no links.
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    fs::rename(&waiting, &self.path)?;
+                }
+                linked => linked?,
+            }
             File::open(directory)?.sync_all()
         };
         link().map_err(DatabaseError::io("create", &self.path))?;

@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
+use crate::object_store::another_object;
 use crate::{
     Condition, DeleteFailure, ListEntry, Metadata, Object, ObjectMeta, ObjectStore, PutReceipt,
     StorageError,
@@ -111,10 +112,14 @@ impl Place {
         })
     }
 
-    fn read_range(&self, range: &Range<u64>) -> Result<Bytes, StorageError> {
+    /// Reads a range; with an ETag, of that object only.
+    fn read_range(&self, range: &Range<u64>, etag: Option<&str>) -> Result<Bytes, StorageError> {
         use std::os::unix::fs::FileExt;
 
         let (file, meta) = self.open()?;
+        if etag.is_some_and(|etag| etag != meta.etag) {
+            return Err(another_object(&self.url(), &self.key));
+        }
         if range.end > meta.size {
             let reason = crate::object::past_the_end(range, meta.size);
             return Err(StorageError::permanent(self.operation, self.url(), &self.key, reason));
@@ -197,7 +202,20 @@ impl ObjectStore for DirectoryStore {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        blocking(place, move |place| place.read_range(&range)).await
+        blocking(place, move |place| place.read_range(&range, None)).await
+    }
+
+    async fn get_part(
+        &self,
+        key: &str,
+        range: Range<u64>,
+        etag: &str,
+    ) -> Result<Bytes, StorageError> {
+        let (place, etag) = (self.place("get", key)?, etag.to_owned());
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        blocking(place, move |place| place.read_range(&range, Some(&etag))).await
     }
 
     async fn head(&self, key: &str) -> Result<ObjectMeta, StorageError> {

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use walrust_engine::ErrorClass;
 
 use crate::{Metadata, Object, StorageError};
 
@@ -118,6 +119,24 @@ pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
     /// Class `NotFound` if there is no object, class `Permanent` if it ends before the range does.
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StorageError>;
 
+    /// Reads exactly the bytes of a range of the object that has this ETag, so that the ranges of
+    /// several requests are of one object.
+    ///
+    /// # Errors
+    /// As [`get_range`](Self::get_range); class `Precondition` if the key has another object.
+    async fn get_part(
+        &self,
+        key: &str,
+        range: Range<u64>,
+        etag: &str,
+    ) -> Result<Bytes, StorageError> {
+        // For stores that cannot ask both at once.
+        if self.head(key).await?.etag != etag {
+            return Err(another_object(&self.url(), key));
+        }
+        self.get_range(key, range).await
+    }
+
     /// Describes an object.
     ///
     /// # Errors
@@ -138,4 +157,10 @@ pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// If a whole request fails; objects of earlier requests may be gone then.
     async fn delete(&self, keys: &[String]) -> Result<Vec<DeleteFailure>, StorageError>;
+}
+
+/// The object under a key is not the one that was meant.
+pub(crate) fn another_object(url: &str, key: &str) -> StorageError {
+    let reason = "the object has changed while it was read";
+    StorageError::new("get", url.to_owned(), key, ErrorClass::Precondition, reason)
 }

@@ -222,7 +222,20 @@ impl ObjectStore for S3Store {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        self.shared.get_range(&about, range).await
+        self.shared.get_range(&about, range, None).await
+    }
+
+    async fn get_part(
+        &self,
+        key: &str,
+        range: Range<u64>,
+        etag: &str,
+    ) -> Result<Bytes, StorageError> {
+        let about = self.shared.checked("get", key)?;
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        self.shared.get_range(&about, range, Some(etag)).await
     }
 
     async fn head(&self, key: &str) -> Result<ObjectMeta, StorageError> {

@@ -44,6 +44,7 @@ conformance! {
     a_put_without_condition_replaces
     what_is_missing_is_not_found
     a_range_is_exact_or_an_error
+    c16_a_part_is_of_the_object_that_is_meant_or_an_error
     head_and_list_tell_the_same
     a_listing_is_sorted_and_filtered
     listings_and_deletions_go_beyond_one_page
@@ -299,6 +300,19 @@ async fn a_range_is_exact_or_an_error(store: TestStore) {
         let error = store.get_range("k", range.clone()).await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Permanent, "{range:?}: {error}");
     }
+}
+
+async fn c16_a_part_is_of_the_object_that_is_meant_or_an_error(store: TestStore) {
+    let old = put(&store, "k", "0123456789").await;
+    assert_eq!(store.get_part("k", 3..7, &old).await.unwrap(), "3456");
+    let error = store.get_part("k", 9..11, &old).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error}");
+    let new = put(&store, "k", "abcdefghij").await;
+    let error = store.get_part("k", 3..7, &old).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Precondition, "{error}");
+    assert_eq!(store.get_part("k", 3..7, &new).await.unwrap(), "defg");
+    let error = store.get_part("missing", 0..1, &new).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::NotFound, "{error}");
 }
 
 async fn head_and_list_tell_the_same(store: TestStore) {

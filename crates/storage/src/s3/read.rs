@@ -39,6 +39,7 @@ impl Shared {
         &self,
         about: &About,
         range: Range<u64>,
+        etag: Option<&str>,
     ) -> Result<Bytes, StorageError> {
         // The last byte is included in HTTP.
         let header = format!("bytes={}-{}", range.start, range.end - 1);
@@ -48,6 +49,7 @@ impl Shared {
             .bucket(&self.bucket)
             .key(self.object(&about.key))
             .range(header)
+            .set_if_match(etag.map(str::to_owned))
             .send()
             .await
             .map_err(|error| about.request(&error))?;
