@@ -17,6 +17,7 @@ mod faults_capture;
 mod faults_restore;
 mod faults_upload;
 mod follow;
+mod format;
 mod history;
 mod layout;
 mod litestream;
