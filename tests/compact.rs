@@ -252,7 +252,7 @@ fn c07_without_a_whole_listing_or_a_manifest_nothing_is_touched() {
     let key = history.key(5, 5);
     history.storage.delete(&key);
     let file = name(5, 5).to_string();
-    history.walrust.run(&force).failed(5, &["manifest.json lists", &file, "walrust verify"]);
+    history.walrust.run(&force).failed(5, &["manifest.json lists", &file, "remove the manifest"]);
     history.repair();
     history.storage.delete(&history.manifest());
     history.walrust.run(&force).failed(1, &["manifest.json is missing"]);

@@ -103,7 +103,7 @@ pub enum HistoryError {
     /// There are files, but no manifest.
     #[error(
         "{object} is missing: without it nothing is merged or removed; a daemon that replicates the \
-         database writes it anew, and so does `walrust verify --fix`"
+         database writes it anew"
     )]
     NoManifest {
         /// Key of the manifest, with the storage.
@@ -112,7 +112,8 @@ pub enum HistoryError {
     /// The manifest lists a file that is not there.
     #[error(
         "{object} lists {file}, which is not there: nothing is merged or removed before it is known \
-         what was lost; `walrust verify` tells, and `walrust verify --fix` corrects the manifest"
+         what was lost. `walrust list NAME` shows what can be restored; if the file is gone for good, \
+         remove the manifest, which a daemon that replicates the database writes anew"
     )]
     FilesMissing {
         /// Key of the manifest, with the storage.
