@@ -10,13 +10,16 @@ use walrust_ltx::Txid;
 use walrust_storage::ObjectStore;
 
 use crate::database::{DatabaseMsg, Refusal};
-use crate::root::{Applied, NotShipped, RootArguments, RootMsg, RootSupervisor};
+use crate::root::{Applied, NotShipped, RootArguments, RootMsg, RootSupervisor, ShutdownReport};
 use crate::settings::Settings;
 use crate::status::{DatabaseStatus, Status, UploaderStatus};
 
 /// How long a question about one database may take; actors never block, so an answer that takes
 /// longer means that its actor is being restarted.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the end of the tree waits for what still uses a database.
+const LETTING_GO: Duration = Duration::from_secs(1);
 
 /// A running supervision tree; clones are the same tree.
 #[derive(Clone, Debug)]
@@ -182,7 +185,7 @@ impl Replicator {
     }
 
     /// Ships everything and ends the tree, within `timeout` and at most five seconds more if events
-    /// wait for their webhooks.
+    /// wait for their webhooks. Then nothing uses the databases any more, unless the disk hangs.
     ///
     /// Returns the databases of which something may not be in storage.
     ///
@@ -191,10 +194,20 @@ impl Replicator {
     pub async fn shut_down(&self, timeout: Duration) -> Result<Vec<NotShipped>, ReplicatorError> {
         let message = |reply| RootMsg::Shutdown { timeout, reply };
         let answer = self.root.call(message, None).await;
-        let Ok(CallResult::Success(not_shipped)) = answer else {
+        let Ok(CallResult::Success(ShutdownReport { not_shipped, gates })) = answer else {
             return Err(ReplicatorError::Ended);
         };
         self.ended().await;
+        // The root does not wait for what was under way in its children: a job that runs on, a
+        // message that brings a capture back.
+        let let_go = async {
+            for gate in &gates {
+                gate.enter().await;
+            }
+        };
+        if tokio::time::timeout(LETTING_GO, let_go).await.is_err() {
+            tracing::warn!("a database is still in use; its files are let go of with the process");
+        }
         Ok(not_shipped)
     }
 

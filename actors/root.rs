@@ -46,6 +46,7 @@ pub(crate) use children::Child;
 use children::{DatabaseChild, SERVICES};
 pub use shutdown::NotShipped;
 use shutdown::Shutdown;
+pub(crate) use shutdown::ShutdownReport;
 
 /// Databases started in one turn, so that the root stays responsive while it starts many.
 const SPAWNED_AT_ONCE: usize = 32;
@@ -136,7 +137,7 @@ pub(crate) enum RootMsg {
         /// How long shipping may take.
         timeout: Duration,
         /// Gets what was not shipped.
-        reply: RpcReplyPort<Vec<NotShipped>>,
+        reply: RpcReplyPort<ShutdownReport>,
     },
     /// The shutdown has taken long enough.
     DeadlinePassed,

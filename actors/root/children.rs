@@ -56,7 +56,7 @@ pub(super) struct DatabaseChild {
     pub(super) settings: DatabaseSettings,
     pub(super) actor: Option<ActorRef<DatabaseMsg>>,
     /// Lets one incarnation work at a time.
-    gate: Gate,
+    pub(super) gate: Gate,
     notified: Notified,
     pub(super) availability: Availability,
     /// Number of the incarnation; the first is 1.

@@ -6,6 +6,7 @@ use ractor::RpcReplyPort;
 
 use super::children::Wish;
 use super::{RootMsg, RootState, answer};
+use crate::blocking::Gate;
 use crate::database::DatabaseMsg;
 use crate::watcher::WatcherMsg;
 
@@ -21,6 +22,14 @@ pub struct NotShipped {
     pub reason: String,
 }
 
+/// How a shutdown ended.
+#[derive(Debug)]
+pub(crate) struct ShutdownReport {
+    pub(crate) not_shipped: Vec<NotShipped>,
+    /// Of all databases. Whoever passes one knows that nothing uses the database any more.
+    pub(crate) gates: Vec<Gate>,
+}
+
 /// A shutdown under way.
 #[derive(Debug)]
 pub(super) struct Shutdown {
@@ -29,11 +38,11 @@ pub(super) struct Shutdown {
     not_shipped: Vec<NotShipped>,
     /// Nothing but the webhooks is waited for.
     flushing: bool,
-    reply: Option<RpcReplyPort<Vec<NotShipped>>>,
+    reply: Option<RpcReplyPort<ShutdownReport>>,
 }
 
 impl RootState {
-    pub(super) fn shut_down(&mut self, timeout: Duration, reply: RpcReplyPort<Vec<NotShipped>>) {
+    pub(super) fn shut_down(&mut self, timeout: Duration, reply: RpcReplyPort<ShutdownReport>) {
         let mut shutdown = Shutdown {
             waiting: Vec::new(),
             not_shipped: Vec::new(),
@@ -97,7 +106,8 @@ impl RootState {
         if let Some(reply) = shutdown.reply.take() {
             let mut not_shipped = std::mem::take(&mut shutdown.not_shipped);
             not_shipped.sort_by(|a, b| a.name.cmp(&b.name));
-            answer(reply, not_shipped);
+            let gates = self.databases.values().map(|database| database.gate.clone()).collect();
+            answer(reply, ShutdownReport { not_shipped, gates });
         }
         self.myself.stop(None);
     }
