@@ -32,4 +32,5 @@ mod restore;
 mod small_history;
 mod storage;
 mod system_calls;
+mod traced;
 mod walrust;

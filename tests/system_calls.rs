@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::ptrace::{self, Options};
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -24,6 +24,7 @@ use walrust_testkit::{TestDatabase, assert_same_database, sidecar, wait_for};
 use walrust_wal::SHM_CHECKPOINT;
 
 use crate::storage::Storage;
+use crate::traced::{seize, stopped};
 use crate::walrust::{PATIENCE, QUICK, Walrust};
 
 /// A call that changes a file.
@@ -46,29 +47,10 @@ struct Traced {
 impl Traced {
     /// Starts a command under the eyes of a thread, which ends with it.
     fn start(command: &Command) -> Self {
-        // The shell stops itself, so that nothing happens before the tracer is there.
-        let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"]);
-        shell.arg(command.get_program()).args(command.get_args()).env_clear();
-        for (name, value) in command.get_envs() {
-            shell.env(name, value.expect("no variable is unset"));
-        }
-        shell.current_dir(command.get_current_dir().expect("a working directory"));
+        let mut shell = stopped(command);
         let (sender, id) = channel();
-        // All requests of a tracer come from one thread.
         let tracer = std::thread::spawn(move || {
-            #[allow(clippy::zombie_processes, reason = "the tracer waits for all processes")]
-            let child = shell.spawn().expect("the shell starts");
-            let leader = Pid::from_raw(child.id().cast_signed());
-            let stopped = waitpid(leader, Some(WaitPidFlag::WUNTRACED)).expect("our own child");
-            assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
-            let options = Options::PTRACE_O_TRACESYSGOOD
-                | Options::PTRACE_O_TRACECLONE
-                | Options::PTRACE_O_TRACEFORK
-                | Options::PTRACE_O_TRACEVFORK
-                | Options::PTRACE_O_TRACEEXEC
-                | Options::PTRACE_O_EXITKILL;
-            ptrace::seize(leader, options).expect("a process may trace its children");
+            let leader = seize(&mut shell);
             sender.send(leader).expect("the test waits for it");
             Tracer::default().run(leader)
         });

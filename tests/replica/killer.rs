@@ -4,38 +4,21 @@
 //! has its turn.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::libc;
-use nix::sys::ptrace::{self, Options};
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+use crate::traced::{seize, stopped};
 
 /// Runs a command and kills it as it enters its `nth` change, from 0 on; `false` if it has ended
 /// before, which must be with success. No other process of the test ends meanwhile.
 #[track_caller]
 pub(super) fn killed_at(command: &Command, nth: usize) -> bool {
-    // The shell stops itself, so that nothing happens before the tracer is there.
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", "kill -STOP $$; exec \"$@\" > /dev/null", "sh"]);
-    shell.arg(command.get_program()).args(command.get_args()).env_clear();
-    for (name, value) in command.get_envs() {
-        shell.env(name, value.expect("no variable is unset"));
-    }
-    shell.current_dir(command.get_current_dir().expect("a working directory"));
-    #[allow(clippy::zombie_processes, reason = "all processes are waited for below")]
-    let child = shell.spawn().expect("the shell starts");
-    let leader = Pid::from_raw(child.id().cast_signed());
-    let stopped = waitpid(leader, Some(WaitPidFlag::WUNTRACED)).expect("our own child");
-    assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
-    let options = Options::PTRACE_O_TRACESYSGOOD
-        | Options::PTRACE_O_TRACECLONE
-        | Options::PTRACE_O_TRACEFORK
-        | Options::PTRACE_O_TRACEVFORK
-        | Options::PTRACE_O_TRACEEXEC
-        | Options::PTRACE_O_EXITKILL;
-    ptrace::seize(leader, options).expect("a process may trace its children");
+    let leader = seize(stopped(command).stdout(Stdio::null()));
     let mut left = nth;
     loop {
         let status = waitpid(None, Some(WaitPidFlag::__WALL)).expect("there are threads left");
