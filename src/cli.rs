@@ -19,6 +19,7 @@ mod compact;
 mod config;
 mod control;
 mod demo;
+mod export;
 mod list;
 mod logs;
 mod pragma;
@@ -73,6 +74,8 @@ enum Command {
     /// Merge and remove what is old in a history, or say what would be done
     #[command(visible_alias = "prune")]
     Compact(compact::CompactArgs),
+    /// Write a database in storage as a tree that Litestream 0.5 restores and goes on with
+    Export(export::ExportArgs),
     /// Show what the running daemon does with each database
     Status(control::StatusArgs),
     /// Have the running daemon ship everything now
@@ -142,6 +145,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Replicate(args) => runtime.block_on(replicate::run(args, &config()?)),
         Command::List(args) => runtime.block_on(list::run(args, &config()?)),
         Command::Compact(args) => runtime.block_on(compact::run(args, &config()?)),
+        Command::Export(args) => runtime.block_on(export::run(args, &config()?)),
         Command::Status(args) => runtime.block_on(control::status(args, &daemon_config())),
         Command::Sync(args) => runtime.block_on(control::sync(args, &daemon_config())),
         Command::Pause(args) => runtime.block_on(control::pause(args, &daemon_config())),

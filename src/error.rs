@@ -177,15 +177,18 @@ impl From<RestoreError> for Error {
 
 fn history_exit_code(error: &HistoryError) -> ExitCode {
     use HistoryError::{
-        Manifest, NoManifest, NoThread, OtherLayout, Plan, Restore, Scratch, Storage, Superseded,
-        Unavailable, UnknownName,
+        Manifest, NoManifest, NoThread, NothingToExport, OtherLayout, Plan, Restore, Scratch,
+        Storage, Superseded, TargetInUse, Unavailable, UnknownName,
     };
     match error {
         Storage(_) => ExitCode::Storage,
-        UnknownName { .. } | Plan { .. } | Unavailable { .. } => ExitCode::Restore,
+        UnknownName { .. } | Plan { .. } | Unavailable { .. } | TargetInUse { .. } => {
+            ExitCode::Restore
+        }
         Manifest { source: ManifestError::NewerFormat { .. }, .. }
         | NoManifest { .. }
         | NoThread(_)
+        | NothingToExport { .. }
         | OtherLayout { .. }
         | Scratch { .. }
         | Superseded { .. } => ExitCode::General,

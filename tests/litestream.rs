@@ -2,15 +2,15 @@
 //! the real binary writes while the test runs.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use walrust_storage::Metadata;
-use walrust_testkit::{Fixture, S3Server, TestDatabase, Workload, litestream_binary};
+use walrust_testkit::{Fixture, TestDatabase, Workload};
 
+use crate::litestream_program::Litestream;
 use crate::storage::{Storage, on_both_storages};
 use crate::walrust::Walrust;
 
@@ -141,68 +141,9 @@ fn a_damaged_file_of_litestream_is_found() {
 
 on_both_storages!(what_the_real_litestream_writes_comes_back);
 
-/// The real binary with a database to replicate.
-struct Litestream {
-    configuration: PathBuf,
-    database: PathBuf,
-    variables: Vec<(&'static str, String)>,
-}
-
-impl Litestream {
-    fn new(database: &Path, configuration: PathBuf, storage: &Storage) -> Self {
-        let replica = match storage.url().strip_prefix("file://") {
-            Some(directory) => format!("{{type: file, path: {directory}/db}}"),
-            None => {
-                let url = storage.url();
-                let endpoint = S3Server::from_env().endpoint().to_owned();
-                format!(
-                    "{{url: \"{url}/db\", endpoint: \"{endpoint}\", force-path-style: true, region: us-east-1}}"
-                )
-            }
-        };
-        let path = database.display();
-        fs::write(&configuration, format!("dbs:\n  - path: {path}\n    replica: {replica}\n"))
-            .expect("the directory is writable");
-        let rename = |(name, value)| match name {
-            "AWS_ACCESS_KEY_ID" => Some(("LITESTREAM_ACCESS_KEY_ID", value)),
-            "AWS_SECRET_ACCESS_KEY" => Some(("LITESTREAM_SECRET_ACCESS_KEY", value)),
-            _ => None,
-        };
-        let variables = storage.variables().into_iter().filter_map(rename).collect();
-        Self { configuration, database: database.to_owned(), variables }
-    }
-
-    #[track_caller]
-    fn run(&self, command: &str, arguments: &[&str]) {
-        let output = Command::new(litestream_binary())
-            .args([command, "-config"])
-            .arg(&self.configuration)
-            .args(arguments)
-            .env_clear()
-            .envs(self.variables.iter().map(|(name, value)| (*name, value)))
-            .output()
-            .expect("litestream starts");
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-    }
-
-    /// Ships what is new.
-    #[track_caller]
-    fn replicate(&self, more: &[&str]) {
-        self.run("replicate", &[&["-once"], more].concat());
-    }
-
-    #[track_caller]
-    fn restore(&self, output: &Path, more: &[&str]) {
-        let (output, database) =
-            (output.display().to_string(), self.database.display().to_string());
-        self.run("restore", &[&["-o", &output], more, &[&database]].concat());
-    }
-}
-
 fn what_the_real_litestream_writes_comes_back(storage: &Storage) {
     let mut database = TestDatabase::with_history(4096, 1, 20);
-    let configuration = database.directory().join("litestream.yml");
-    let litestream = Litestream::new(database.path(), configuration, storage);
+    let litestream = Litestream::new(database.path(), storage);
     let mut workload = Workload::new(2);
     for round in 0..4 {
         for _ in 0..10 {

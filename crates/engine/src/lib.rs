@@ -14,6 +14,7 @@ mod config_diff;
 mod delivery_queue;
 mod error_class;
 mod event_kind;
+mod export_planner;
 mod links;
 pub mod manifest;
 mod names;
@@ -41,6 +42,7 @@ pub use delivery_queue::{
 };
 pub use error_class::ErrorClass;
 pub use event_kind::{EventKind, UnknownEvent};
+pub use export_planner::{ExportPlan, ExportedFile, plan_export};
 pub use names::{NameError, NameRequest, assign_names, is_valid_name};
 pub use pacing::Pacing;
 pub use position::{Position, WalPosition};

@@ -22,6 +22,18 @@ pub enum Layout {
     LitestreamFile,
 }
 
+impl Layout {
+    /// The key of a file, relative to the place of its database. Our own layout has no levels.
+    #[must_use]
+    pub fn key(self, level: u8, file: FileName) -> String {
+        match self {
+            Self::Walrust => file.to_string(),
+            Self::LitestreamS3 => format!("{level:04x}/{file}"),
+            Self::LitestreamFile => format!("ltx/{level}/{file}"),
+        }
+    }
+}
+
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -190,6 +202,19 @@ mod tests {
         let tree = Tree::read("db", listing(&files));
         assert_eq!(tree.layout, Layout::LitestreamFile);
         assert_eq!(tree.files.iter().map(|file| file.level).collect::<Vec<_>>(), [0, 9]);
+    }
+
+    #[test]
+    fn keys_are_read_as_they_are_made() {
+        for layout in [Layout::Walrust, Layout::LitestreamS3, Layout::LitestreamFile] {
+            for level in [0, 9] {
+                let key = format!("db/{}", layout.key(level, NEXT.parse().unwrap()));
+                let tree = Tree::read("db", [(key.as_str(), 7)]);
+                assert_eq!(tree.layout, layout);
+                let expected = if layout == Layout::Walrust { 0 } else { level };
+                assert_eq!(tree.files[0].level, expected, "{key}");
+            }
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use walrust_engine::{ErrorClass, Merge, object_key};
 use walrust_ltx::{Decoder, FileName, Header, MergeOptions, Mode, Trailer, merge};
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
-use crate::scratch::{Fetched, HashingWriter, fetch, scratch_error};
+use crate::scratch::{Fetched, HashingWriter, blocking, fetch, scratch_error};
 use crate::{
     HistoryError, MERGED_SINCE, RetentionProblem, SHA256, WRITER, describe_file, patiently,
 };
@@ -215,9 +215,4 @@ pub(crate) async fn verify(file: File) -> Result<(Header, Trailer), walrust_ltx:
         Ok((header, decoder.finish()?))
     };
     blocking(work).await
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

@@ -100,6 +100,30 @@ pub enum HistoryError {
         /// The layout of its files.
         layout: Layout,
     },
+    /// What is to be exported is a tree of Litestream.
+    #[error(
+        "{name} in {url} is a tree of Litestream already ({layout} layout); `litestream restore` and \
+         `walrust restore` read it as it is"
+    )]
+    NothingToExport {
+        /// The name.
+        name: String,
+        /// The storage.
+        url: String,
+        /// The layout of its files.
+        layout: Layout,
+    },
+    /// The place of an export is taken.
+    #[error(
+        "{url} is not empty: there is {key}. Choose another place; or remove what an export that was \
+         cut short has left there"
+    )]
+    TargetInUse {
+        /// The place.
+        url: String,
+        /// A key in it.
+        key: String,
+    },
     /// There are files, but no manifest.
     #[error(
         "{object} is missing: without it nothing is merged or removed; a daemon that replicates the \

@@ -9,9 +9,12 @@
 
 mod compaction;
 mod error;
+mod export;
+mod export_target;
 mod fetch;
 mod file_description;
 mod history;
+mod litestream_file;
 mod manifest_object;
 mod patience;
 mod point_in_time;
@@ -23,6 +26,8 @@ mod retention_report;
 mod scratch;
 
 pub use error::HistoryError;
+pub use export::{Export, Exported};
+pub use export_target::ExportTarget;
 pub use fetch::DEFAULT_PARALLELISM;
 pub use file_description::{FileEnds, describe, describe_file, read_ends};
 pub use history::{History, Times};

@@ -101,7 +101,7 @@ pub async fn plan_at(
     plan_state(store, &history, RestoreTarget::Txid(txid)).await
 }
 
-async fn plan_state(
+pub(crate) async fn plan_state(
     store: &dyn ObjectStore,
     history: &History,
     target: RestoreTarget,
@@ -138,10 +138,15 @@ fn plan_from(
     manifest: Option<&Manifest>,
     target: RestoreTarget,
 ) -> Result<RestorePlan, RestorePlanError> {
+    plan_restore(&staying(tree, manifest), target).or_else(|_| plan_restore(tree, target))
+}
+
+/// The files that are not about to be deleted.
+pub(crate) fn staying(tree: &Tree, manifest: Option<&Manifest>) -> Tree {
     let retired = manifest.map(Manifest::retired_names).unwrap_or_default();
     let mut staying = tree.clone();
     staying.files.retain(|file| !retired.contains(&file.name));
-    plan_restore(&staying, target).or_else(|_| plan_restore(tree, target))
+    staying
 }
 
 /// A file that vanished from the end of a history leaves no gap; only the manifest knows it.

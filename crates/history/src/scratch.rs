@@ -69,6 +69,12 @@ pub(crate) fn scratch_error(what: &str, source: io::Error) -> HistoryError {
     HistoryError::Scratch { what: what.to_owned(), source }
 }
 
+/// Works on files of the local disk, beside the asynchronous part.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
 /// Hashes what is written through it.
 #[derive(Debug)]
 pub(crate) struct HashingWriter<W> {

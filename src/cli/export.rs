@@ -1,0 +1,81 @@
+//! `walrust export`: a history as a tree of Litestream.
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use walrust_history::{Export, ExportTarget, Exported};
+use walrust_storage::StorageUrl;
+
+use super::{StorageArgs, human_bytes, open_storage, print, print_json, rfc3339, shows_progress};
+use crate::Error;
+use crate::config::Config;
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// Name of the database in storage; `walrust list` shows the names
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Where Litestream will find the database, an empty place: s3://bucket/path or
+    /// file:///directory
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// Endpoint of the store at --to [default: that of the source]
+    #[arg(long, value_name = "URL")]
+    to_endpoint: Option<String>,
+    #[command(flatten)]
+    storage: StorageArgs,
+    /// All states that incrementals connect with the newest one, not only those behind the newest
+    /// snapshot
+    #[arg(long)]
+    all: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: ExportArgs, config: &Config) -> Result<(), Error> {
+    let to: StorageUrl = args.to.parse()?;
+    if matches!(&to, StorageUrl::S3 { prefix, .. } if prefix.is_empty()) {
+        let problem =
+            "Litestream does not find a database at the top of a bucket; add a path to --to";
+        return Err(Error::Usage(problem.to_owned()));
+    }
+    let store = args.storage.open(config).await?;
+    let endpoint = args.to_endpoint.as_deref().or(args.storage.endpoint.as_deref());
+    let target = ExportTarget::new(&to, open_storage(&args.to, endpoint, config).await?);
+    let export = Export::plan(store.as_ref(), &args.name, args.all).await?;
+    let bar = progress_bar(export.plan.size());
+    let exported = export.execute(store.as_ref(), &target, |read| bar.inc(read)).await;
+    bar.finish_and_clear();
+    let Exported { files, snapshots, bytes, timestamp_ms } = exported?;
+    let (head, time) = (export.plan.head, rfc3339(timestamp_ms));
+    if args.json {
+        return print_json(&json!({
+            "name": args.name,
+            "url": store.url(),
+            "to": to.to_string(),
+            "layout": target.layout().to_string(),
+            "txid": head.to_string(),
+            "timestamp": time,
+            "files": files,
+            "snapshots": snapshots,
+            "bytes": bytes,
+        }));
+    }
+    print(&format!(
+        "exported {} to {to}: TXID {head} of {time}, {files} files, {}\n\
+         restore it with: litestream restore -o FILE {to}\n",
+        args.name,
+        human_bytes(bytes)
+    ))
+}
+
+fn progress_bar(size: u64) -> ProgressBar {
+    if !shows_progress() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(
+        "exporting {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+    );
+    ProgressBar::new(size).with_style(style.expect("the template is well-formed"))
+}
