@@ -191,9 +191,11 @@ fn every_state_of_a_whole_history_comes_back(storage: &Storage) {
         for file in storage.incrementals(NAME) {
             let time = storage.header(NAME, file).timestamp_ms + 1;
             let time = Timestamp::from_millisecond(time).expect("a time of this century");
-            if file.max.get() < storage.head(NAME) {
+            // Of two commits in a row the first may have a file of its own.
+            let state = states.get(&file.max.get());
+            if let Some(state) = state.filter(|_| file.max.get() < storage.head(NAME)) {
                 let more = ["-timestamp", &time.to_string()];
-                assert_restores(&litestream, &walrust, &more, &states[&file.max.get()]);
+                assert_restores(&litestream, &walrust, &more, state);
             }
         }
     }
