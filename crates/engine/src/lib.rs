@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod bucket;
+mod chain_check;
 mod checkpoint_policy;
 mod circuit_breaker;
 mod compaction_planner;
@@ -19,6 +20,7 @@ mod links;
 pub mod manifest;
 mod names;
 mod pacing;
+mod page_table;
 mod position;
 mod replica_planner;
 mod restart_policy;
@@ -31,6 +33,7 @@ mod tree;
 mod upload_queue;
 
 pub use bucket::{Bucket, Tier};
+pub use chain_check::{ChainCheck, ChainProblem, FileChanges};
 pub use checkpoint_policy::{CheckpointKind, CheckpointPolicy, CheckpointSettings, WalFill};
 pub use circuit_breaker::{
     BreakerChange, BreakerSettings, BreakerState, CircuitBreaker, Evidence, Pass,
@@ -45,6 +48,7 @@ pub use event_kind::{EventKind, UnknownEvent};
 pub use export_planner::{ExportPlan, ExportedFile, plan_export};
 pub use names::{NameError, NameRequest, assign_names, is_valid_name};
 pub use pacing::Pacing;
+pub use page_table::{MissingPages, PageTable};
 pub use position::{Position, WalPosition};
 pub use replica_planner::{Kinship, ReplicaStep, files_behind, plan_replica};
 pub use restart_policy::{RestartDecision, RestartPolicy, RestartRate, RestartSettings};

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 use tempfile::NamedTempFile;
+use walrust_engine::{MissingPages, PageTable};
 use walrust_ltx::{Checksum, Decoder, FileName, Header, Mode, PageSize, Pgno, Txid};
 
 use crate::RestoreError;
@@ -64,10 +65,8 @@ pub struct Restore {
 #[derive(Debug)]
 struct Image {
     header: Header,
-    rolling: Checksum,
-    /// For each page the raw checksum it has in the temporary file; 0 for the lock page. Grows
-    /// with the pages that arrive, never with what a header claims.
-    pages: Vec<u64>,
+    /// The pages that the temporary file has.
+    pages: PageTable,
     last_file: String,
 }
 
@@ -140,9 +139,8 @@ impl Restore {
         let write_error = || RestoreError::io("write", self.temporary.path());
         let mut page = vec![0; page_size];
         while let Some(pgno) = decoder.next_page(&mut page).map_err(damaged)? {
-            image.reach(pgno)?;
+            image.set(pgno, Checksum::of_page(pgno, &page))?;
             out.write(pgno, &page).map_err(write_error())?;
-            image.set(pgno, Checksum::of_page(pgno, &page));
         }
         out.flush().map_err(write_error())?;
         let trailer = decoder.finish().map_err(damaged)?;
@@ -187,7 +185,7 @@ impl Restore {
             txid: image.header.max_txid,
             page_count: image.header.commit,
             page_size: image.header.page_size,
-            checksum: image.rolling,
+            checksum: image.pages.rolling(),
             timestamp_ms: image.header.timestamp_ms,
         })
     }
@@ -198,8 +196,8 @@ impl Image {
         if !header.is_snapshot() {
             return Err(broken(file, "the first file is not a snapshot".to_owned()));
         }
-        let (rolling, pages) = (Checksum::EMPTY, Vec::new());
-        Ok(Self { header, rolling, pages, last_file: file.to_owned() })
+        let pages = PageTable::new(header.page_size);
+        Ok(Self { header, pages, last_file: file.to_owned() })
     }
 
     fn continued_by(mut self, file: &str, header: Header) -> Result<Self, RestoreError> {
@@ -223,11 +221,11 @@ impl Image {
             return Err(broken(file, what));
         }
         if let Some(pre_apply) = header.pre_apply
-            && pre_apply != self.rolling
+            && pre_apply != self.pages.rolling()
         {
             let what = format!(
                 "it continues a database with checksum {pre_apply}, this one has {}",
-                self.rolling
+                self.pages.rolling()
             );
             return Err(broken(file, what));
         }
@@ -236,74 +234,38 @@ impl Image {
         Ok(self)
     }
 
-    /// Forgets pages behind the end of the new state: should the database grow again, they must
-    /// come from a file.
+    /// Begins the new state, without pages behind its end.
     fn shrink(&mut self, out: &File, path: &Path) -> Result<(), RestoreError> {
-        let commit = self.header.commit as usize;
-        if commit >= self.pages.len() {
+        if !self.pages.begin(self.header.commit) {
             return Ok(());
         }
-        for checksum in self.pages.drain(commit..).filter_map(Checksum::from_raw) {
-            self.rolling = self.rolling.toggle(checksum);
-        }
-        let length = commit as u64 * u64::from(self.header.page_size.get());
+        let length = u64::from(self.header.commit) * u64::from(self.header.page_size.get());
         let truncate = || -> io::Result<()> {
             if out.metadata()?.len() > length { out.set_len(length) } else { Ok(()) }
         };
         truncate().map_err(RestoreError::io("resize", path))
     }
 
-    /// Makes room for a page, which must be one that exists or the next one.
-    fn reach(&mut self, pgno: Pgno) -> Result<(), RestoreError> {
-        if self.pages.len() + 1 == self.header.page_size.lock_page() as usize {
-            self.pages.push(0);
-        }
-        match pgno as usize {
-            index if index <= self.pages.len() => Ok(()),
-            index if index == self.pages.len() + 1 => {
-                self.pages.push(0);
-                Ok(())
-            }
-            _ => Err(self.missing_pages()),
-        }
-    }
-
-    fn set(&mut self, pgno: Pgno, checksum: Checksum) {
-        let slot = &mut self.pages[pgno as usize - 1];
-        if let Some(old) = Checksum::from_raw(std::mem::replace(slot, checksum.raw())) {
-            self.rolling = self.rolling.toggle(old);
-        }
-        self.rolling = self.rolling.toggle(checksum);
+    fn set(&mut self, pgno: Pgno, checksum: Checksum) -> Result<(), RestoreError> {
+        self.pages.set(pgno, checksum).map_err(|missing| self.missing_pages(missing))
     }
 
     fn check(&mut self, post_apply: Option<Checksum>) -> Result<(), RestoreError> {
-        let commit = self.header.commit as usize;
-        let lock_page = self.header.page_size.lock_page() as usize;
-        if commit == lock_page && self.pages.len() + 1 == commit {
-            self.pages.push(0);
-        }
-        if self.pages.len() != commit {
-            return Err(self.missing_pages());
-        }
+        let rolling = self.pages.end().map_err(|missing| self.missing_pages(missing))?;
         if let Some(post_apply) = post_apply
-            && post_apply != self.rolling
+            && post_apply != rolling
         {
             let what = format!(
-                "after it the database should have checksum {post_apply}, it has {}",
-                self.rolling
+                "after it the database should have checksum {post_apply}, it has {rolling}"
             );
             return Err(broken(&self.last_file, what));
         }
         Ok(())
     }
 
-    fn missing_pages(&self) -> RestoreError {
-        let known = u32::try_from(self.pages.len()).unwrap_or(u32::MAX);
-        RestoreError::MissingPages {
-            file: self.last_file.clone(),
-            commit: self.header.commit,
-            missing: self.header.commit.saturating_sub(known),
-        }
+    fn missing_pages(&self, missing: MissingPages) -> RestoreError {
+        let MissingPages { commit, missing } = missing;
+        RestoreError::MissingPages { file: self.last_file.clone(), commit, missing }
     }
 }
 
