@@ -105,7 +105,7 @@ pub struct RetiredFile {
 }
 
 /// Why a manifest cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ManifestError {
     /// A newer program wrote it.
     #[error("it has format {found}, this program reads up to {FORMAT}; use a newer walrust")]

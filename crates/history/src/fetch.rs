@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use walrust_engine::StoredFile;
 use walrust_storage::{ObjectMeta, ObjectStore, StorageError};
 
-use crate::{SHA256, patiently};
+use crate::patiently;
 
 /// Requests of a restore at once, unless it is told otherwise.
 pub const DEFAULT_PARALLELISM: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not zero");
@@ -26,8 +26,8 @@ const PIECE: u64 = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Piece {
     pub(crate) bytes: Bytes,
-    /// The SHA-256 that storage keeps beside the object, hex.
-    pub(crate) sha256: Option<String>,
+    /// What storage says of the object.
+    pub(crate) meta: Arc<ObjectMeta>,
     /// Whether it is the last one of its file.
     pub(crate) is_last: bool,
 }
@@ -93,15 +93,15 @@ impl Request {
     async fn send(self, store: Arc<dyn ObjectStore>) -> Result<Piece, StorageError> {
         let Self { key, part, is_last } = self;
         let Some((range, meta)) = part else {
-            let (bytes, sha256) = patiently(async || {
+            let (bytes, meta) = patiently(async || {
                 let object = store.get(&key).await?;
-                let sha256 = object.meta.metadata.get(SHA256).cloned();
-                Ok((object.bytes().await?, sha256))
+                let meta = Arc::new(object.meta.clone());
+                Ok((object.bytes().await?, meta))
             })
             .await?;
-            return Ok(Piece { bytes, sha256, is_last });
+            return Ok(Piece { bytes, meta, is_last });
         };
         let bytes = patiently(|| store.get_part(&key, range.clone(), &meta.etag)).await?;
-        Ok(Piece { bytes, sha256: meta.metadata.get(SHA256).cloned(), is_last })
+        Ok(Piece { bytes, meta, is_last })
     }
 }

@@ -5,17 +5,16 @@
 //! stays behind.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 use walrust_engine::manifest::Manifest;
 use walrust_engine::{
     Layout, RestorePlan, RestorePlanError, RestoreTarget, StoredFile, Tree, manifest_key,
@@ -23,11 +22,12 @@ use walrust_engine::{
 };
 use walrust_ltx::{FileName, Mode, Txid};
 use walrust_sqlite::{IntegrityCheck, Restore, RestoreError, Restored, hex};
-use walrust_storage::{ObjectStore, StorageError};
+use walrust_storage::ObjectStore;
 
-use crate::fetch::{DEFAULT_PARALLELISM, Fetching, Piece, fetch};
+use crate::fetch::{DEFAULT_PARALLELISM, fetch};
+use crate::piece_reader::PieceReader;
 use crate::point_in_time::StateTimes;
-use crate::{History, HistoryError};
+use crate::{History, HistoryError, SHA256};
 
 /// Pieces that wait to be hashed.
 const UNHASHED: usize = 2;
@@ -189,21 +189,24 @@ pub async fn execute(
     let (handle, recorded) = (Handle::current(), planned.sha256.clone());
     let work = move || {
         let (sender, hashing) = sync_channel(UNHASHED);
-        let fetched = FetchedFiles {
-            handle,
-            fetching,
-            hashing: sender,
-            piece: None,
-            failure: None,
-            progress,
+        let ends = sender.clone();
+        let observe = move |bytes: &Bytes| {
+            progress(bytes.len() as u64);
+            let sent = sender.send(Unhashed::Bytes(bytes.clone()));
+            sent.map_err(|_| io::Error::other("a file has another hash"))
+        };
+        let pieces = PieceReader::new(handle, fetching, observe);
+        let end_file = move |sha256| {
+            // The other thread ends early only with an error, which the next read meets.
+            let _ = ends.send(Unhashed::End(sha256));
         };
         std::thread::scope(|scope| {
             let (files, recorded) = (&files, &recorded);
             let hasher = move || compare_hashes(files, recorded, &hashing);
             let hasher = std::thread::Builder::new().spawn_scoped(scope, hasher);
             let hasher = hasher.map_err(HistoryError::NoThread)?;
-            let restored = apply_all(restore, fetched, files);
-            // It ends with its channel, which went with what was fetched.
+            let restored = apply_all(restore, pieces, files, end_file);
+            // It ends with its channel, which both closures took along.
             let compared = hasher.join();
             // A file with another hash may still decode; it is not the one that was stored.
             compared.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -216,16 +219,18 @@ pub async fn execute(
 
 fn apply_all(
     mut restore: Restore,
-    mut fetched: FetchedFiles<impl Fn(u64)>,
+    mut pieces: PieceReader<impl FnMut(&Bytes) -> io::Result<()>>,
     files: &[StoredFile],
+    end_file: impl Fn(Option<String>),
 ) -> Result<Restore, HistoryError> {
     for file in files {
-        let applied = restore.apply(&file.key, file.name, &mut fetched);
-        if let Some(failure) = fetched.failure.take() {
+        let applied = restore.apply(&file.key, file.name, &mut pieces);
+        if let Some(failure) = pieces.take_failure() {
             return Err(failure.into());
         }
         applied?;
-        fetched.end_file();
+        let meta = pieces.end_file();
+        end_file(meta.and_then(|meta| meta.metadata.get(SHA256).cloned()));
     }
     Ok(restore)
 }
@@ -263,56 +268,4 @@ fn compare_hashes(
         }
     }
     Ok(())
-}
-
-/// The bytes of one file after another, which also go to the thread that hashes.
-struct FetchedFiles<P> {
-    handle: Handle,
-    fetching: mpsc::Receiver<Result<Fetching, StorageError>>,
-    hashing: SyncSender<Unhashed>,
-    /// What is left of the piece that is being read.
-    piece: Option<Piece>,
-    /// Why reading failed, if storage is the reason.
-    failure: Option<StorageError>,
-    progress: P,
-}
-
-impl<P: Fn(u64)> FetchedFiles<P> {
-    fn next_piece(&mut self) -> Result<Piece, StorageError> {
-        let fetching = self.fetching.blocking_recv().expect("a piece for each file that is left");
-        let piece = self.handle.block_on(fetching?);
-        piece.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
-    }
-
-    /// From now on the next file is read.
-    fn end_file(&mut self) {
-        let sha256 = self.piece.take().and_then(|piece| piece.sha256);
-        // The other thread ends early only with an error, which the next read meets.
-        let _ = self.hashing.send(Unhashed::End(sha256));
-    }
-}
-
-impl<P: Fn(u64)> Read for FetchedFiles<P> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if let Some(piece) = &mut self.piece
-                && (!piece.bytes.is_empty() || piece.is_last)
-            {
-                let length = buffer.len().min(piece.bytes.len());
-                piece.bytes.copy_to_slice(&mut buffer[..length]);
-                return Ok(length);
-            }
-            let piece = match self.next_piece() {
-                Ok(piece) => piece,
-                Err(error) => {
-                    self.failure = Some(error);
-                    return Err(io::Error::other("storage failed"));
-                }
-            };
-            (self.progress)(piece.bytes.len() as u64);
-            let bytes = Unhashed::Bytes(piece.bytes.clone());
-            self.hashing.send(bytes).map_err(|_| io::Error::other("a file has another hash"))?;
-            self.piece = Some(piece);
-        }
-    }
 }
