@@ -100,6 +100,8 @@ pub(crate) enum DatabaseMsg {
     SchedulerRestarted,
     /// The retention is a new one and knows nothing.
     RetentionRestarted,
+    /// The validation is a new one and knows nothing.
+    ValidationRestarted,
     /// A snapshot is due.
     SnapshotDue,
     /// Take a snapshot of the newest state.
@@ -134,6 +136,7 @@ impl DatabaseMsg {
             Self::UploaderRestarted => "uploader_restarted",
             Self::SchedulerRestarted => "scheduler_restarted",
             Self::RetentionRestarted => "retention_restarted",
+            Self::ValidationRestarted => "validation_restarted",
             Self::SnapshotDue => "snapshot_due",
             Self::Snapshot(_) => "snapshot",
             Self::Sync(_) => "sync",
@@ -218,6 +221,7 @@ impl Actor for DatabaseActor {
             DatabaseMsg::UploaderRestarted => state.offer_again(),
             DatabaseMsg::SchedulerRestarted => state.report_to_scheduler(),
             DatabaseMsg::RetentionRestarted => state.report_to_retention(),
+            DatabaseMsg::ValidationRestarted => state.report_to_validation(),
             DatabaseMsg::SnapshotDue => state.snapshot_due(),
             DatabaseMsg::Snapshot(reply) => state.snapshot_requested(reply),
             DatabaseMsg::Sync(reply) => state.sync_requested(reply),

@@ -20,6 +20,7 @@ mod crash_point;
 mod database;
 mod event;
 mod manifest_update;
+mod one_by_one;
 mod remote;
 mod replicator;
 mod retention;
@@ -30,6 +31,7 @@ mod settings;
 mod snapshot_scheduler;
 mod status;
 mod uploader;
+mod validation;
 mod watcher;
 mod webhook;
 
@@ -38,6 +40,7 @@ pub use remote::{Remote, RemoteError, look_up};
 pub use replicator::{Replicator, ReplicatorError};
 pub use root::{Applied, NotShipped};
 pub use settings::{
-    CompactionSettings, DatabaseSettings, Secret, Settings, UploadLimits, WebhookSettings,
+    CompactionSettings, DatabaseSettings, Secret, Settings, UploadLimits, ValidationSettings,
+    WebhookSettings,
 };
 pub use status::{DatabasePhase, DatabaseStatus, Status, UploaderStatus};

@@ -18,18 +18,18 @@
 //! A database stands in line at most once. A run has no part in the limits of uploads, which do not
 //! wait for it: it makes one request at a time, or a few small ones.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::task::JoinSet;
 use walrust_engine::manifest::Writer;
 use walrust_history::{HistoryError, Retention, RetentionReport};
 use walrust_storage::ObjectStore;
 
 use crate::crash_point::crash_point;
+use crate::one_by_one::OneByOne;
 use crate::settings::CompactionSettings;
 
 /// What a new incarnation gets.
@@ -72,7 +72,7 @@ pub(crate) enum RetentionMsg {
         /// Name of the database.
         database: String,
         /// What was done; nothing is known if the run panicked.
-        outcome: Option<Result<RetentionReport, HistoryError>>,
+        outcome: Option<Outcome>,
     },
     /// The database is not replicated any more.
     Forget {
@@ -99,16 +99,15 @@ impl RetentionMsg {
 #[derive(Debug)]
 pub(crate) struct RetentionActor;
 
+type Outcome = Result<RetentionReport, HistoryError>;
+
 /// The databases and the line.
 #[derive(Debug)]
 pub(crate) struct RetentionState {
     myself: ActorRef<RetentionMsg>,
     store: Arc<dyn ObjectStore>,
     databases: HashMap<String, Entry>,
-    line: VecDeque<String>,
-    /// The run under way; dropped with the actor, which aborts it.
-    run: JoinSet<()>,
-    running: Option<String>,
+    runs: OneByOne<RetentionMsg, Outcome>,
     epochs: u64,
 }
 
@@ -133,13 +132,12 @@ impl Actor for RetentionActor {
         myself: ActorRef<RetentionMsg>,
         arguments: RetentionArguments,
     ) -> Result<RetentionState, ActorProcessingErr> {
+        let ended = |database, outcome| RetentionMsg::Ended { database, outcome };
         Ok(RetentionState {
+            runs: OneByOne::new(myself.clone(), ended),
             myself,
             store: arguments.store,
             databases: HashMap::new(),
-            line: VecDeque::new(),
-            run: JoinSet::new(),
-            running: None,
             epochs: 0,
         })
     }
@@ -202,7 +200,7 @@ impl RetentionState {
     fn snapshot_taken(&mut self, database: String) {
         self.indexed(&database);
         if self.databases.get(&database).is_some_and(|entry| entry.settings.after_snapshot) {
-            self.line_up(database);
+            self.runs.line_up(database);
         }
     }
 
@@ -214,37 +212,23 @@ impl RetentionState {
         let is_quiet = entry.quiet_until_ms.is_some_and(|until| now_ms() < until);
         self.arm(&database, interval);
         if !is_quiet {
-            self.line_up(database);
-        }
-    }
-
-    fn line_up(&mut self, database: String) {
-        if !self.line.contains(&database) {
-            self.line.push_back(database);
+            self.runs.line_up(database);
         }
     }
 
     fn begin_next(&mut self) {
-        if self.running.is_some() {
-            return;
-        }
-        let Some(database) = self.line.pop_front() else { return };
+        let Some(database) = self.runs.next() else { return };
         let Some(entry) = self.databases.get_mut(&database) else { return };
         // What comes from now on the run may not see.
         entry.quiet_until_ms = Some(i64::MIN);
-        self.running = Some(database.clone());
         let (settings, writer) = (entry.settings, entry.writer.clone());
-        let store = Arc::clone(&self.store);
-        let report = Report { retention: self.myself.clone(), database, outcome: None };
-        self.run.spawn(async move {
-            let outcome = run(store.as_ref(), &report.database, &settings, &writer).await;
-            report.send(outcome);
-        });
+        let (store, name) = (Arc::clone(&self.store), database.clone());
+        let work = async move { run(store.as_ref(), &name, &settings, &writer).await };
+        self.runs.begin(database, work);
     }
 
-    fn ended(&mut self, database: String, outcome: Option<Result<RetentionReport, HistoryError>>) {
-        while self.run.try_join_next().is_some() {}
-        self.running = None;
+    fn ended(&mut self, database: String, outcome: Option<Outcome>) {
+        self.runs.ended();
         match outcome {
             Some(Ok(report)) => {
                 log(&database, &report);
@@ -264,29 +248,7 @@ impl RetentionState {
 
     fn forget(&mut self, database: &str) {
         self.databases.remove(database);
-        self.line.retain(|it| it != database);
-    }
-}
-
-/// Tells the actor how a run ended, also if its task panics: the line would stand still for ever.
-#[derive(Debug)]
-struct Report {
-    retention: ActorRef<RetentionMsg>,
-    database: String,
-    outcome: Option<Result<RetentionReport, HistoryError>>,
-}
-
-impl Report {
-    fn send(mut self, outcome: Result<RetentionReport, HistoryError>) {
-        self.outcome = Some(outcome);
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        let (database, outcome) = (std::mem::take(&mut self.database), self.outcome.take());
-        // A dead actor aborts its run; nobody is left to be told.
-        let _ = self.retention.cast(RetentionMsg::Ended { database, outcome });
+        self.runs.leave(database);
     }
 }
 
@@ -299,7 +261,7 @@ async fn run(
     database: &str,
     settings: &CompactionSettings,
     writer: &Writer,
-) -> Result<RetentionReport, HistoryError> {
+) -> Outcome {
     let retention = Retention::plan(store, database, &settings.policy, now_ms()).await?;
     retention.execute_as(writer, store, settings.grace(), &now_ms).await
 }

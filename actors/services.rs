@@ -9,6 +9,7 @@ use crate::retention::RetentionMsg;
 use crate::service::Service;
 use crate::snapshot_scheduler::SnapshotSchedulerMsg;
 use crate::uploader::UploaderMsg;
+use crate::validation::ValidationMsg;
 use crate::watcher::WatcherMsg;
 use crate::webhook::WebhookMsg;
 
@@ -19,6 +20,7 @@ pub(crate) struct Services {
     pub(crate) watcher: Service<WatcherMsg>,
     pub(crate) snapshots: Service<SnapshotSchedulerMsg>,
     pub(crate) retention: Service<RetentionMsg>,
+    pub(crate) validation: Service<ValidationMsg>,
     pub(crate) webhook: Service<WebhookMsg>,
 }
 
@@ -30,6 +32,7 @@ impl Services {
             watcher: Service::new(),
             snapshots: Service::new(),
             retention: Service::new(),
+            validation: Service::new(),
             webhook: Service::new(),
         }
     }

@@ -94,6 +94,8 @@ pub struct DatabaseSettings {
     pub snapshot: SnapshotSettings,
     /// When its history is compacted.
     pub compaction: CompactionSettings,
+    /// When its history is validated.
+    pub validation: ValidationSettings,
     /// What local state keeps of the name, if it was found and not configured.
     pub kept_name: Option<KeptName>,
     /// Where its local state lives; beside it by default.
@@ -112,6 +114,7 @@ impl DatabaseSettings {
             checkpoint: CheckpointSettings::default(),
             snapshot: SnapshotSettings::default(),
             compaction: CompactionSettings::default(),
+            validation: ValidationSettings::default(),
             kept_name: None,
             state_directory: None,
         }
@@ -143,6 +146,21 @@ impl CompactionSettings {
     #[must_use]
     pub fn grace(&self) -> Duration {
         if self.interval.is_zero() { Self::GRACE } else { self.interval }
+    }
+}
+
+/// When a history is validated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValidationSettings {
+    /// This often; zero: never.
+    pub interval: Duration,
+    /// Bytes that are read in a second; 0: no limit.
+    pub bytes_per_second: u64,
+}
+
+impl Default for ValidationSettings {
+    fn default() -> Self {
+        Self { interval: Duration::ZERO, bytes_per_second: 16 * 1024 * 1024 }
     }
 }
 

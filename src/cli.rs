@@ -3,7 +3,7 @@
 //! Results go to standard output, logs and progress to standard error. With `--json` a result is
 //! one JSON document.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,9 +23,11 @@ mod export;
 mod list;
 mod logs;
 mod pragma;
+mod progress;
 mod replicate;
 mod restore;
 mod snapshot;
+mod verify;
 mod watch;
 
 /// Continuous replication of SQLite databases to S3-compatible storage, as LTX files.
@@ -74,6 +76,8 @@ enum Command {
     /// Merge and remove what is old in a history, or say what would be done
     #[command(visible_alias = "prune")]
     Compact(compact::CompactArgs),
+    /// Prove that databases in storage can be restored
+    Verify(verify::VerifyArgs),
     /// Write a database in storage as a tree that Litestream 0.5 restores and goes on with
     Export(export::ExportArgs),
     /// Show what the running daemon does with each database
@@ -145,6 +149,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Replicate(args) => runtime.block_on(replicate::run(args, &config()?)),
         Command::List(args) => runtime.block_on(list::run(args, &config()?)),
         Command::Compact(args) => runtime.block_on(compact::run(args, &config()?)),
+        Command::Verify(args) => runtime.block_on(verify::run(args, &config()?)),
         Command::Export(args) => runtime.block_on(export::run(args, &config()?)),
         Command::Status(args) => runtime.block_on(control::status(args, &daemon_config())),
         Command::Sync(args) => runtime.block_on(control::sync(args, &daemon_config())),
@@ -221,11 +226,6 @@ fn aligned(mut table: Table, right: &[usize]) -> String {
         }
     }
     table.trim_fmt()
-}
-
-/// Whether progress may be drawn.
-fn shows_progress() -> bool {
-    std::io::stderr().is_terminal()
 }
 
 /// A number of bytes for people.

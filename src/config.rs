@@ -161,6 +161,8 @@ keys_of_databases! {
         compact_after_snapshot: bool,
         /// Merge and remove what is old this often; 0 never.
         compact_interval: Interval,
+        /// Prove this often that what is in storage can be restored; 0 never.
+        validation_interval: Interval,
     }
     /// `[retention]`
     RetentionSection, retention {
@@ -229,6 +231,8 @@ pub struct LimitsSection {
     pub requests_per_second_per_database: Option<u32>,
     /// Snapshots at once, over all databases.
     pub snapshots_at_once: Option<usize>,
+    /// Bytes a second that validations read; 0 no limit.
+    pub validation_bytes_per_second: Option<Size>,
 }
 
 /// `[control]`

@@ -126,6 +126,14 @@ pub enum Error {
         /// The answer.
         source: io::Error,
     },
+    /// What was verified is not as it should be. The findings were printed.
+    #[error("{}", describe_findings(*.warnings, *.critical))]
+    Findings {
+        /// Findings that no restore suffers from.
+        warnings: usize,
+        /// Findings that make a restore fail.
+        critical: usize,
+    },
     /// The demonstration did not end as it must.
     #[error("the restored database differs from {}", .0.display())]
     DemoDiffers(PathBuf),
@@ -139,6 +147,9 @@ impl Error {
             Self::ConfigFile { .. } | Self::Usage(_) | Self::StorageUrl(_) | Self::Name(_) => {
                 ExitCode::Config
             }
+            Self::Findings { critical: 0, .. } => ExitCode::General,
+            // The contract of this command: 2 means that a restore fails.
+            Self::Findings { .. } => ExitCode::Config,
             Self::Database(_) | Self::AllDatabases(_) => ExitCode::Database,
             Self::Storage(_)
             | Self::Refused { storage: true, .. }
@@ -231,6 +242,22 @@ fn restore_exit_code(error: &RestoreError) -> ExitCode {
 fn list(errors: &[DatabaseError]) -> String {
     let lines: Vec<_> = errors.iter().map(|error| format!("  {error}")).collect();
     lines.join("\n")
+}
+
+fn describe_findings(warnings: usize, critical: usize) -> String {
+    let count = |number: usize, what: &str| match number {
+        1 => format!("1 {what}"),
+        number => format!("{number} {what}s"),
+    };
+    let warnings = count(warnings, "warning");
+    if critical == 0 {
+        return format!("{warnings}; every state can be restored");
+    }
+    format!(
+        "{}, {warnings}: not every state can be restored. While the database itself is at hand, \
+         `walrust snapshot` stores it anew; `walrust list NAME` shows the states in storage",
+        count(critical, "critical finding")
+    )
 }
 
 fn not_shipped(databases: &[NotShipped]) -> String {

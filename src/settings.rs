@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use walrust_actors::{
-    CompactionSettings, DatabaseSettings, Secret, Settings, UploadLimits, WebhookSettings,
+    CompactionSettings, DatabaseSettings, Secret, Settings, UploadLimits, ValidationSettings,
+    WebhookSettings,
 };
 use walrust_engine::{
     BreakerSettings, CheckpointSettings, RetentionPolicy, RetryPolicy, SnapshotSettings,
@@ -128,10 +129,17 @@ fn databases(
             // A flag wins over the whole file, also over a database's own key.
             let sync = typed.sync.or(&section.sync()).or(&config.sync);
             let retention = typed.retention.or(&section.retention()).or(&config.retention);
+            let database = database(name, section.path.clone(), &sync, &retention);
+            let rate = config.limits.validation_bytes_per_second;
             DatabaseSettings {
+                validation: ValidationSettings {
+                    bytes_per_second: rate
+                        .map_or(database.validation.bytes_per_second, |rate| rate.0),
+                    ..database.validation
+                },
                 state_directory: config.state.dir.clone(),
                 kept_name: kept,
-                ..database(name, section.path.clone(), &sync, &retention)
+                ..database
             }
         });
     databases.collect()
@@ -146,6 +154,7 @@ fn database(
     let interval = |interval: Option<Interval>, default| interval.map_or(default, |set| set.0);
     let defaults = DatabaseSettings::new(name, path);
     let (checkpoint, snapshot) = (defaults.checkpoint, defaults.snapshot);
+    let validation = defaults.validation;
     DatabaseSettings {
         sync_interval: interval(sync.wal_sync_interval, defaults.sync_interval),
         checkpoint: CheckpointSettings {
@@ -171,6 +180,10 @@ fn database(
             after_snapshot: sync.compact_after_snapshot.unwrap_or_default(),
             interval: interval(sync.compact_interval, Duration::ZERO),
             policy: retention_policy(retention),
+        },
+        validation: ValidationSettings {
+            interval: interval(sync.validation_interval, validation.interval),
+            ..validation
         },
         ..defaults
     }

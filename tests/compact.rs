@@ -252,10 +252,10 @@ fn c07_without_a_whole_listing_or_a_manifest_nothing_is_touched() {
     let key = history.key(5, 5);
     history.storage.delete(&key);
     let file = name(5, 5).to_string();
-    history.walrust.run(&force).failed(5, &["manifest.json lists", &file, "remove the manifest"]);
+    history.walrust.run(&force).failed(5, &["manifest.json lists", &file, "walrust verify --fix"]);
     history.repair();
     history.storage.delete(&history.manifest());
-    history.walrust.run(&force).failed(1, &["manifest.json is missing"]);
+    history.walrust.run(&force).failed(1, &["manifest.json is missing", "walrust verify --fix"]);
     assert_eq!(history.storage.ltx_files(NAME).len(), 7);
     let peer = format!("peer/0000/{}", name(1, 1));
     history.storage.write(&peer, b"of Litestream", &Metadata::new());

@@ -27,11 +27,6 @@ on_both_storages!(
     what_litestream_replicated_is_replicated_by_walrust,
 );
 
-/// An empty place of the same kind, for an export.
-fn place_like(storage: &Storage) -> Storage {
-    if storage.url().starts_with("file://") { Storage::directory() } else { Storage::s3() }
-}
-
 fn export(walrust: &Walrust, name: &str, to: &Storage, more: &[&str]) -> Outcome {
     let url = format!("{}/db", to.url());
     walrust.run([&["export", name, "--to", &url], more].concat())
@@ -88,7 +83,7 @@ fn go_on(litestream: &Litestream, walrust: &Walrust, database: &mut TestDatabase
 fn litestream_restores_an_export_and_goes_on(storage: &Storage) {
     let (walrust, mut database, states) = replicated(storage);
     let head = storage.head(NAME);
-    let target = place_like(storage);
+    let target = storage.another();
     let result = export(&walrust, NAME, &target, &["--json"]).succeeded().json();
     let layout = if target.url().starts_with("file://") { "(file layout)" } else { "(S3 layout)" };
     assert_eq!(result["layout"], format!("litestream {layout}"));
@@ -114,7 +109,7 @@ fn litestream_goes_on_behind_a_snapshot_alone(storage: &Storage) {
     walrust.snapshot(database.path(), &[]).succeeded();
     let head = storage.head(NAME);
     assert!(head > 5, "Litestream would need some syncs to overtake it");
-    let target = place_like(storage);
+    let target = storage.another();
     let result = export(&walrust, NAME, &target, &["--json"]).succeeded().json();
     assert_eq!((&result["txid"], &result["snapshots"]), (&hex(head), &json!(1)));
     let litestream = Litestream::new(database.path(), &target);
@@ -136,7 +131,7 @@ fn litestream_goes_on_behind_a_file_of_several_commits(storage: &Storage) {
     daemon.stop();
     let last = storage.incrementals(NAME).pop().expect("there are some");
     assert_eq!((last.min.get(), last.max.get()), (head + 2, head + 3));
-    let target = place_like(storage);
+    let target = storage.another();
     export(&walrust, NAME, &target, &[]).succeeded();
     let litestream = Litestream::new(database.path(), &target);
     assert_restores(&litestream, &walrust, &[], &database.image());
@@ -151,7 +146,7 @@ fn litestream_goes_on_behind_the_first_state(storage: &Storage) {
     let walrust = Walrust::on(storage);
     walrust.snapshot(database.path(), &[]).succeeded();
     assert_eq!(storage.head(NAME), 1);
-    let target = place_like(storage);
+    let target = storage.another();
     export(&walrust, NAME, &target, &[]).succeeded();
     let litestream = Litestream::new(database.path(), &target);
     assert_restores(&litestream, &walrust, &[], &database.image());
@@ -160,7 +155,7 @@ fn litestream_goes_on_behind_the_first_state(storage: &Storage) {
 
 fn litestream_compacts_an_export(storage: &Storage) {
     let (walrust, mut database, _) = replicated(storage);
-    let target = place_like(storage);
+    let target = storage.another();
     export(&walrust, NAME, &target, &["--all"]).succeeded();
     let litestream = Litestream::new(database.path(), &target);
     commit(&mut database, &mut Workload::new(14));
@@ -177,7 +172,7 @@ fn litestream_compacts_an_export(storage: &Storage) {
 
 fn every_state_of_a_whole_history_comes_back(storage: &Storage) {
     let (walrust, mut database, states) = replicated(storage);
-    let target = place_like(storage);
+    let target = storage.another();
     let result = export(&walrust, NAME, &target, &["--all", "--json"]).succeeded().json();
     assert_eq!(result["snapshots"], 2);
     let litestream = Litestream::new(database.path(), &target);
@@ -213,7 +208,7 @@ fn an_export_of_damaged_files_restores_nothing(storage: &Storage) {
         damaged[middle] ^= 0x10;
         // With and without the hash beside it.
         for metadata in [&metadata, &Metadata::new()] {
-            let target = place_like(storage);
+            let target = storage.another();
             storage.write(key, &damaged, metadata);
             export(&walrust, NAME, &target, &[]).failed(5, &[key]);
             let litestream = Litestream::new(database.path(), &target);
@@ -221,7 +216,7 @@ fn an_export_of_damaged_files_restores_nothing(storage: &Storage) {
         }
         storage.write(key, &original, &metadata);
     }
-    export(&walrust, NAME, &place_like(storage), &[]).succeeded();
+    export(&walrust, NAME, &storage.another(), &[]).succeeded();
 }
 
 #[test]

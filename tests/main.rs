@@ -35,4 +35,5 @@ mod small_history;
 mod storage;
 mod system_calls;
 mod traced;
+mod verify;
 mod walrust;

@@ -87,6 +87,11 @@ impl Storage {
         }
     }
 
+    /// An empty place of the same kind.
+    pub(crate) fn another(&self) -> Self {
+        if self.url.starts_with("file://") { Self::directory() } else { Self::s3() }
+    }
+
     /// What `-b` takes.
     pub(crate) fn url(&self) -> String {
         self.url.clone()

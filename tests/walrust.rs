@@ -207,11 +207,17 @@ impl Outcome {
     /// Asserts an exit code, phrases of the message, and that there is no result.
     #[track_caller]
     pub(crate) fn failed(self, code: i32, phrases: &[&str]) -> Self {
+        assert_eq!(self.stdout, "", "a failure has no result; stderr: {}", self.stderr);
+        self.reported(code, phrases)
+    }
+
+    /// Asserts an exit code and phrases of the message of a command whose result is bad news.
+    #[track_caller]
+    pub(crate) fn reported(self, code: i32, phrases: &[&str]) -> Self {
         assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         for phrase in phrases {
             assert!(self.stderr.contains(phrase), "{phrase:?} is not in: {}", self.stderr);
         }
-        assert_eq!(self.stdout, "", "a failure has no result; stderr: {}", self.stderr);
         let backtrace = ["panicked", "stack backtrace"].iter().any(|it| self.stderr.contains(it));
         assert!(!backtrace, "a sentence, not a backtrace: {}", self.stderr);
         self

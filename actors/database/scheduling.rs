@@ -1,4 +1,4 @@
-//! What a database, the scheduler of snapshots and the retention tell each other.
+//! What a database tells the scheduler of snapshots, the retention and the validation.
 
 use std::time::SystemTime;
 
@@ -10,6 +10,7 @@ use super::state::DatabaseState;
 use crate::retention::RetentionMsg;
 use crate::snapshot_scheduler::{Scheduled, SnapshotSchedulerMsg};
 use crate::status::DatabasePhase;
+use crate::validation::ValidationMsg;
 
 impl DatabaseState {
     /// Tells the scheduler, which may be a new one, how things are.
@@ -40,6 +41,16 @@ impl DatabaseState {
         }
     }
 
+    /// Tells the validation, which may be a new one, how things are.
+    pub(super) fn report_to_validation(&self) {
+        if self.phase == DatabasePhase::Replicating {
+            let (database, is_stored) = (self.name().to_owned(), self.last_snapshot.is_some());
+            let settings = self.arguments.settings.validation;
+            let message = ValidationMsg::Replicated { database, settings, is_stored };
+            self.arguments.services.validation.cast(message);
+        }
+    }
+
     /// Storage has the database up to its TXID.
     pub(super) fn report_confirmed(&self) {
         if let Some(txid) = self.txid {
@@ -58,8 +69,10 @@ impl DatabaseState {
         self.last_snapshot = Some(txid);
         self.last_snapshot_at = Some(SystemTime::now());
         self.tell_scheduler(|database| SnapshotSchedulerMsg::Taken { database, txid });
-        let database = self.name().to_owned();
-        self.arguments.services.retention.cast(RetentionMsg::SnapshotTaken { database });
+        let database = || self.name().to_owned();
+        let services = &self.arguments.services;
+        services.retention.cast(RetentionMsg::SnapshotTaken { database: database() });
+        services.validation.cast(ValidationMsg::SnapshotTaken { database: database() });
     }
 
     /// A snapshot is due: takes one as if somebody had asked for it.

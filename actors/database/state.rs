@@ -177,6 +177,7 @@ impl DatabaseState {
         self.wanted = true;
         self.report_to_scheduler();
         self.report_to_retention();
+        self.report_to_validation();
         self.proceed();
     }
 
@@ -363,6 +364,7 @@ impl DatabaseState {
         self.arguments.revision = revision;
         self.report_to_scheduler();
         self.report_to_retention();
+        self.report_to_validation();
         self.proceed();
     }
 

@@ -79,7 +79,7 @@ impl RootState {
                         || (before.retry, before.limits, before.breaker)
                             != (now.retry, now.limits, now.breaker)
                 }
-                Child::Retention => new_store,
+                Child::Retention | Child::Validation => new_store,
                 Child::Snapshots => before.snapshots_at_once != now.snapshots_at_once,
                 Child::Webhook => before.webhooks != now.webhooks,
                 Child::Watcher | Child::Database(_) => false,

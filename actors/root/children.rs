@@ -16,6 +16,7 @@ use crate::snapshot_scheduler::{
 };
 use crate::status::{DatabasePhase, DatabaseStatus};
 use crate::uploader::{UploaderActor, UploaderArguments, UploaderMsg};
+use crate::validation::{ValidationActor, ValidationArguments, ValidationMsg};
 use crate::watcher::{Notified, WatchTarget, WatcherActor, WatcherMsg};
 use crate::webhook::{WebhookActor, WebhookArguments};
 
@@ -26,13 +27,20 @@ pub(crate) enum Child {
     Watcher,
     Snapshots,
     Retention,
+    Validation,
     Webhook,
     Database(String),
 }
 
 /// The shared actors. The webhook comes first, so that it hears of the others.
-pub(super) const SERVICES: [Child; 5] =
-    [Child::Webhook, Child::Uploader, Child::Watcher, Child::Snapshots, Child::Retention];
+pub(super) const SERVICES: [Child; 6] = [
+    Child::Webhook,
+    Child::Uploader,
+    Child::Watcher,
+    Child::Snapshots,
+    Child::Retention,
+    Child::Validation,
+];
 
 /// The longest pause of a shared actor that keeps crashing.
 const SERVICE_PAUSE: Duration = Duration::from_secs(5);
@@ -176,6 +184,14 @@ impl RootState {
                 self.tell_all(|| DatabaseMsg::RetentionRestarted);
                 actor.get_id()
             }
+            Child::Validation => {
+                let (store, services) = (Arc::clone(&self.store), self.services.clone());
+                let arguments = ValidationArguments { store, services };
+                let actor = self.spawn(ValidationActor, arguments).await?;
+                self.services.validation.set(actor.clone());
+                self.tell_all(|| DatabaseMsg::ValidationRestarted);
+                actor.get_id()
+            }
             Child::Webhook => {
                 let arguments = WebhookArguments {
                     webhooks: self.settings.webhooks.clone(),
@@ -250,6 +266,7 @@ impl RootState {
         self.services.uploader.cast(UploaderMsg::Forget { database: database() });
         self.services.snapshots.cast(SnapshotSchedulerMsg::Forget { database: database() });
         self.services.retention.cast(RetentionMsg::Forget { database: database() });
+        self.services.validation.cast(ValidationMsg::Forget { database: database() });
     }
 
     pub(super) async fn child_died(&mut self, id: ActorId, reason: &str) {

@@ -13,5 +13,6 @@ mod shipping;
 mod snapshot_reading;
 mod snapshots;
 mod uploads;
+mod validation;
 mod webhooks;
 mod writers;

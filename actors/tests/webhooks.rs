@@ -9,7 +9,11 @@ use walrust_testkit::{ReceiverAnswer, WebhookReceiver};
 
 use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status};
 
-fn settings(scene: &Scene, receiver: &WebhookReceiver, events: &[EventKind]) -> Settings {
+pub(crate) fn settings(
+    scene: &Scene,
+    receiver: &WebhookReceiver,
+    events: &[EventKind],
+) -> Settings {
     let webhook = WebhookSettings {
         url: receiver.url("/"),
         events: events.to_vec(),
@@ -25,7 +29,7 @@ fn bodies(receiver: &WebhookReceiver) -> Vec<Value> {
 }
 
 /// Name and database of each event.
-fn summary(receiver: &WebhookReceiver) -> Vec<String> {
+pub(crate) fn summary(receiver: &WebhookReceiver) -> Vec<String> {
     let words = |body: &Value| {
         let word = |key: &str| body[key].as_str().unwrap_or("-").to_owned();
         format!("{} {}", word("event"), word("database"))
@@ -34,7 +38,7 @@ fn summary(receiver: &WebhookReceiver) -> Vec<String> {
 }
 
 /// Waits for an event without holding the runtime.
-async fn wait_for_event(receiver: &WebhookReceiver, event: &'static str) -> Value {
+pub(crate) async fn wait_for_event(receiver: &WebhookReceiver, event: &'static str) -> Value {
     let receiver = receiver.clone();
     let wait = move || {
         let received = receiver.wait_until(PATIENCE, |received| {

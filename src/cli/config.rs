@@ -17,7 +17,7 @@ use crate::tenants::{Tenants, is_pattern};
 const DOCUMENTED: &str = include_str!("../../config/walrust.toml");
 
 /// The keys that are flags as well, and the flags.
-const FLAGS: [(&str, &str); 19] = [
+const FLAGS: [(&str, &str); 20] = [
     ("s3.bucket", "bucket"),
     ("s3.endpoint", "endpoint"),
     ("sync.wal_sync_interval", "wal_sync_interval"),
@@ -31,6 +31,7 @@ const FLAGS: [(&str, &str); 19] = [
     ("sync.on_startup", "on_startup"),
     ("sync.compact_after_snapshot", "compact_after_snapshot"),
     ("sync.compact_interval", "compact_interval"),
+    ("sync.validation_interval", "validation_interval"),
     ("retention.hourly", "retain_hourly"),
     ("retention.daily", "retain_daily"),
     ("retention.weekly", "retain_weekly"),

@@ -1,12 +1,12 @@
 //! `walrust export`: a history as a tree of Litestream.
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use walrust_history::{Export, ExportTarget, Exported};
 use walrust_storage::StorageUrl;
 
-use super::{StorageArgs, human_bytes, open_storage, print, print_json, rfc3339, shows_progress};
+use super::progress::progress_bar;
+use super::{StorageArgs, human_bytes, open_storage, print, print_json, rfc3339};
 use crate::Error;
 use crate::config::Config;
 
@@ -44,7 +44,7 @@ pub(super) async fn run(args: ExportArgs, config: &Config) -> Result<(), Error> 
     let endpoint = args.to_endpoint.as_deref().or(args.storage.endpoint.as_deref());
     let target = ExportTarget::new(&to, open_storage(&args.to, endpoint, config).await?);
     let export = Export::plan(store.as_ref(), &args.name, args.all).await?;
-    let bar = progress_bar(export.plan.size());
+    let bar = progress_bar("exporting", export.plan.size());
     let exported = export.execute(store.as_ref(), &target, |read| bar.inc(read)).await;
     bar.finish_and_clear();
     let Exported { files, snapshots, bytes, timestamp_ms } = exported?;
@@ -68,14 +68,4 @@ pub(super) async fn run(args: ExportArgs, config: &Config) -> Result<(), Error> 
         args.name,
         human_bytes(bytes)
     ))
-}
-
-fn progress_bar(size: u64) -> ProgressBar {
-    if !shows_progress() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template(
-        "exporting {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
-    );
-    ProgressBar::new(size).with_style(style.expect("the template is well-formed"))
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use serde_json::json;
@@ -17,7 +16,8 @@ use walrust_ltx::Txid;
 use walrust_sqlite::{IntegrityCheck, Restored, check_output};
 use walrust_storage::ObjectStore;
 
-use super::{StorageArgs, human_bytes, print, print_json, rfc3339, shows_progress};
+use super::progress::progress_bar;
+use super::{StorageArgs, human_bytes, print, print_json, rfc3339};
 use crate::Error;
 use crate::config::Config;
 
@@ -114,7 +114,7 @@ async fn carry_out(
     output: &Path,
     options: RestoreOptions,
 ) -> Result<Restored, HistoryError> {
-    let bar = progress_bar(planned.plan.size());
+    let bar = progress_bar("restoring", planned.plan.size());
     let drawn = bar.clone();
     let progress = move |read| drawn.inc(read);
     let restored = execute(Arc::clone(store), planned, output, options, progress).await;
@@ -143,16 +143,6 @@ fn parse_txid(text: &str) -> Result<Txid, String> {
     let txid =
         if text.len() == 16 { text.parse().ok() } else { text.parse().ok().and_then(Txid::new) };
     txid.ok_or_else(|| "a TXID is a number from 1 on, or 16 hex digits".to_owned())
-}
-
-fn progress_bar(size: u64) -> ProgressBar {
-    if !shows_progress() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template(
-        "restoring {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
-    );
-    ProgressBar::new(size).with_style(style.expect("the template is well-formed"))
 }
 
 fn print_plan(planned: &Planned, url: &str, as_json: bool) -> Result<(), Error> {

@@ -86,6 +86,9 @@ struct SyncArgs {
     /// Merge and remove what is old in a history this often; 0 never [default: 0]
     #[arg(long, value_name = "DURATION", env = "WALRUST_COMPACT_INTERVAL", value_parser = parse_interval)]
     compact_interval: Option<Interval>,
+    /// Prove this often that what is in storage can be restored; 0 never [default: 0]
+    #[arg(long, value_name = "DURATION", env = "WALRUST_VALIDATION_INTERVAL", value_parser = parse_interval)]
+    validation_interval: Option<Interval>,
 }
 
 /// Flags that are keys of `[retention]` as well.
@@ -131,6 +134,7 @@ impl SyncArgs {
             on_startup: self.on_startup,
             compact_after_snapshot: self.compact_after_snapshot,
             compact_interval: self.compact_interval,
+            validation_interval: self.validation_interval,
             ..SyncSection::default()
         }
     }

@@ -163,6 +163,7 @@ const CHANGES: &[(&str, &str)] = &[
     ("limits.requests_per_second_per_database", "7"),
     ("limits.snapshots_at_once", "7"),
     ("limits.upload_concurrency", "7"),
+    ("limits.validation_bytes_per_second", "7"),
     ("retention.daily", "9"),
     ("retention.hourly", "9"),
     ("retention.monthly", "9"),
@@ -183,6 +184,7 @@ const CHANGES: &[(&str, &str)] = &[
     ("sync.on_idle", "7"),
     ("sync.on_startup", "true"),
     ("sync.snapshot_interval", "7"),
+    ("sync.validation_interval", "7"),
     ("sync.wal_limit_pages", "7"),
     ("sync.wal_pin", "\"connection\""),
     ("sync.wal_sync_interval", "7"),
@@ -310,7 +312,6 @@ fn e11_what_is_not_built_is_not_accepted() {
         "[metrics]\nport = 1\n",
         "[telemetry]\n",
         "[encryption]\nkey = \"k\"\n",
-        "[sync]\nvalidation_interval = 60\n",
         "[[databases]]\npath = \"/a.db\"\nencryption = true\n",
     ] {
         let problem = problem(text);

@@ -114,7 +114,9 @@ pub enum ManifestError {
         found: u32,
     },
     /// It is not the JSON that was written.
-    #[error("it is damaged ({0}); without the object, the files themselves still tell everything")]
+    #[error(
+        "it is damaged ({0}); it is an index only, and `walrust verify --fix` makes it anew from the files"
+    )]
     Damaged(String),
 }
 

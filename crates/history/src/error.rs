@@ -59,7 +59,7 @@ pub enum HistoryError {
     /// The manifest's bytes are not those that were stored.
     #[error(
         "{object}: SHA-256 is {found}, the object was stored with {expected}; \
-         it is an index only: remove it, and the files themselves tell everything"
+         it is an index only, and `walrust verify --fix` makes it anew from the files"
     )]
     ManifestSha256 {
         /// Key of the manifest, with the storage.
@@ -127,7 +127,7 @@ pub enum HistoryError {
     /// There are files, but no manifest.
     #[error(
         "{object} is missing: without it nothing is merged or removed; a daemon that replicates the \
-         database writes it anew"
+         database writes it anew, and so does `walrust verify --fix`"
     )]
     NoManifest {
         /// Key of the manifest, with the storage.

@@ -112,6 +112,21 @@ impl Problem {
         }
     }
 
+    /// Whether bytes are not those that were stored, or states not those that they should be; else
+    /// something is missing.
+    #[must_use]
+    pub fn is_corruption(&self) -> bool {
+        match self {
+            Self::Damaged(_)
+            | Self::WrongRange { .. }
+            | Self::WrongSha256 { .. }
+            | Self::NoChecksums
+            | Self::Restore(_) => true,
+            Self::Chain(problem) => !matches!(problem, ChainProblem::Unreachable { .. }),
+            _ => false,
+        }
+    }
+
     /// Whether it may come from reading while merging and retention change the history.
     pub(crate) fn may_pass(&self) -> bool {
         match self {

@@ -21,7 +21,7 @@ use walrust_storage::{ObjectMeta, ObjectStore};
 use crate::Problem;
 use crate::fetch::fetch;
 use crate::piece_reader::PieceReader;
-use crate::scratch::{blocking, scratch_error};
+use crate::scratch::scratch_error;
 use crate::{HistoryError, MERGED_SINCE, SHA256, describe_file};
 
 /// Pieces of one file that are fetched at once.
@@ -93,10 +93,16 @@ pub(crate) async fn inspect(
     let (handle, file) = (Handle::current(), file.clone());
     let failed = |source| scratch_error("keep a file for a moment", source);
     let mut copy = copy.then(tempfile::tempfile).transpose().map_err(failed)?;
+    // Goes with whoever waits for the result.
+    let awaited = Arc::new(());
+    let is_awaited = Arc::downgrade(&awaited);
     let work = move || {
         let mut hasher = Sha256::new();
         let mut broken_disk = None;
         let observe = |bytes: &Bytes| {
+            if is_awaited.strong_count() == 0 {
+                return Err(io::Error::other("nobody waits for it any more"));
+            }
             hasher.update(bytes);
             progress(bytes.len() as u64);
             if let Some(rate) = reading.bytes_per_second.filter(|rate| *rate > 0) {
@@ -125,6 +131,9 @@ pub(crate) async fn inspect(
         }
         let (header, post_apply, pages) = match decoded {
             Ok(decoded) => decoded,
+            Err(Problem::Damaged(walrust_ltx::Error::Io(error))) => {
+                return Err(scratch_error(&format!("read {}", file.key), error));
+            }
             Err(problem) => return Ok(Err(problem)),
         };
         if let Some(copy) = &mut copy {
@@ -134,7 +143,29 @@ pub(crate) async fn inspect(
         let meta = meta.expect("what was decoded to its end was read");
         Ok(Ok(Inspected { header, post_apply, sha256, meta, pages, copy }))
     };
-    blocking(work).await
+    let result = on_thread(work).await;
+    drop(awaited);
+    result
+}
+
+/// Runs work that waits for storage on a thread of its own: the runtime has few threads that may wait,
+/// and storage itself needs them.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HistoryError> + Send + 'static,
+) -> Result<T, HistoryError> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().spawn(move || {
+        // Nobody may wait for it any more.
+        let _ = sender.send(work());
+    });
+    let thread = thread.map_err(HistoryError::NoThread)?;
+    match receiver.await {
+        Ok(result) => result,
+        Err(_) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => unreachable!("a thread that ends without a panic has sent its result"),
+        },
+    }
 }
 
 type Decoded = (Header, Option<Checksum>, Vec<(Pgno, Checksum)>);

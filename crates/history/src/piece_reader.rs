@@ -43,10 +43,19 @@ impl<O: FnMut(&Bytes) -> io::Result<()>> PieceReader<O> {
         self.piece.take().map(|piece| piece.meta)
     }
 
-    fn next_piece(&mut self) -> Result<Piece, StorageError> {
-        let fetching = self.fetching.blocking_recv().expect("a piece for each file that is left");
-        let piece = self.handle.block_on(fetching?);
-        piece.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+    /// The next piece; `None` if the runtime ends and fetches nothing more.
+    fn next_piece(&mut self) -> Option<Result<Piece, StorageError>> {
+        let fetching = match self.fetching.blocking_recv()? {
+            Ok(fetching) => fetching,
+            Err(error) => return Some(Err(error)),
+        };
+        match self.handle.block_on(fetching) {
+            Ok(piece) => Some(piece),
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => None,
+            },
+        }
     }
 }
 
@@ -61,11 +70,12 @@ impl<O: FnMut(&Bytes) -> io::Result<()>> Read for PieceReader<O> {
                 return Ok(length);
             }
             let piece = match self.next_piece() {
-                Ok(piece) => piece,
-                Err(error) => {
+                Some(Ok(piece)) => piece,
+                Some(Err(error)) => {
                     self.failure = Some(error);
                     return Err(io::Error::other("storage failed"));
                 }
+                None => return Err(io::Error::other("the program ends")),
             };
             (self.observe)(&piece.bytes)?;
             self.piece = Some(piece);

@@ -136,10 +136,10 @@ impl Verify {
             Layout::LitestreamS3 | Layout::LitestreamFile => Mode::Lenient,
         };
         let reading = Reading { mode, bytes_per_second: options.bytes_per_second };
-        let reads = self.tree.files.iter().map(|file| {
+        let reads = self.tree.files.clone().into_iter().map(|file| {
             let (store, progress) = (Arc::clone(store), progress.clone());
             let copy = needed.contains(file.key.as_str());
-            async move { inspect(store, file, reading, copy, progress).await }
+            async move { inspect(store, &file, reading, copy, progress).await }
         });
         let mut reads = futures_util::stream::iter(reads).buffered(options.parallelism.get());
         let mut walk = FileWalk::new(&self.tree, self.index.manifest());

@@ -6,3 +6,4 @@ mod compaction;
 mod crashing_store;
 mod retention;
 mod scene;
+mod verify;

@@ -1,0 +1,113 @@
+//! The daemon proves that its histories can be restored, and tells when it cannot.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use walrust_actors::Settings;
+use walrust_engine::{EventKind, RetentionPolicy};
+use walrust_storage::{Condition, Metadata, ObjectStore};
+use walrust_testkit::WebhookReceiver;
+
+use crate::scene::{Scene, shut_down, wait_for_status};
+use crate::webhooks::{self, summary, wait_for_event};
+
+const KINDS: [EventKind; 2] = [EventKind::ValidationFailed, EventKind::CorruptionDetected];
+
+fn settings(scene: &Scene, receiver: &WebhookReceiver) -> Settings {
+    let mut settings = webhooks::settings(scene, receiver, &KINDS);
+    for database in &mut settings.databases {
+        database.validation.interval = Duration::from_millis(40);
+    }
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_in_storage_is_told_and_replication_goes_on() {
+    let mut scene = Scene::new(2);
+    let receiver = WebhookReceiver::that_accepts();
+    let replicator = scene.start_with(settings(&scene, &receiver)).await;
+    for (name, ..) in &scene.databases {
+        wait_for_status(&replicator, name, |status| status.up_to_date).await;
+        replicator.sync(name).await.unwrap();
+    }
+    let key = scene.tree("a").await.files[0].key.clone();
+    let mut bytes = scene.store.get(&key).await.unwrap().bytes().await.unwrap().to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let (bytes, metadata) = (Bytes::from(bytes), Metadata::new());
+    scene.store.put(&key, bytes, &metadata, &Condition::None).await.unwrap();
+    for kind in ["validation_failed", "corruption_detected"] {
+        let event = wait_for_event(&receiver, kind).await;
+        assert_eq!(event["database"], "a", "{event}");
+        assert!(event["error"].as_str().unwrap().starts_with(&key), "{event}");
+        assert!(event["context"]["critical"].as_u64().unwrap() >= 1, "{event}");
+    }
+    scene.write(3);
+    for (name, ..) in &scene.databases {
+        replicator.sync(name).await.unwrap();
+    }
+    shut_down(replicator).await;
+    assert!(summary(&receiver).iter().all(|event| event.ends_with(" a")), "b is sound");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_is_told_and_is_no_corruption() {
+    let scene = Scene::new(1);
+    let receiver = WebhookReceiver::that_accepts();
+    let replicator = scene.start_with(settings(&scene, &receiver)).await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    replicator.sync("a").await.unwrap();
+    let key = scene.tree("a").await.files[0].key.clone();
+    scene.store.delete(std::slice::from_ref(&key)).await.unwrap();
+    let event = wait_for_event(&receiver, "validation_failed").await;
+    assert!(event["error"].as_str().unwrap().contains("is not there"), "{event}");
+    shut_down(replicator).await;
+    assert!(summary(&receiver).iter().all(|event| event == "validation_failed a"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_changes_all_the_time_raises_no_alarm() {
+    let mut scene = Scene::new(2);
+    let receiver = WebhookReceiver::that_accepts();
+    let mut settings = settings(&scene, &receiver);
+    for database in &mut settings.databases {
+        database.validation.interval = Duration::from_millis(10);
+        database.validation.bytes_per_second = 0;
+        database.snapshot.max_changes = 5;
+        // With the shortest grace period that there is.
+        database.compaction.interval = Duration::from_millis(20);
+        database.compaction.policy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
+    }
+    let replicator = scene.start_with(settings).await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        scene.write(1);
+        for (name, ..) in &scene.databases {
+            replicator.sync(name).await.unwrap();
+        }
+    }
+    shut_down(replicator).await;
+    assert_eq!(summary(&receiver), [""; 0]);
+    scene.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_validation_holds_up_neither_syncs_nor_the_end() {
+    let mut scene = Scene::new(1);
+    let receiver = WebhookReceiver::that_accepts();
+    let mut settings = settings(&scene, &receiver);
+    settings.databases[0].validation.bytes_per_second = 1;
+    let replicator = scene.start_with(settings).await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    let before = scene.store.requests();
+    let began = Instant::now();
+    while scene.store.requests() < before + 3 {
+        assert!(began.elapsed() < Duration::from_secs(20), "no validation begins");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    scene.write(1);
+    replicator.sync("a").await.unwrap();
+    shut_down(replicator).await;
+    assert!(began.elapsed() < Duration::from_secs(20), "its end was waited for");
+    assert_eq!(summary(&receiver), [""; 0]);
+}
