@@ -139,7 +139,7 @@ fn c04_an_empty_bucket_and_an_unknown_name_do_not_pass() {
     let storage = Storage::directory();
     let walrust = Walrust::on(&storage);
     // A place that is not there cannot be looked at.
-    walrust.run(["verify", "--all"]).failed(4, &["the directory itself is missing"]);
+    walrust.run(["verify", NAME]).failed(4, &["the directory itself is missing"]);
     storage.write("notes.txt", b"no database", &Metadata::new());
     assert_critical(
         walrust.run(["verify", "nobody"]),

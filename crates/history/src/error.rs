@@ -136,8 +136,8 @@ pub enum HistoryError {
     /// The manifest lists a file that is not there.
     #[error(
         "{object} lists {file}, which is not there: nothing is merged or removed before it is known \
-         what was lost. `walrust list NAME` shows what can be restored; if the file is gone for good, \
-         remove the manifest, which a daemon that replicates the database writes anew"
+         what was lost. `walrust verify` tells; if the file is gone for good, `walrust verify --fix` \
+         takes it out of the manifest"
     )]
     FilesMissing {
         /// Key of the manifest, with the storage.
