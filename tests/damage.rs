@@ -6,9 +6,10 @@
 
 use std::fs;
 
+use nix::sys::signal::Signal;
 use walrust_ltx::{Decoder, Encoder, Header, Mode};
 use walrust_storage::Metadata;
-use walrust_testkit::Prng;
+use walrust_testkit::{Prng, connect};
 
 use crate::small_history::{NAME, SmallHistory};
 use crate::storage::Storage;
@@ -256,15 +257,44 @@ fn a_history_without_any_snapshot_cannot_be_restored() {
 }
 
 #[test]
-fn a_manifest_of_a_newer_program_is_refused_by_every_reader() {
+fn a_manifest_of_a_newer_program_is_refused_by_every_command() {
     let history = SmallHistory::new();
     let manifest = String::from_utf8(history.bytes(&history.manifest()).to_vec()).unwrap();
     assert!(manifest.contains("\"format\": 1"), "{manifest}");
     let newer = manifest.replace("\"format\": 1", "\"format\": 2");
     history.storage.write(&history.manifest(), newer.as_bytes(), &Metadata::new());
     let phrases = [&history.manifest(), "format 2", "newer walrust"];
-    history.restore_fails(&[]).failed(1, &phrases);
-    history.walrust.run(["list", NAME]).failed(1, &phrases);
+    for more in [&[][..], &["--txid", "3"], &["--point-in-time", "1s ago"], &["--plan"]] {
+        history.restore_fails(more).failed(1, &phrases);
+    }
+    let walrust = &history.walrust;
+    let replica = walrust.file("replica.db").display().to_string();
+    let source = format!("{}/{NAME}", history.storage.url());
+    let source_database = history.source.display().to_string();
+    let target = Storage::directory();
+    for command in [
+        &["list", NAME][..],
+        &["compact", NAME],
+        &["compact", NAME, "--force", "--grace", "0"],
+        &["export", NAME, "--to", &format!("{}/db", target.url())],
+        &["snapshot", &source_database],
+    ] {
+        let outcome = walrust.run(command);
+        assert!(!matches!(outcome.code, Some(0) | None), "{command:?} goes on");
+        let code = outcome.code.unwrap_or_default();
+        outcome.failed(code, &phrases);
+    }
+    let outcome = walrust.ask(["replicate", &source, "--local", &replica, "--once"]);
+    outcome.failed(1, &phrases);
+    walrust.run(["verify", NAME]).reported(2, &["critical"]);
+    // The daemon stores nothing, and says why.
+    connect(&history.source, 512).execute_batch("INSERT INTO t (x) VALUES ('more')").unwrap();
+    let mut daemon = walrust.watch(&[&history.source]);
+    daemon.wait_for_line(&phrases);
+    daemon.signal(Signal::SIGTERM);
+    assert_ne!(daemon.wait().code, Some(0), "a commit is not in storage");
+    assert_eq!(history.storage.keys(""), history.keys());
+    assert_eq!(history.storage.read(&history.manifest()), newer.as_bytes());
 }
 
 #[test]
