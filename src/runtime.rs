@@ -24,24 +24,38 @@ pub fn runtime() -> std::io::Result<Runtime> {
 
 /// Tunes the process before any thread starts.
 pub fn prepare_process() {
-    tune_allocator();
+    // By default each thread takes an arena of its own, and none shares what it keeps.
+    tune_allocator(Parameter::Arenas, 2);
     raise_descriptor_limit();
 }
 
-/// Has glibc return large buffers at once and share two arenas among all threads. By default it
-/// keeps what a burst of uploads needed.
+/// Has large buffers given back at once, for a process that stays: by default the allocator keeps
+/// what a burst of uploads needed. A command that ends soon is faster if it may use them again.
+pub fn keep_memory_small() {
+    tune_allocator(Parameter::LargestKept, 128 * 1024);
+}
+
+/// What can be told to the allocator.
+#[derive(Clone, Copy, Debug)]
+enum Parameter {
+    Arenas,
+    LargestKept,
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn tune_allocator() {
-    #[allow(unsafe_code, reason = "mallopt has no safe wrapper")]
-    // SAFETY: mallopt only sets parameters of the allocator; no other thread runs yet.
-    let set = unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024) + libc::mallopt(libc::M_ARENA_MAX, 2)
+fn tune_allocator(parameter: Parameter, value: libc::c_int) {
+    let parameter = match parameter {
+        Parameter::Arenas => libc::M_ARENA_MAX,
+        Parameter::LargestKept => libc::M_MMAP_THRESHOLD,
     };
-    debug_assert_eq!(set, 2, "glibc knows both parameters");
+    #[allow(unsafe_code, reason = "mallopt has no safe wrapper")]
+    // SAFETY: mallopt only sets parameters of the allocator, under its lock.
+    let set = unsafe { libc::mallopt(parameter, value) };
+    debug_assert_eq!(set, 1, "glibc knows both parameters");
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn tune_allocator() {}
+fn tune_allocator(_: Parameter, _: std::ffi::c_int) {}
 
 /// How often memory that a burst of work has left behind is given back.
 const TRIM_INTERVAL: Duration = Duration::from_secs(30);
