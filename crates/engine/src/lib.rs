@@ -12,6 +12,7 @@ mod checkpoint_policy;
 mod circuit_breaker;
 mod compaction_planner;
 mod config_diff;
+mod cost;
 mod delivery_queue;
 mod error_class;
 mod event_kind;
@@ -22,6 +23,7 @@ mod names;
 mod pacing;
 mod page_table;
 mod position;
+mod prices;
 mod replica_planner;
 mod restart_policy;
 mod restore_planner;
@@ -40,6 +42,7 @@ pub use circuit_breaker::{
 };
 pub use compaction_planner::{Merge, plan_compaction};
 pub use config_diff::{Diff, diff};
+pub use cost::{ChangeRate, Cost, ReplicationSettings, Usage, most_snapshots};
 pub use delivery_queue::{
     DeliveryAttempt, DeliveryDecision, DeliveryOutcome, DeliveryPolicy, DeliveryQueue, Queued,
 };
@@ -50,6 +53,7 @@ pub use names::{NameError, NameRequest, assign_names, is_valid_name};
 pub use pacing::Pacing;
 pub use page_table::{MissingPages, PageTable};
 pub use position::{Position, WalPosition};
+pub use prices::{PRICES_AS_OF, Prices, Provider};
 pub use replica_planner::{Kinship, ReplicaStep, files_behind, plan_replica};
 pub use restart_policy::{RestartDecision, RestartPolicy, RestartRate, RestartSettings};
 pub use restore_planner::{
