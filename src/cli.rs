@@ -19,6 +19,7 @@ mod compact;
 mod config;
 mod control;
 mod demo;
+mod explain;
 mod export;
 mod list;
 mod logs;
@@ -80,6 +81,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Write a database in storage as a tree that Litestream 0.5 restores and goes on with
     Export(export::ExportArgs),
+    /// Say what `watch` would do, and what that would cost; starts nothing
+    Explain(explain::ExplainArgs),
     /// Show what the running daemon does with each database
     Status(control::StatusArgs),
     /// Have the running daemon ship everything now
@@ -154,6 +157,9 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Compact(args) => runtime.block_on(compact::run(args, &config()?)),
         Command::Verify(args) => runtime.block_on(verify::run(args, &config()?)),
         Command::Export(args) => runtime.block_on(export::run(args, &config()?)),
+        Command::Explain(args) => {
+            runtime.block_on(explain::run(args, cli.global.config.as_deref()))
+        }
         Command::Status(args) => runtime.block_on(control::status(args, &daemon_config())),
         Command::Sync(args) => runtime.block_on(control::sync(args, &daemon_config())),
         Command::Pause(args) => runtime.block_on(control::pause(args, &daemon_config())),

@@ -145,6 +145,12 @@ fn databases(
     databases.collect()
 }
 
+/// The settings of a database of which the file says nothing.
+pub(crate) fn of_any_database(config: &Config, typed: &Typed) -> DatabaseSettings {
+    let (sync, retention) = (typed.sync.or(&config.sync), typed.retention.or(&config.retention));
+    database(String::new(), PathBuf::new(), &sync, &retention)
+}
+
 fn database(
     name: String,
     path: PathBuf,

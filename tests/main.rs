@@ -12,6 +12,7 @@ mod control;
 mod crashes;
 mod daemon;
 mod damage;
+mod explain;
 mod export;
 mod fault_proxy;
 mod faults_capture;

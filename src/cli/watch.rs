@@ -48,6 +48,15 @@ pub(super) struct KeyArgs {
     max_retries: Option<u32>,
 }
 
+impl KeyArgs {
+    /// The place of the files, and what was typed of everything else.
+    pub(super) fn split(self, databases: Vec<PathBuf>) -> (StorageArgs, Typed) {
+        let (sync, retention) = (self.sync.section(), self.retention.section());
+        let max_retries = self.max_retries;
+        (self.storage, Typed { databases, sync, retention, max_retries })
+    }
+}
+
 /// Flags that are keys of `[sync]` as well.
 #[derive(Clone, Debug, Default, Args)]
 struct SyncArgs {
@@ -144,9 +153,8 @@ pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Erro
     let file = config::find(file)?;
     let config = file.as_deref().map_or_else(|| Ok(Config::default()), config::read)?;
     let WatchArgs { databases, keys } = args;
-    let KeyArgs { storage, sync, retention, socket, max_retries } = keys;
-    let (sync, retention) = (sync.section(), retention.section());
-    let typed = Typed { databases, sync, retention, max_retries };
+    let socket = keys.socket.clone();
+    let (storage, typed) = keys.split(databases);
     let mut tenants = Tenants::default();
     let settings = settings::resolve(&config, &typed, &mut tenants)?;
     let patterns = config.databases.iter().map(|section| &section.path).chain(&typed.databases);
