@@ -52,7 +52,7 @@ impl Provider {
         let is_below = |domain: &&str| {
             host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         };
-        Self::ALL.into_iter().find(|provider| provider.domains().iter().any(|it| is_below(it)))
+        Self::ALL.into_iter().find(|provider| provider.domains().iter().any(is_below))
     }
 
     fn domains(self) -> &'static [&'static str] {

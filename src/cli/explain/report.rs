@@ -34,7 +34,7 @@ impl Report {
         let sections = [
             ("Databases", self.databases()),
             ("Triggers", self.grouped(triggers)),
-            ("Retention", self.grouped(|database| retention(database))),
+            ("Retention", self.grouped(retention)),
             ("Validation", self.grouped(|database| vec![validation(database)])),
             ("Webhooks", self.webhooks()),
             ("Estimated monthly cost", self.cost()),
