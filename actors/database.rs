@@ -20,10 +20,14 @@
 //! gate until that job has ended, then begins with [`DatabaseMsg::Open`]: local state, listing of
 //! the bucket, salts of the WAL tell where to continue.
 //!
+//! # Rest
+//! A database that nothing happens to is given to the root, and the actor ends (see [`resting`]).
+//!
 //! # Back-pressure
 //! `WalChanged` is queued at most once; at most one LTX file and one manifest are offered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::Semaphore;
@@ -45,6 +49,7 @@ mod events;
 mod job;
 mod open;
 mod requests;
+mod resting;
 mod scheduling;
 mod shipping;
 mod snapshot_reading;
@@ -54,6 +59,7 @@ mod sync_requests;
 pub(crate) use availability::Availability;
 pub(crate) use job::JobEnded;
 pub(crate) use open::OpenOutcome;
+pub(crate) use resting::Resting;
 pub(crate) use snapshot_reading::ReadingOutcome;
 use state::DatabaseState;
 
@@ -112,6 +118,8 @@ pub(crate) enum DatabaseMsg {
     Reconfigured { settings: Box<DatabaseSettings>, revision: u64 },
     /// Ship everything, let go of the database, and report to the root.
     Drain,
+    /// The root has what this actor knew, and sends it nothing more.
+    Rest,
     /// How are you?
     Status(RpcReplyPort<DatabaseStatus>),
 }
@@ -142,6 +150,7 @@ impl DatabaseMsg {
             Self::Sync(_) => "sync",
             Self::Reconfigured { .. } => "reconfigured",
             Self::Drain => "drain",
+            Self::Rest => "rest",
             Self::Status(_) => "status",
         }
     }
@@ -174,6 +183,8 @@ pub(crate) struct DatabaseArguments {
     pub(crate) notified: Notified,
     /// Shared by all incarnations, so that the end of what one of them raised is raised by another.
     pub(crate) availability: Availability,
+    /// How long nothing happens before the database rests.
+    pub(crate) rest_after: Duration,
     /// Name of this host, for the manifest.
     pub(crate) host: String,
 }
@@ -185,16 +196,20 @@ pub(crate) struct DatabaseActor;
 impl Actor for DatabaseActor {
     type Msg = DatabaseMsg;
     type State = DatabaseState;
-    type Arguments = DatabaseArguments;
+    type Arguments = (DatabaseArguments, Option<Box<Resting>>);
 
     async fn pre_start(
         &self,
         myself: ActorRef<DatabaseMsg>,
-        arguments: DatabaseArguments,
+        (arguments, resting): (DatabaseArguments, Option<Box<Resting>>),
     ) -> Result<DatabaseState, ActorProcessingErr> {
         // Runs in the root's task: the real work begins with the first message.
-        myself.cast(DatabaseMsg::Open)?;
-        Ok(DatabaseState::new(myself, arguments))
+        let mut state = DatabaseState::new(myself, arguments);
+        match resting {
+            Some(resting) => state.wake(*resting),
+            None => state.myself.cast(DatabaseMsg::Open)?,
+        }
+        Ok(state)
     }
 
     async fn handle(
@@ -204,6 +219,10 @@ impl Actor for DatabaseActor {
         state: &mut DatabaseState,
     ) -> Result<(), ActorProcessingErr> {
         crash_point("database", message.name())?;
+        if state.has_rested {
+            state.send_back(message);
+            return Ok(());
+        }
         match message {
             DatabaseMsg::Open => state.open(),
             DatabaseMsg::Opened(outcome) => state.opened(outcome),
@@ -229,6 +248,7 @@ impl Actor for DatabaseActor {
                 state.reconfigured(*settings, revision);
             }
             DatabaseMsg::Drain => state.drain(),
+            DatabaseMsg::Rest => state.myself.stop(None),
             DatabaseMsg::Status(reply) => state.report_status(reply),
         }
         Ok(())

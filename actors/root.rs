@@ -29,7 +29,7 @@ use walrust_ltx::Txid;
 use walrust_storage::ObjectStore;
 
 use crate::blocking::BlockingPool;
-use crate::database::{DatabaseMsg, Refusal};
+use crate::database::{DatabaseMsg, Refusal, Resting};
 use crate::event::Event;
 use crate::services::Services;
 use crate::settings::Settings;
@@ -39,6 +39,7 @@ use crate::uploader::UploaderMsg;
 mod changes;
 mod children;
 mod quarantine;
+mod resting;
 mod shutdown;
 
 pub use changes::Applied;
@@ -73,6 +74,26 @@ pub(crate) enum RootMsg {
         name: String,
         /// Why not everything is shipped, if so.
         problem: Option<String>,
+    },
+    /// The WAL of a database may have changed.
+    WalChanged(String),
+    /// A snapshot of a database is due.
+    SnapshotDue(String),
+    /// Nothing happens to a database, and its actor gives it up.
+    Rested {
+        /// Its name.
+        name: String,
+        /// The actor.
+        actor: ActorId,
+        /// What it knew.
+        resting: Box<Resting>,
+    },
+    /// A message reached an actor that had given its database up.
+    SentBack {
+        /// Name of the database.
+        name: String,
+        /// The message.
+        message: Box<DatabaseMsg>,
     },
     /// A database was told to let go of its files long enough ago.
     DrainOverdue {
@@ -218,10 +239,16 @@ impl Actor for RootSupervisor {
             RootMsg::DrainOverdue { name, incarnation } => {
                 state.drain_overdue(&name, incarnation).await;
             }
+            RootMsg::WalChanged(name) => state.forward(&name, DatabaseMsg::WalChanged).await,
+            RootMsg::SnapshotDue(name) => state.forward(&name, DatabaseMsg::SnapshotDue).await,
+            RootMsg::Rested { name, actor, resting } => state.rested(&name, actor, resting),
+            RootMsg::SentBack { name, message } => state.sent_back(&name, *message).await,
             RootMsg::Snapshot { name, reply } => {
-                state.forward(&name, DatabaseMsg::Snapshot(reply));
+                state.forward(&name, DatabaseMsg::Snapshot(reply)).await;
             }
-            RootMsg::Sync { name, reply } => state.forward(&name, DatabaseMsg::Sync(reply)),
+            RootMsg::Sync { name, reply } => {
+                state.forward(&name, DatabaseMsg::Sync(reply)).await;
+            }
             RootMsg::Status { name, reply } => state.status(&name, reply),
             RootMsg::UploaderStatus(reply) => {
                 state.services.uploader.cast(UploaderMsg::Status(reply));
@@ -233,7 +260,7 @@ impl Actor for RootSupervisor {
                 state.reconfigure(*settings, store, reply).await;
             }
             RootMsg::ConfigRejected(error) => state.config_rejected(error),
-            RootMsg::Shutdown { timeout, reply } => state.shut_down(timeout, reply),
+            RootMsg::Shutdown { timeout, reply } => state.shut_down(timeout, reply).await,
             RootMsg::DeadlinePassed => state.deadline_passed(),
             RootMsg::Flushed => state.flushed(),
         }
@@ -284,18 +311,13 @@ impl RootState {
         }
     }
 
-    /// Passes a question on. Dropping it tells who asked that there is no such database running.
-    fn forward(&self, name: &str, message: DatabaseMsg) {
-        if let Some(actor) = self.actor_of(name) {
-            // A dead one drops the question as well.
-            let _ = actor.cast(message);
-        }
-    }
-
+    /// Dropping the question tells who asked that there is no such database.
     fn status(&self, name: &str, reply: RpcReplyPort<DatabaseStatus>) {
-        match self.databases.get(name) {
-            Some(database) if database.actor.is_none() => answer(reply, database.status()),
-            _ => self.forward(name, DatabaseMsg::Status(reply)),
+        let Some(database) = self.databases.get(name) else { return };
+        match &database.actor {
+            None => answer(reply, database.status()),
+            // A dead one drops the question as well.
+            Some(actor) => drop(actor.cast(DatabaseMsg::Status(reply))),
         }
     }
 
@@ -316,7 +338,8 @@ impl RootState {
         self.databases.get(name)?.actor.as_ref()
     }
 
-    fn tell_all(&self, message: impl Fn() -> DatabaseMsg) {
+    /// Tells it to the databases that do not rest.
+    fn tell_running(&self, message: impl Fn() -> DatabaseMsg) {
         for actor in self.databases.values().filter_map(|database| database.actor.as_ref()) {
             // A dead one begins anew anyway.
             let _ = actor.cast(message());

@@ -27,6 +27,8 @@ pub struct Settings {
     pub webhooks: Vec<WebhookSettings>,
     /// When children that crash are started again.
     pub restart: RestartSettings,
+    /// A database that nothing happens to for this long gives its actor up until something does.
+    pub rest_after: Duration,
     /// Name of this host, for `manifest.json`.
     pub host: String,
 }
@@ -43,6 +45,7 @@ impl Settings {
             snapshots_at_once: 2,
             webhooks: Vec::new(),
             restart: RestartSettings::default(),
+            rest_after: Duration::from_secs(5),
             host,
         }
     }

@@ -1,7 +1,8 @@
 //! SnapshotSchedulerActor: tells databases when a snapshot is due.
 //!
 //! # Messages in / out
-//! In: what happens to databases, from their actors. Out: `DatabaseMsg::SnapshotDue`.
+//! In: what happens to databases, from their actors. Out: `RootMsg::SnapshotDue`,
+//! since a database may rest without an actor.
 //!
 //! # State
 //! One `walrust_engine::SnapshotSchedule` for each database, and one timer for the earliest of
@@ -22,20 +23,23 @@ use walrust_engine::{LastSnapshot, SnapshotSchedule, SnapshotSettings};
 use walrust_ltx::Txid;
 
 use crate::crash_point::crash_point;
-use crate::database::DatabaseMsg;
+use crate::root::RootMsg;
 
 /// What a new incarnation gets.
 #[derive(Clone, Debug)]
 pub(crate) struct SnapshotSchedulerArguments {
     /// Snapshots at once.
     pub(crate) at_once: usize,
+    /// Who tells databases that their snapshots are due.
+    pub(crate) root: ActorRef<RootMsg>,
 }
 
 /// A database that is replicated.
 #[derive(Debug)]
 pub(crate) struct Scheduled {
     pub(crate) settings: SnapshotSettings,
-    pub(crate) actor: ActorRef<DatabaseMsg>,
+    /// Number of the incarnation of its actor.
+    pub(crate) incarnation: u64,
     /// The newest snapshot in the bucket.
     pub(crate) last: Option<LastSnapshot>,
     /// What storage has.
@@ -107,6 +111,7 @@ pub(crate) struct SnapshotSchedulerActor;
 #[derive(Debug)]
 pub(crate) struct SnapshotSchedulerState {
     myself: ActorRef<SnapshotSchedulerMsg>,
+    root: ActorRef<RootMsg>,
     at_once: usize,
     databases: HashMap<String, Entry>,
     /// When each database that waits for a time is to be looked at.
@@ -122,7 +127,7 @@ pub(crate) struct SnapshotSchedulerState {
 #[derive(Debug)]
 struct Entry {
     schedule: SnapshotSchedule,
-    actor: ActorRef<DatabaseMsg>,
+    incarnation: u64,
     /// Its place among the looks.
     look: Option<Instant>,
 }
@@ -139,6 +144,7 @@ impl Actor for SnapshotSchedulerActor {
     ) -> Result<SnapshotSchedulerState, ActorProcessingErr> {
         Ok(SnapshotSchedulerState {
             myself,
+            root: arguments.root,
             at_once: arguments.at_once.max(1),
             databases: HashMap::new(),
             looks: BTreeSet::new(),
@@ -179,16 +185,15 @@ impl Actor for SnapshotSchedulerActor {
 
 impl SnapshotSchedulerState {
     fn replicated(&mut self, database: String, scheduled: Scheduled, now: Instant) {
-        let Scheduled { settings, actor, last, txid } = scheduled;
-        let known =
-            self.databases.get_mut(&database).filter(|it| it.actor.get_id() == actor.get_id());
+        let Scheduled { settings, incarnation, last, txid } = scheduled;
+        let known = self.databases.get_mut(&database).filter(|it| it.incarnation == incarnation);
         if let Some(entry) = known {
             entry.schedule.set(settings);
         } else {
             self.forget(&database);
             let txid = txid.map_or(0, Txid::get);
             let schedule = SnapshotSchedule::new(settings, last, txid, now, fastrand::f64());
-            self.databases.insert(database.clone(), Entry { schedule, actor, look: None });
+            self.databases.insert(database.clone(), Entry { schedule, incarnation, look: None });
         }
         self.change(&database, now, |_| ());
     }
@@ -250,8 +255,9 @@ impl SnapshotSchedulerState {
         while self.running.len() < self.at_once
             && let Some(database) = self.line.pop_front()
         {
-            let Some(entry) = self.databases.get(&database) else { continue };
-            if entry.actor.cast(DatabaseMsg::SnapshotDue).is_ok() {
+            if self.databases.contains_key(&database)
+                && self.root.cast(RootMsg::SnapshotDue(database.clone())).is_ok()
+            {
                 self.running.insert(database);
             }
         }

@@ -1,7 +1,8 @@
 //! WatcherActor: tells databases that their WAL may have changed.
 //!
 //! # Messages in / out
-//! In: [`WatcherMsg::Watch`], [`WatcherMsg::Unwatch`] from the root. Out: `DatabaseMsg::WalChanged`.
+//! In: [`WatcherMsg::Watch`], [`WatcherMsg::Unwatch`] from the root. Out: `RootMsg::WalChanged`, since
+//! a database may rest without an actor.
 //!
 //! # State
 //! The actor owns one thread, the [`sweep`]. It looks at every database and its WAL once a second,
@@ -22,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::crash_point::crash_point;
-use crate::database::DatabaseMsg;
+use crate::root::RootMsg;
 use crate::watcher::sweep::{Command, SweepThread};
 
 mod sweep;
@@ -41,24 +42,30 @@ impl Notified {
     pub(crate) fn clear(&self) {
         self.0.store(false, Ordering::Release);
     }
+
+    /// Whether there is news that the database has not taken.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// A database to watch.
 #[derive(Clone, Debug)]
 pub(crate) struct WatchTarget {
+    /// Name of the database.
+    pub(crate) name: String,
     /// Path of the database, perhaps through symbolic links.
     pub(crate) database: PathBuf,
-    /// The actor to tell.
-    pub(crate) actor: ActorRef<DatabaseMsg>,
+    /// Who tells the database.
+    pub(crate) root: ActorRef<RootMsg>,
     /// Whether it was told already.
     pub(crate) notified: Notified,
 }
 
 impl WatchTarget {
     fn notify(&self) {
-        // A dead actor needs no news; the root names its successor.
-        if self.notified.set() && self.actor.cast(DatabaseMsg::WalChanged).is_err() {
-            tracing::trace!(path = %self.database.display(), "the actor of a database is gone");
+        if self.notified.set() && self.root.cast(RootMsg::WalChanged(self.name.clone())).is_err() {
+            tracing::trace!(db = self.name, "the root is gone");
         }
     }
 }

@@ -71,6 +71,7 @@ impl DatabaseState {
     /// Runs a job on the capture, which is gone until `JobEnded` brings it back.
     pub(super) fn start(&mut self, job: Job) {
         let Some(mut held) = self.held.take() else { return };
+        self.quiet_since = None;
         // Before the job reads anything: what changes from now on is worth a message.
         self.arguments.notified.clear();
         let pool = self.arguments.pool.clone();

@@ -25,7 +25,7 @@ impl DatabaseState {
         });
         let scheduled = Box::new(Scheduled {
             settings: self.arguments.settings.snapshot,
-            actor: self.myself.clone(),
+            incarnation: self.arguments.incarnation,
             last,
             txid: self.txid,
         });

@@ -78,7 +78,11 @@ pub(crate) struct DatabaseState {
     /// When the next second look is due.
     pub(super) not_before: Option<Instant>,
     pub(super) pacing: Pacing,
-    checkpoint: CheckpointPolicy,
+    pub(super) checkpoint: CheckpointPolicy,
+    /// Since when there is nothing to do.
+    pub(super) quiet_since: Option<Instant>,
+    /// The root has the database.
+    pub(super) has_rested: bool,
     epoch: u64,
     failures: u32,
     pub(super) last_error: Option<String>,
@@ -123,6 +127,8 @@ impl DatabaseState {
             behind_since: Some(Instant::now()),
             looks_done: 0,
             not_before: None,
+            quiet_since: None,
+            has_rested: false,
             epoch: 0,
             failures: 0,
             last_error: None,
@@ -182,7 +188,7 @@ impl DatabaseState {
     }
 
     /// Takes the capture back.
-    fn hold(&mut self, held: Held) {
+    pub(super) fn hold(&mut self, held: Held) {
         self.txid = held.capture.position().map(|position| position.txid);
         self.page_size = held.capture.captured().map(|position| position.page_size.get());
         self.held = Some(held);
@@ -253,8 +259,9 @@ impl DatabaseState {
         if let Some(kind) = self.checkpoint.due(&self.wal, now) {
             return self.start(Job::Checkpoint(kind));
         }
-        if let Some(wait) = self.checkpoint.next_look(&self.wal, now) {
-            self.arm(wait);
+        match self.checkpoint.next_look(&self.wal, now) {
+            Some(wait) => self.arm(wait),
+            None => self.rest_when_quiet(now),
         }
     }
 

@@ -27,6 +27,11 @@ impl SyncRequests {
         !self.asked.is_empty()
     }
 
+    /// Whether anybody waits.
+    pub(super) fn any(&self) -> bool {
+        !self.asked.is_empty() || !self.begun.is_empty()
+    }
+
     pub(super) fn ask(&mut self, reply: Reply) {
         self.asked.push(reply);
     }

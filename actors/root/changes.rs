@@ -99,7 +99,9 @@ impl RootState {
     /// The store is another one: every database looks up its position there.
     async fn move_to_new_store(&mut self) {
         for name in self.databases.keys().cloned().collect::<Vec<_>>() {
-            let (wish, runs) = (self.databases[&name].wish, self.databases[&name].actor.is_some());
+            let database = &self.databases[&name];
+            let runs = database.actor.is_some() || database.resting.is_some();
+            let wish = database.wish;
             self.stop_actor(&name);
             match wish {
                 Wish::Run => self.to_spawn.push(name),
@@ -140,7 +142,8 @@ impl RootState {
         database.revision += 1;
         let revision = database.revision;
         // One that does not run gets them when it is started.
-        self.forward(&name, DatabaseMsg::Reconfigured { settings: Box::new(settings), revision });
+        self.forward(&name, DatabaseMsg::Reconfigured { settings: Box::new(settings), revision })
+            .await;
     }
 
     pub(super) async fn pause(&mut self, name: &str, reply: RpcReplyPort<Option<String>>) {
@@ -173,6 +176,8 @@ impl RootState {
     async fn retire(&mut self, name: &str, wish: Wish) {
         let Some(database) = self.databases.get_mut(name) else { return };
         database.wish = wish;
+        self.wake(name).await;
+        let Some(database) = self.databases.get_mut(name) else { return };
         let Some(actor) = &database.actor else { return self.let_go(name, None).await };
         self.services.watcher.cast(WatcherMsg::Unwatch { name: name.to_owned() });
         // A dead one is heard of in another way.
@@ -226,7 +231,13 @@ impl RootState {
     /// the gate keeps a successor waiting for it.
     fn stop_actor(&mut self, name: &str) {
         let Some(database) = self.databases.get_mut(name) else { return };
-        let Some(actor) = database.actor.take() else { return };
+        let rested = database.resting.take().is_some();
+        let Some(actor) = database.actor.take() else {
+            if rested {
+                self.forget(name);
+            }
+            return;
+        };
         self.alive.remove(&actor.get_id());
         actor.stop(None);
         self.forget(name);

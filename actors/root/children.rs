@@ -8,7 +8,7 @@ use walrust_engine::{DeliveryPolicy, RestartDecision, RestartPolicy, RestartSett
 
 use super::{RootMsg, RootState, SPAWNED_AT_ONCE};
 use crate::blocking::Gate;
-use crate::database::{Availability, DatabaseActor, DatabaseArguments, DatabaseMsg};
+use crate::database::{Availability, DatabaseActor, DatabaseArguments, DatabaseMsg, Resting};
 use crate::retention::{RetentionActor, RetentionArguments, RetentionMsg};
 use crate::settings::DatabaseSettings;
 use crate::snapshot_scheduler::{
@@ -63,9 +63,11 @@ pub(super) enum Wish {
 pub(super) struct DatabaseChild {
     pub(super) settings: DatabaseSettings,
     pub(super) actor: Option<ActorRef<DatabaseMsg>>,
+    /// What is known of it while nothing happens to it; then it has no actor.
+    pub(super) resting: Option<Box<Resting>>,
     /// Lets one incarnation work at a time.
     pub(super) gate: Gate,
-    notified: Notified,
+    pub(super) notified: Notified,
     pub(super) availability: Availability,
     /// Number of the incarnation; the first is 1.
     pub(super) incarnation: u64,
@@ -84,6 +86,7 @@ impl DatabaseChild {
         Self {
             settings,
             actor: None,
+            resting: None,
             gate: Gate::new(),
             notified: Notified::default(),
             availability: Availability::default(),
@@ -98,6 +101,10 @@ impl DatabaseChild {
 
     /// The status of a database whose actor does not run.
     pub(super) fn status(&self) -> DatabaseStatus {
+        if let Some(resting) = &self.resting {
+            let (incarnation, revision) = (self.incarnation, self.revision);
+            return DatabaseStatus { incarnation, revision, ..resting.status(&self.settings) };
+        }
         let phase = match (self.wish, self.quarantined) {
             (Wish::Pause, _) => DatabasePhase::Paused,
             (_, true) => DatabasePhase::Quarantined,
@@ -135,7 +142,9 @@ impl RootState {
     pub(super) async fn restart(&mut self, child: Child) {
         if let Child::Database(name) = &child {
             let database = self.databases.get(name);
-            let wanted = |it: &DatabaseChild| it.actor.is_none() && it.wish == Wish::Run;
+            let wanted = |it: &DatabaseChild| {
+                it.actor.is_none() && it.resting.is_none() && it.wish == Wish::Run
+            };
             if self.shutdown.is_some() || !database.is_some_and(wanted) {
                 return;
             }
@@ -158,7 +167,7 @@ impl RootState {
                 };
                 let actor = self.spawn(UploaderActor, arguments).await?;
                 self.services.uploader.set(actor.clone());
-                self.tell_all(|| DatabaseMsg::UploaderRestarted);
+                self.tell_running(|| DatabaseMsg::UploaderRestarted);
                 actor.get_id()
             }
             Child::Watcher => {
@@ -171,17 +180,18 @@ impl RootState {
             }
             Child::Snapshots => {
                 let at_once = self.settings.snapshots_at_once;
-                let arguments = SnapshotSchedulerArguments { at_once };
+                let root = self.myself.clone();
+                let arguments = SnapshotSchedulerArguments { at_once, root };
                 let actor = self.spawn(SnapshotSchedulerActor, arguments).await?;
                 self.services.snapshots.set(actor.clone());
-                self.tell_all(|| DatabaseMsg::SchedulerRestarted);
+                self.tell_all(|| DatabaseMsg::SchedulerRestarted).await;
                 actor.get_id()
             }
             Child::Retention => {
                 let arguments = RetentionArguments { store: Arc::clone(&self.store) };
                 let actor = self.spawn(RetentionActor, arguments).await?;
                 self.services.retention.set(actor.clone());
-                self.tell_all(|| DatabaseMsg::RetentionRestarted);
+                self.tell_all(|| DatabaseMsg::RetentionRestarted).await;
                 actor.get_id()
             }
             Child::Validation => {
@@ -189,7 +199,7 @@ impl RootState {
                 let arguments = ValidationArguments { store, services };
                 let actor = self.spawn(ValidationActor, arguments).await?;
                 self.services.validation.set(actor.clone());
-                self.tell_all(|| DatabaseMsg::ValidationRestarted);
+                self.tell_all(|| DatabaseMsg::ValidationRestarted).await;
                 actor.get_id()
             }
             Child::Webhook => {
@@ -202,8 +212,9 @@ impl RootState {
                 actor.get_id()
             }
             Child::Database(name) => {
+                self.begin_incarnation(name);
                 let Some(arguments) = self.arguments_of(name) else { return Ok(()) };
-                let actor = self.spawn(DatabaseActor, arguments).await?;
+                let actor = self.spawn(DatabaseActor, (arguments, None)).await?;
                 let id = actor.get_id();
                 if let Some(database) = self.databases.get_mut(name) {
                     database.actor = Some(actor);
@@ -217,22 +228,28 @@ impl RootState {
         Ok(())
     }
 
-    async fn spawn<A: Actor>(
+    pub(super) fn spawn<A: Actor>(
         &self,
         actor: A,
         arguments: A::Arguments,
-    ) -> Result<ActorRef<A::Msg>, String> {
+    ) -> impl Future<Output = Result<ActorRef<A::Msg>, String>> + Send + use<A> {
         let supervisor = self.myself.get_cell();
-        let spawned = Actor::spawn_linked(None, actor, arguments, supervisor).await;
-        spawned.map(|(actor, _)| actor).map_err(|error| error.to_string())
+        async move {
+            let spawned = Actor::spawn_linked(None, actor, arguments, supervisor).await;
+            spawned.map(|(actor, _)| actor).map_err(|error| error.to_string())
+        }
     }
 
-    fn arguments_of(&mut self, name: &str) -> Option<DatabaseArguments> {
-        let database = self.databases.get_mut(name)?;
+    fn begin_incarnation(&mut self, name: &str) {
+        let Some(database) = self.databases.get_mut(name) else { return };
         // What an earlier incarnation was told and did not take is lost with it.
         database.notified.clear();
         database.incarnation += 1;
         database.revision += 1;
+    }
+
+    pub(super) fn arguments_of(&self, name: &str) -> Option<DatabaseArguments> {
+        let database = self.databases.get(name)?;
         Some(DatabaseArguments {
             settings: database.settings.clone(),
             incarnation: database.incarnation,
@@ -245,16 +262,20 @@ impl RootState {
             gate: database.gate.clone(),
             notified: database.notified.clone(),
             availability: database.availability.clone(),
+            rest_after: self.settings.rest_after,
             host: self.settings.host.clone(),
         })
     }
 
     fn watch(&self, name: &str) {
         let Some(database) = self.databases.get(name) else { return };
-        let Some(actor) = &database.actor else { return };
+        if database.actor.is_none() && database.resting.is_none() {
+            return;
+        }
         let target = WatchTarget {
+            name: name.to_owned(),
             database: database.settings.path.clone(),
-            actor: actor.clone(),
+            root: self.myself.clone(),
             notified: database.notified.clone(),
         };
         self.services.watcher.cast(WatcherMsg::Watch { name: name.to_owned(), target });
@@ -272,6 +293,10 @@ impl RootState {
     pub(super) async fn child_died(&mut self, id: ActorId, reason: &str) {
         let Some(child) = self.alive.remove(&id) else { return };
         if let Child::Database(name) = &child {
+            let Some(database) = self.databases.get_mut(name) else { return };
+            if database.actor.as_ref().is_none_or(|actor| actor.get_id() != id) {
+                return self.see_off(name).await;
+            }
             self.forget(name);
             let Some(database) = self.databases.get_mut(name) else { return };
             database.actor = None;

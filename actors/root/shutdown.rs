@@ -42,7 +42,11 @@ pub(super) struct Shutdown {
 }
 
 impl RootState {
-    pub(super) fn shut_down(&mut self, timeout: Duration, reply: RpcReplyPort<ShutdownReport>) {
+    pub(super) async fn shut_down(
+        &mut self,
+        timeout: Duration,
+        reply: RpcReplyPort<ShutdownReport>,
+    ) {
         let mut shutdown = Shutdown {
             waiting: Vec::new(),
             not_shipped: Vec::new(),
@@ -50,7 +54,7 @@ impl RootState {
             reply: Some(reply),
         };
         for (name, database) in &self.databases {
-            if database.actor.is_some() {
+            if database.actor.is_some() || database.resting.is_some() {
                 shutdown.waiting.push(name.clone());
             } else if database.wish != Wish::Pause {
                 let reason = database.status().last_error;
@@ -60,7 +64,7 @@ impl RootState {
             self.services.watcher.cast(WatcherMsg::Unwatch { name: name.clone() });
         }
         self.shutdown = Some(shutdown);
-        self.tell_all(|| DatabaseMsg::Drain);
+        self.tell_all(|| DatabaseMsg::Drain).await;
         self.myself.send_after(timeout, || RootMsg::DeadlinePassed);
         self.finish_if_drained();
     }

@@ -35,6 +35,7 @@ const MESSAGES: &[(&str, &[&str])] = &[
             "scheduler_restarted",
             "retention_restarted",
             "validation_restarted",
+            "rest",
             "snapshot_due",
             "snapshot",
             "sync",

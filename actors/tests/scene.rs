@@ -87,6 +87,8 @@ impl Scene {
             },
             limits: self.limits,
             breaker: self.breaker,
+            // Short enough that databases rest between the steps of a test.
+            rest_after: Duration::from_millis(20),
             ..Settings::new(databases.collect(), "test".to_owned())
         }
     }
