@@ -185,6 +185,8 @@ pub(crate) struct DatabaseArguments {
     pub(crate) availability: Availability,
     /// How long nothing happens before the database rests.
     pub(crate) rest_after: Duration,
+    /// The least time between two manifests, snapshots and the end apart.
+    pub(crate) manifest_interval: Duration,
     /// Name of this host, for the manifest.
     pub(crate) host: String,
 }

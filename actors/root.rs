@@ -275,10 +275,11 @@ impl Actor for RootSupervisor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorFailed(cell, error) => {
-                state.child_died(cell.get_id(), &error.to_string()).await;
+                state.child_died(cell.get_id(), &error.to_string(), true).await;
             }
             SupervisionEvent::ActorTerminated(cell, _, reason) => {
-                state.child_died(cell.get_id(), reason.as_deref().unwrap_or("it stopped")).await;
+                let reason = reason.as_deref().unwrap_or("it stopped");
+                state.child_died(cell.get_id(), reason, false).await;
             }
             _ => {}
         }

@@ -29,6 +29,8 @@ pub struct Settings {
     pub restart: RestartSettings,
     /// A database that nothing happens to for this long gives its actor up until something does.
     pub rest_after: Duration,
+    /// The least time between two manifests of a database, snapshots and the end apart.
+    pub manifest_interval: Duration,
     /// Name of this host, for `manifest.json`.
     pub host: String,
 }
@@ -46,6 +48,7 @@ impl Settings {
             webhooks: Vec::new(),
             restart: RestartSettings::default(),
             rest_after: Duration::from_secs(5),
+            manifest_interval: Duration::from_secs(60),
             host,
         }
     }

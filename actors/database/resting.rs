@@ -119,7 +119,8 @@ impl DatabaseState {
         (self.last_snapshot, self.last_snapshot_at) = (last_snapshot, last_snapshot_at);
         (self.writer, self.first_manifest) = (writer, first_manifest);
         (self.wanted, self.behind_since) = (false, None);
-        self.proceed();
+        // The message for which it wakes comes first; it must not find an actor that rests again.
+        self.arm(self.arguments.rest_after);
     }
 
     /// Sends a message back that came too late; what only this actor had set going needs no answer.

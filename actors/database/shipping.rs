@@ -1,7 +1,6 @@
 //! What a database offers to the uploader, and what follows when storage has it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use walrust_ltx::{FileName, Txid};
 use walrust_sqlite::StagedFile;
@@ -10,9 +9,6 @@ use super::DatabaseMsg;
 use super::state::{DatabaseState, answer};
 use crate::manifest_update::{ManifestUpdate, Stored, entry_of};
 use crate::uploader::{Lane, Upload, UploadJob, UploaderMsg};
-
-/// The least time between two manifests of a database, snapshots and the end apart.
-const MANIFEST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Whether the manifest in the bucket knows all files.
 #[derive(Clone, Debug)]
@@ -108,7 +104,8 @@ impl DatabaseState {
             self.offer_manifest();
         } else if matches!(self.manifest, ManifestState::Clean) {
             self.manifest = ManifestState::Waiting;
-            self.myself.send_after(MANIFEST_INTERVAL, || DatabaseMsg::ManifestDue);
+            let wait = self.arguments.manifest_interval;
+            self.myself.send_after(wait, || DatabaseMsg::ManifestDue);
         }
         if base
             && !self.makes_snapshot()
@@ -158,7 +155,8 @@ impl DatabaseState {
         self.report_indexed();
         if !self.entries.is_empty() {
             self.manifest = ManifestState::Waiting;
-            self.myself.send_after(MANIFEST_INTERVAL, || DatabaseMsg::ManifestDue);
+            let wait = self.arguments.manifest_interval;
+            self.myself.send_after(wait, || DatabaseMsg::ManifestDue);
         }
         self.proceed();
     }

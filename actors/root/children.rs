@@ -263,6 +263,7 @@ impl RootState {
             notified: database.notified.clone(),
             availability: database.availability.clone(),
             rest_after: self.settings.rest_after,
+            manifest_interval: self.settings.manifest_interval,
             host: self.settings.host.clone(),
         })
     }
@@ -290,11 +291,14 @@ impl RootState {
         self.services.validation.cast(ValidationMsg::Forget { database: database() });
     }
 
-    pub(super) async fn child_died(&mut self, id: ActorId, reason: &str) {
+    pub(super) async fn child_died(&mut self, id: ActorId, reason: &str, crashed: bool) {
         let Some(child) = self.alive.remove(&id) else { return };
         if let Child::Database(name) = &child {
             let Some(database) = self.databases.get_mut(name) else { return };
             if database.actor.as_ref().is_none_or(|actor| actor.get_id() != id) {
+                if crashed {
+                    tracing::error!(?child, reason, "an actor died");
+                }
                 return self.see_off(name).await;
             }
             self.forget(name);

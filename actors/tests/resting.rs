@@ -1,0 +1,170 @@
+//! Databases that nothing happens to have no actor, and nobody notices.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use walrust_actors::{DatabasePhase, Replicator, Settings};
+use walrust_testkit::Prng;
+
+use crate::scene::{PATIENCE, Scene, shut_down, wait_for_phase, wait_for_status};
+
+/// Counts how often a database is put to rest.
+struct Rests(Arc<AtomicUsize>);
+
+impl<S: tracing::Subscriber> Layer<S> for Rests {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        struct Message(bool);
+        impl tracing::field::Visit for Message {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0 |= field.name() == "message" && format!("{value:?}") == "rests";
+            }
+        }
+        let mut message = Message(false);
+        event.record(&mut message);
+        if message.0 {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Each test is a process of its own.
+fn count_rests() -> Arc<AtomicUsize> {
+    let rests = Arc::new(AtomicUsize::new(0));
+    tracing_subscriber::registry().with(Rests(Arc::clone(&rests))).init();
+    rests
+}
+
+async fn wait_for_rests(rests: &AtomicUsize, at_least: usize) {
+    let began = Instant::now();
+    while rests.load(Ordering::SeqCst) < at_least {
+        assert!(began.elapsed() < PATIENCE, "{} of {at_least} rests", rests.load(Ordering::SeqCst));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn settings(scene: &Scene) -> Settings {
+    let quick = Duration::from_millis(10);
+    let mut settings = Settings { rest_after: quick, manifest_interval: quick, ..scene.settings() };
+    for database in &mut settings.databases {
+        // A WAL that is not in the database file yet is something to do.
+        database.checkpoint.interval = quick;
+    }
+    settings
+}
+
+async fn incarnations(replicator: &Replicator) -> Vec<u64> {
+    let status = replicator.overview().await.unwrap();
+    status.databases.iter().map(|database| database.incarnation).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_rests_wakes_for_whatever_comes() {
+    let rests = count_rests();
+    let mut scene = Scene::new(3);
+    let replicator = scene.start_with(settings(&scene)).await;
+    wait_for_rests(&rests, 3).await;
+    for (name, ..) in &scene.databases {
+        let status = replicator.status(name).await.unwrap();
+        assert_eq!((status.phase, status.up_to_date), (DatabasePhase::Replicating, true));
+        assert_eq!(status.lag, Duration::ZERO);
+    }
+    let requests = scene.store.requests();
+    let before = rests.load(Ordering::SeqCst);
+    assert_eq!(incarnations(&replicator).await, [1, 1, 1]);
+    assert_eq!(rests.load(Ordering::SeqCst), before, "a question wakes nobody");
+
+    // A commit that nothing but the watcher sees.
+    let txid = replicator.status("a").await.unwrap().txid.unwrap();
+    scene.commit(0);
+    wait_for_status(&replicator, "a", |status| status.txid > Some(txid)).await;
+    wait_for_rests(&rests, before + 1).await;
+    assert!(scene.store.requests() > requests);
+
+    // A question that storage has to answer.
+    scene.write(2);
+    for (name, ..) in &scene.databases {
+        replicator.sync(name).await.unwrap();
+    }
+    scene.assert_restorable().await;
+    wait_for_rests(&rests, before + 4).await;
+    replicator.snapshot("b").await.unwrap();
+    wait_for_rests(&rests, before + 5).await;
+
+    // Other settings, for one.
+    let mut changed = settings(&scene);
+    changed.databases[2].sync_interval += Duration::from_millis(1);
+    let applied = replicator.reconfigure(changed, None).await.unwrap();
+    assert_eq!(applied.changed, ["c"]);
+    wait_for_status(&replicator, "c", |status| status.revision == 2).await;
+    wait_for_rests(&rests, before + 6).await;
+    assert_eq!(incarnations(&replicator).await, [1, 1, 1], "nobody was opened again");
+
+    // Pausing lets go of the files.
+    assert_eq!(replicator.pause("a").await.unwrap(), None);
+    wait_for_phase(&replicator, "a", DatabasePhase::Paused).await;
+    scene.commit(0);
+    replicator.resume("a").await.unwrap();
+    wait_for_rests(&rests, before + 7).await;
+    // The last commits come while all rest.
+    scene.write(1);
+    shut_down(replicator).await;
+    scene.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_at_random_moments_are_shipped_whether_a_database_rests_or_not() {
+    let rests = count_rests();
+    let scene = Scene::new(4);
+    let replicator = scene.start_with(settings(&scene)).await;
+    for (name, ..) in &scene.databases {
+        wait_for_status(&replicator, name, |status| status.up_to_date).await;
+    }
+    let mut prng = Prng::new(1);
+    for _ in 0..400 {
+        scene.commit(prng.between(0, 3) as usize);
+        // About as long as it takes to come to rest.
+        tokio::time::sleep(Duration::from_millis(prng.between(0, 30))).await;
+    }
+    // Nobody asks: what was committed last is found by the watcher alone.
+    for (name, ..) in &scene.databases {
+        wait_for_status(&replicator, name, |status| status.up_to_date && status.lag.is_zero())
+            .await;
+    }
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for (name, ..) in &scene.databases {
+        wait_for_status(&replicator, name, |status| status.up_to_date).await;
+    }
+    scene.assert_restorable().await;
+    assert!(rests.load(Ordering::SeqCst) > 50, "{} rests", rests.load(Ordering::SeqCst));
+    assert_eq!(incarnations(&replicator).await, [1; 4]);
+    shut_down(replicator).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_meet_an_actor_on_its_way_to_rest_are_answered() {
+    let rests = count_rests();
+    let mut scene = Scene::new(1);
+    let settings = Settings { rest_after: Duration::from_millis(1), ..settings(&scene) };
+    let replicator = scene.start_with(settings).await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    let mut prng = Prng::new(2);
+    for round in 0..60 {
+        // About when the last look of the round before has shown nothing.
+        tokio::time::sleep(Duration::from_millis(prng.between(145, 175))).await;
+        let (sync, status) = tokio::join!(replicator.sync("a"), replicator.status("a"));
+        assert!(sync.is_ok() && status.is_ok(), "{sync:?} {status:?}");
+        if round % 10 == 0 {
+            scene.write(1);
+            replicator.snapshot("a").await.unwrap();
+        }
+        let overview = replicator.overview().await.unwrap();
+        assert_eq!(overview.databases.len(), 1, "it is there all the time");
+    }
+    assert!(rests.load(Ordering::SeqCst) > 20, "{} rests", rests.load(Ordering::SeqCst));
+    shut_down(replicator).await;
+    scene.assert_restorable().await;
+}
