@@ -14,7 +14,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use walrust_engine::{CheckpointPolicy, WalFill};
+use walrust_engine::{CheckpointPolicy, Pacing, WalFill};
 use walrust_ltx::Txid;
 
 use super::DatabaseMsg;
@@ -31,6 +31,7 @@ use crate::status::{DatabasePhase, DatabaseStatus};
 pub(crate) struct Resting {
     held: Held,
     wal: WalFill,
+    pacing: Pacing,
     checkpoint: CheckpointPolicy,
     last_snapshot: Option<Txid>,
     last_snapshot_at: Option<SystemTime>,
@@ -89,6 +90,7 @@ impl DatabaseState {
         let resting = Box::new(Resting {
             held,
             wal: self.wal,
+            pacing: self.pacing.clone(),
             checkpoint: self.checkpoint.clone(),
             last_snapshot: self.last_snapshot,
             last_snapshot_at: self.last_snapshot_at,
@@ -107,6 +109,7 @@ impl DatabaseState {
         let Resting {
             held,
             wal,
+            pacing,
             checkpoint,
             last_snapshot,
             last_snapshot_at,
@@ -115,7 +118,7 @@ impl DatabaseState {
         } = resting;
         self.phase = DatabasePhase::Replicating;
         self.hold(held);
-        (self.wal, self.checkpoint) = (wal, checkpoint);
+        (self.wal, self.pacing, self.checkpoint) = (wal, pacing, checkpoint);
         (self.last_snapshot, self.last_snapshot_at) = (last_snapshot, last_snapshot_at);
         (self.writer, self.first_manifest) = (writer, first_manifest);
         (self.wanted, self.behind_since) = (false, None);

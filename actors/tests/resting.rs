@@ -168,3 +168,23 @@ async fn requests_that_meet_an_actor_on_its_way_to_rest_are_answered() {
     shut_down(replicator).await;
     scene.assert_restorable().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pace_of_uploads_outlives_a_rest() {
+    let rests = count_rests();
+    let mut scene = Scene::new(1);
+    scene.sync_interval = Duration::from_secs(2);
+    let replicator = scene.start_with(settings(&scene)).await;
+    wait_for_rests(&rests, 1).await;
+    let mut shipped = Vec::new();
+    for _ in 0..2 {
+        let before = (replicator.status("a").await.unwrap().txid, rests.load(Ordering::SeqCst));
+        scene.commit(0);
+        wait_for_status(&replicator, "a", |status| status.txid > before.0).await;
+        shipped.push(Instant::now());
+        wait_for_rests(&rests, before.1 + 1).await;
+    }
+    let apart = shipped[1] - shipped[0];
+    assert!(apart > Duration::from_millis(1500), "two uploads within {apart:?}");
+    shut_down(replicator).await;
+}
