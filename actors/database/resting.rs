@@ -12,7 +12,7 @@
 //! A crash in between loses the state, or a message: the root looks whether anything was wanted of the
 //! database, and a new incarnation opens it.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use walrust_engine::{CheckpointPolicy, Pacing, WalFill};
 use walrust_ltx::Txid;
@@ -59,7 +59,9 @@ impl DatabaseState {
             return;
         }
         let since = *self.quiet_since.get_or_insert(now);
-        let left = self.arguments.rest_after.saturating_sub(now.saturating_duration_since(since));
+        // Of hundreds that are opened one after the other few have an actor at a time.
+        let wait = if self.is_used { self.arguments.rest_after } else { Duration::ZERO };
+        let left = wait.saturating_sub(now.saturating_duration_since(since));
         if left.is_zero() { self.rest() } else { self.arm(left) }
     }
 
@@ -117,6 +119,7 @@ impl DatabaseState {
             first_manifest,
         } = resting;
         self.phase = DatabasePhase::Replicating;
+        self.is_used = true;
         self.hold(held);
         (self.wal, self.pacing, self.checkpoint) = (wal, pacing, checkpoint);
         (self.last_snapshot, self.last_snapshot_at) = (last_snapshot, last_snapshot_at);

@@ -79,6 +79,8 @@ pub(crate) struct DatabaseState {
     pub(super) not_before: Option<Instant>,
     pub(super) pacing: Pacing,
     pub(super) checkpoint: CheckpointPolicy,
+    /// It was written to, or asked something, since it was opened: that may go on.
+    pub(super) is_used: bool,
     /// Since when there is nothing to do.
     pub(super) quiet_since: Option<Instant>,
     /// The root has the database.
@@ -127,6 +129,7 @@ impl DatabaseState {
             behind_since: Some(Instant::now()),
             looks_done: 0,
             not_before: None,
+            is_used: false,
             quiet_since: None,
             has_rested: false,
             epoch: 0,
@@ -357,6 +360,7 @@ impl DatabaseState {
                     tracing::warn!(db = self.name(), %reason, %txid, pages, "history gap healed");
                     self.raise_healed(reason, &file);
                 }
+                self.is_used |= !file.name.is_snapshot();
                 self.looks_done = SECOND_LOOKS.len();
                 self.pacing.began(began);
             }
