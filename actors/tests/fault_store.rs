@@ -31,6 +31,9 @@ pub(crate) enum Fault {
     Panic,
 }
 
+/// What the name of a snapshot begins with.
+const FIRST: &str = "0000000000000001-";
+
 #[derive(Debug, Default)]
 pub(crate) struct FaultStore {
     inner: MemoryStore,
@@ -49,6 +52,12 @@ pub(crate) struct FaultStore {
 impl FaultStore {
     pub(crate) fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.faults.lock().unwrap().extend(faults);
+    }
+
+    /// The next fault, if it fits; else it waits.
+    fn next_fault(&self, fits: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap();
+        if faults.front().is_some_and(fits) { faults.pop_front() } else { None }
     }
 
     /// Forgets the faults that have not happened.
@@ -156,7 +165,10 @@ impl ObjectStore for FaultStore {
         self.while_held(key).await;
         // A file that was merged is not an upload of a database.
         let is_staged = path.extension().is_some_and(|extension| extension == "ltx");
-        let fault = is_staged.then(|| self.faults.lock().unwrap().pop_front()).flatten();
+        let is_snapshot = key.rsplit('/').next().is_some_and(|name| name.starts_with(FIRST));
+        // Nothing would make up for a torn snapshot: no store has half of an upload.
+        let fits = |fault: &Fault| !(is_snapshot && matches!(fault, Fault::Overtaken));
+        let fault = is_staged.then(|| self.next_fault(fits)).flatten();
         match fault {
             Some(Fault::Refused(class)) => return Err(self.error("put", key, class)),
             Some(Fault::Silence) => std::future::pending().await,
