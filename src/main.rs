@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+mod allocator;
+
 fn main() -> ExitCode {
     walrust::runtime::prepare_process();
     ExitCode::from(walrust::cli::main() as u8)

