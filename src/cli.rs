@@ -124,9 +124,6 @@ pub fn main() -> ExitCode {
     };
     let daemon = matches!(cli.command, Command::Watch(_));
     let level = if daemon { tracing::Level::INFO } else { tracing::Level::WARN };
-    if daemon || matches!(cli.command, Command::Replicate(_)) {
-        runtime::keep_memory_small();
-    }
     logs::init(&cli.global, cli.global.log_level.unwrap_or(level));
     match run(cli) {
         Ok(()) => ExitCode::Success,

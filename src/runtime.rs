@@ -24,44 +24,30 @@ pub fn runtime() -> std::io::Result<Runtime> {
 
 /// Tunes the process before any thread starts.
 pub fn prepare_process() {
-    // By default each thread takes an arena of its own, and none shares what it keeps.
-    tune_allocator(Parameter::Arenas, 2);
+    tune_allocator();
     raise_descriptor_limit();
 }
 
-/// Has large buffers given back at once, for a process that stays: by default the allocator keeps
-/// what a burst of uploads needed. A command that ends soon is faster if it may use them again.
-pub fn keep_memory_small() {
-    tune_allocator(Parameter::LargestKept, 128 * 1024);
-}
-
-/// What can be told to the allocator.
-#[derive(Clone, Copy, Debug)]
-enum Parameter {
-    Arenas,
-    LargestKept,
-}
-
+/// Has glibc, which C libraries such as SQLite allocate from, return large buffers at once and share
+/// two arenas among all threads. By default it keeps what a burst of work needed.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn tune_allocator(parameter: Parameter, value: libc::c_int) {
-    let parameter = match parameter {
-        Parameter::Arenas => libc::M_ARENA_MAX,
-        Parameter::LargestKept => libc::M_MMAP_THRESHOLD,
-    };
+fn tune_allocator() {
     #[allow(unsafe_code, reason = "mallopt has no safe wrapper")]
-    // SAFETY: mallopt only sets parameters of the allocator, under its lock.
-    let set = unsafe { libc::mallopt(parameter, value) };
-    debug_assert_eq!(set, 1, "glibc knows both parameters");
+    // SAFETY: mallopt only sets parameters of the allocator; no other thread runs yet.
+    let set = unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024) + libc::mallopt(libc::M_ARENA_MAX, 2)
+    };
+    debug_assert_eq!(set, 2, "glibc knows both parameters");
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn tune_allocator(_: Parameter, _: std::ffi::c_int) {}
+fn tune_allocator() {}
 
 /// How often memory that a burst of work has left behind is given back.
 const TRIM_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Gives memory back to the operating system now and then, for as long as it runs: what many
-/// databases needed at once while they were opened lies between what they keep.
+/// Gives memory of C libraries back to the operating system now and then, for as long as it runs: what
+/// many databases needed at once while they were opened lies between what they keep.
 pub async fn give_memory_back() {
     loop {
         tokio::time::sleep(TRIM_INTERVAL).await;
