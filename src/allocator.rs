@@ -9,11 +9,12 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// Few arenas for few threads, and pages that go back after a second, by a thread of jemalloc's own:
+/// One arena, so that what one thread frees another uses again, and pages that go back soon, by a thread
+/// of jemalloc's own:
 /// an idle daemon allocates nothing that would remind it.
 #[allow(unsafe_code, reason = "jemalloc looks for its options under this name")]
 // SAFETY: jemalloc declares a pointer to text that ends with a zero under this name, and reads it
 // before `main`. The first word of a reference to a slice is such a pointer.
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static OPTIONS: &[u8] =
-    b"narenas:2,lg_tcache_max:12,dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:true\0";
+    b"narenas:1,lg_tcache_max:12,dirty_decay_ms:200,muzzy_decay_ms:0,background_thread:true\0";
