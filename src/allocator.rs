@@ -10,8 +10,7 @@ use tikv_jemallocator::Jemalloc;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// One arena, so that what one thread frees another uses again, and pages that go back soon, by a thread
-/// of jemalloc's own:
-/// an idle daemon allocates nothing that would remind it.
+/// of jemalloc's own: an idle daemon allocates nothing that would remind it.
 #[allow(unsafe_code, reason = "jemalloc looks for its options under this name")]
 // SAFETY: jemalloc declares a pointer to text that ends with a zero under this name, and reads it
 // before `main`. The first word of a reference to a slice is such a pointer.
