@@ -97,12 +97,16 @@ impl Replicator {
         let roster = self.call(RootMsg::Roster, Some(ANSWER_TIMEOUT)).await?;
         let mut databases = roster.stopped;
         // All are asked before any answer is waited for.
-        let answers: Vec<_> = roster.running.iter().map(ask_for_status).collect();
+        let ask =
+            |(name, actor): &(String, ActorRef<DatabaseMsg>)| (name.clone(), ask_for_status(actor));
+        let answers: Vec<_> = roster.running.iter().map(ask).collect();
         let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
-        for answer in answers {
-            // One whose actor dies at this moment is missing once.
-            if let Ok(Ok(status)) = tokio::time::timeout_at(deadline, answer).await {
-                databases.push(status);
+        for (name, answer) in answers {
+            match tokio::time::timeout_at(deadline, answer).await {
+                Ok(Ok(status)) => databases.push(status),
+                // Its actor has ended meanwhile; the root knows whether it died or came to rest.
+                Ok(Err(_)) => databases.extend(self.status(&name).await.ok()),
+                Err(_) => {}
             }
         }
         databases.sort_by(|a, b| a.name.cmp(&b.name));

@@ -169,8 +169,8 @@ pub(crate) enum RootMsg {
 /// The databases as the root sees them.
 #[derive(Debug)]
 pub(crate) struct Roster {
-    /// Those that run and can be asked.
-    pub(crate) running: Vec<ActorRef<DatabaseMsg>>,
+    /// Those that run and can be asked, by name.
+    pub(crate) running: Vec<(String, ActorRef<DatabaseMsg>)>,
     /// Those that do not.
     pub(crate) stopped: Vec<DatabaseStatus>,
     /// Why the newest configuration was not applied, if it was not.
@@ -324,7 +324,9 @@ impl RootState {
 
     fn roster(&self, reply: RpcReplyPort<Roster>) {
         let databases = self.databases.values();
-        let running = databases.clone().filter_map(|database| database.actor.clone()).collect();
+        let running = self.databases.iter();
+        let running = running.filter_map(|(name, it)| Some((name.clone(), it.actor.clone()?)));
+        let running = running.collect();
         let stopped = databases.filter(|database| database.actor.is_none());
         let stopped = stopped.map(DatabaseChild::status).collect();
         answer(reply, Roster { running, stopped, config_error: self.config_error.clone() });
