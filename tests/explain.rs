@@ -192,16 +192,23 @@ fn databases_in_storage_are_measured() {
 #[test]
 fn files_that_were_merged_and_not_deleted_yet_are_measured_once() {
     let history = SmallHistory::new();
-    let tiers = ["--hourly", "0", "--daily", "0", "--weekly", "0", "--monthly", "0", "--force"];
-    history.walrust.run([&["compact", NAME][..], &tiers].concat()).succeeded();
-    // In the grace period: what was merged is beside what it was merged into.
-    assert!(history.storage.keys("").len() > history.keys().len());
-    let hours = make_two_hours_longer(&history);
-    let arguments = ["explain", "--measure", "--json"].map(str::to_owned);
+    let compact = |more: &[&str]| {
+        let least = ["--hourly", "0", "--daily", "0", "--weekly", "0", "--monthly", "0", "--force"];
+        history.walrust.run([&["compact", NAME], &least[..], more].concat()).succeeded();
+    };
     let source = history.source.display().to_string();
-    let outcome = history.walrust.run(arguments.into_iter().chain([source])).succeeded();
-    let database = &outcome.json()["databases"][0];
-    assert_near(&database["commits_per_hour"], (HEAD - 1) as f64 / hours);
+    let measured = || {
+        let outcome = history.walrust.run(["explain", &source, "--measure", "--json"]);
+        outcome.succeeded().json()["databases"][0].clone()
+    };
+    compact(&[]);
+    let hours = make_two_hours_longer(&history);
+    let before = (history.storage.keys("").len(), measured());
+    assert_near(&before.1["commits_per_hour"], (HEAD - 1) as f64 / hours);
+    // What was merged goes, and makes no difference.
+    compact(&["--grace", "0"]);
+    assert!(history.storage.keys("").len() < before.0);
+    assert_eq!(measured(), before.1);
 }
 
 #[test]
