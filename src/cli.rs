@@ -173,13 +173,17 @@ fn run(cli: Cli) -> Result<(), Error> {
 impl StorageArgs {
     /// Opens the storage that the arguments, else the configuration, name.
     pub(crate) async fn open(&self, config: &Config) -> Result<Arc<dyn ObjectStore>, Error> {
-        let url = self.bucket.as_deref().or(config.s3.bucket.as_deref()).ok_or_else(|| {
+        open_storage(self.url(config)?, self.endpoint.as_deref(), config).await
+    }
+
+    /// The URL that the arguments, else the configuration, name.
+    fn url<'a>(&'a self, config: &'a Config) -> Result<&'a str, Error> {
+        self.bucket.as_deref().or(config.s3.bucket.as_deref()).ok_or_else(|| {
             Error::Usage(
                 "no storage is named; give -b URL, or set bucket in [s3] of the configuration file"
                     .to_owned(),
             )
-        })?;
-        open_storage(url, self.endpoint.as_deref(), config).await
+        })
     }
 }
 

@@ -150,6 +150,23 @@ fn a_store_without_known_prices_is_shown_with_those_of_all() {
     assert!(text.contains("none at the moment"), "{text}");
 }
 
+/// Makes the first state of a history two hours older, and returns how many hours it covers then.
+fn make_two_hours_longer(history: &SmallHistory) -> f64 {
+    let key = history.manifest();
+    let mut manifest: Value =
+        serde_json::from_slice(&history.storage.read(&key)).expect("the manifest is JSON");
+    let files = manifest["files"].as_array_mut().expect("a list of files");
+    let time = |file: &Value| -> jiff::Timestamp {
+        file["created"].as_str().and_then(|time| time.parse().ok()).expect("a time")
+    };
+    let earlier = time(&files[0]) - jiff::SignedDuration::from_hours(2);
+    let last = files.iter().map(time).max().expect("there are files");
+    files[0]["created"] = earlier.to_string().into();
+    let bytes = manifest.to_string();
+    history.storage.write(&key, bytes.as_bytes(), &walrust_storage::Metadata::new());
+    last.duration_since(earlier).as_secs_f64() / 3600.0
+}
+
 #[test]
 fn databases_in_storage_are_measured() {
     let history = SmallHistory::new();
@@ -163,24 +180,86 @@ fn databases_in_storage_are_measured() {
     let database = measured(&history);
     assert_eq!((&database["name"], &database["measured"]), (&NAME.into(), &false.into()));
     assert_eq!(database["commits_per_hour"], 60.0);
-    // The first file is two hours older.
-    let key = history.manifest();
-    let mut manifest: Value = serde_json::from_slice(history.bytes(&key)).unwrap();
-    let files = manifest["files"].as_array_mut().unwrap();
-    let first: jiff::Timestamp = files[0]["created"].as_str().unwrap().parse().unwrap();
-    let last = files.iter().map(|file| file["created"].as_str().unwrap().parse().unwrap());
-    let last: jiff::Timestamp = last.max().unwrap();
-    let earlier = first - jiff::SignedDuration::from_hours(2);
-    files[0]["created"] = earlier.to_string().into();
-    let bytes = manifest.to_string();
-    history.storage.write(&key, bytes.as_bytes(), &walrust_storage::Metadata::new());
+    let hours = make_two_hours_longer(&history);
     let database = measured(&history);
     assert_eq!(database["measured"], true);
-    let hours = last.duration_since(earlier).as_secs_f64() / 3600.0;
     assert_near(&database["commits_per_hour"], (HEAD - 1) as f64 / hours);
     let snapshot = history.bytes(&history.key(1, 4)).len();
     assert_eq!(database["snapshot_bytes"], snapshot as f64);
     assert_eq!(names_in(history.source.parent().unwrap()), before, "nothing is written");
+}
+
+#[test]
+fn files_that_were_merged_and_not_deleted_yet_are_measured_once() {
+    let history = SmallHistory::new();
+    let compact = |more: &[&str]| {
+        let least = ["--hourly", "0", "--daily", "0", "--weekly", "0", "--monthly", "0", "--force"];
+        history.walrust.run([&["compact", NAME], &least[..], more].concat()).succeeded();
+    };
+    let source = history.source.display().to_string();
+    let measured = || {
+        let outcome = history.walrust.run(["explain", &source, "--measure", "--json"]);
+        outcome.succeeded().json()["databases"][0].clone()
+    };
+    compact(&[]);
+    let hours = make_two_hours_longer(&history);
+    let before = (history.storage.keys("").len(), measured());
+    assert_near(&before.1["commits_per_hour"], (HEAD - 1) as f64 / hours);
+    // What was merged goes, and makes no difference.
+    compact(&["--grace", "0"]);
+    assert!(history.storage.keys("").len() < before.0);
+    assert_eq!(measured(), before.1);
+}
+
+#[test]
+fn a_database_that_cannot_be_replicated_costs_nothing() {
+    let walrust = configured();
+    let document = walrust.ask(["explain", "--json"]).succeeded().json();
+    let databases = document["databases"].as_array().unwrap();
+    assert_eq!(databases[2]["monthly"], Value::Null);
+    let puts = |usage: &Value| usage["puts"].as_f64();
+    let sum: f64 = databases.iter().filter_map(|it| puts(&it["monthly"])).sum();
+    // Each is rounded.
+    assert!((puts(&document["total"]).unwrap() - sum).abs() <= 4.0, "{document}");
+    let text = walrust.ask(["explain"]).succeeded().stdout;
+    assert!(text.contains("not counted, since not replicated now: text\n"), "{text}");
+}
+
+#[test]
+fn an_empty_variable_is_no_endpoint() {
+    let mut walrust = Walrust::alone();
+    let provider = |walrust: &Walrust| {
+        let outcome = walrust.ask(["explain", "--json", "-b", "s3://b"]).succeeded();
+        outcome.json()["prices"]["provider"].clone()
+    };
+    walrust.set("AWS_ENDPOINT_URL_S3", "");
+    assert_eq!(provider(&walrust), "AWS S3");
+    walrust.set("AWS_ENDPOINT_URL", "https://fly.storage.tigris.dev");
+    assert_eq!(provider(&walrust), "Tigris");
+}
+
+#[test]
+fn it_says_that_watch_would_not_start_and_why() {
+    let walrust = configured();
+    let explained = walrust.ask(["explain", "--json"]).succeeded().json();
+    assert_eq!(explained["refusal"], Value::Null);
+    walrust.configure("");
+    let [app, text] = ["app.db", "text.db"].map(|name| walrust.file(name).display().to_string());
+    for (arguments, phrase) in [
+        (vec!["-b", "s3://b"], "no database is named"),
+        (vec![app.as_str()], "no storage is named"),
+        (vec![text.as_str(), "missing.db", "-b", "s3://b"], "none of the databases"),
+        (vec![app.as_str(), "-b", "s3://b", "--endpoint", "https://me:hush@host"], "credentials"),
+    ] {
+        let explain = [&["explain"], &arguments[..]].concat();
+        let told = walrust.ask(&explain).succeeded().stdout;
+        assert!(told.contains("It would not start: ") && told.contains(phrase), "{told}");
+        assert!(!told.contains("hush"), "{told}");
+        let document = walrust.ask([&explain[..], &["--json"]].concat()).succeeded().json();
+        let refusal = document["refusal"].as_str().unwrap();
+        let watched = walrust.ask([&["watch"], &arguments[..]].concat());
+        assert!(watched.code != Some(0) && watched.stderr.contains(refusal), "{watched:?}");
+    }
 }
 
 #[test]

@@ -1,15 +1,16 @@
 //! `walrust explain`: what `watch` would do, and what it would cost. Starts nothing, writes nothing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use walrust_actors::Settings;
 use walrust_engine::{ChangeRate, Provider};
 use walrust_sqlite::check_database;
-use walrust_storage::StorageUrl;
+use walrust_storage::{StorageUrl, check_endpoint};
 
-use super::watch::KeyArgs;
-use super::{print, print_json};
+use super::watch::{KeyArgs, check_start};
+use super::{StorageArgs, print, print_json};
 use crate::Error;
 use crate::config::{self, Config};
 use crate::settings;
@@ -76,11 +77,16 @@ pub(super) async fn run(args: ExplainArgs, file: Option<&Path>) -> Result<(), Er
     let settings = settings::resolve(&config, &typed, &mut Tenants::default())?;
     let patterns = config.databases.iter().map(|section| &section.path).chain(&typed.databases);
     let patterns: Vec<PathBuf> = patterns.filter(|path| is_pattern(path)).cloned().collect();
-    let bucket = storage.bucket.as_deref().or(config.s3.bucket.as_deref());
-    let url: Option<StorageUrl> = bucket.map(str::parse).transpose()?;
-    let provider = args.provider.map(Provider::from).or_else(|| {
-        let endpoint = storage.endpoint.clone().or_else(|| config.s3.endpoint.clone());
-        provider_of(url.as_ref()?, endpoint)
+    let bucket = storage.url(&config);
+    let url: Option<StorageUrl> = bucket.as_ref().ok().map(|url| url.parse()).transpose()?;
+    let endpoint = endpoint(&storage, &config);
+    let provider = args.provider.map(Provider::from);
+    let provider = provider.or_else(|| provider_of(url.as_ref()?, endpoint.as_deref()));
+    // In the order in which `watch` finds out. A directory has no endpoint.
+    let refusal = check_start(&settings, patterns.len()).and(bucket.map(drop)).err();
+    let refusal = refusal.map(|error| error.to_string()).or_else(|| match url {
+        Some(StorageUrl::S3 { .. }) => check_endpoint(endpoint.as_deref()?).err(),
+        _ => None,
     });
     let assumed = ChangeRate {
         commits_per_hour: args.commits_per_hour,
@@ -91,27 +97,37 @@ pub(super) async fn run(args: ExplainArgs, file: Option<&Path>) -> Result<(), Er
         false => Measured::default(),
     };
     let any = settings::of_any_database(&config, &typed);
+    let problems = problems(&settings);
     let report = Report {
         file,
         url: url.map(|url| url.to_string()),
         patterns,
-        estimate: Estimate::new(&settings, &any, &measured, assumed, provider),
-        problems: problems(&settings),
+        refusal,
+        estimate: Estimate::new(&settings, &problems, &any, &measured, assumed, provider),
+        problems,
         settings,
     };
     if args.json { print_json(&report.to_json()) } else { print(&report.to_text()) }
 }
 
+/// The endpoint of the arguments, else of the configuration, else of the environment, where an empty
+/// variable counts as unset.
+fn endpoint(storage: &StorageArgs, config: &Config) -> Option<String> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let named = storage.endpoint.clone().or_else(|| config.s3.endpoint.clone());
+    named.or_else(|| ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().find_map(variable))
+}
+
 /// Whose prices apply to a store. A directory has none.
-fn provider_of(url: &StorageUrl, endpoint: Option<String>) -> Option<Provider> {
+fn provider_of(url: &StorageUrl, endpoint: Option<&str>) -> Option<Provider> {
     let StorageUrl::S3 { .. } = url else { return None };
-    let variables = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
-    let from_environment = || variables.iter().find_map(|name| std::env::var(name).ok());
-    Provider::of_endpoint(endpoint.or_else(from_environment).as_deref())
+    Provider::of_endpoint(endpoint)
 }
 
 /// Why databases cannot be replicated at the moment, by their names.
-fn problems(settings: &Settings) -> Vec<(String, String)> {
+type Problems = BTreeMap<String, String>;
+
+fn problems(settings: &Settings) -> Problems {
     let checks = settings.databases.iter().map(|it| (&it.name, check_database(&it.path)));
     checks.filter_map(|(name, check)| Some((name.clone(), check.err()?.to_string()))).collect()
 }

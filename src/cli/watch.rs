@@ -159,13 +159,7 @@ pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Erro
     let settings = settings::resolve(&config, &typed, &mut tenants)?;
     let patterns = config.databases.iter().map(|section| &section.path).chain(&typed.databases);
     let patterns = patterns.filter(|path| is_pattern(path)).count();
-    if settings.databases.is_empty() && patterns == 0 {
-        let problem =
-            "no database is named; give paths, or [[databases]] in the configuration file";
-        return Err(Error::Usage(problem.to_owned()));
-    }
-    refuse_hopeless(&settings)?;
-    check_descriptors(settings.databases.len())?;
+    check_start(&settings, patterns)?;
     let store = storage.open(&config).await?;
     let mut signals = Signals::new()?;
     let mut hangup = listen_for(SignalKind::hangup())?;
@@ -241,6 +235,17 @@ async fn listen(
             Ok(None)
         }
     }
+}
+
+/// Refuses to start where that can be said without storage. New databases may match `patterns`.
+pub(super) fn check_start(settings: &Settings, patterns: usize) -> Result<(), Error> {
+    if settings.databases.is_empty() && patterns == 0 {
+        let problem =
+            "no database is named; give paths, or [[databases]] in the configuration file";
+        return Err(Error::Usage(problem.to_owned()));
+    }
+    refuse_hopeless(settings)?;
+    check_descriptors(settings.databases.len())
 }
 
 /// One database that cannot be replicated is degraded and tried again; if that is so of all of

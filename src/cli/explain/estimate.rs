@@ -6,6 +6,7 @@ use std::path::Path;
 use walrust_actors::{DatabaseSettings, Settings};
 use walrust_engine::{ChangeRate, Cost, Provider, ReplicationSettings, Usage};
 
+use super::Problems;
 use super::measurement::Measured;
 
 /// Sizes of which the cost is shown beside that of the databases, in bytes.
@@ -33,12 +34,14 @@ pub(super) struct EstimatedDatabase {
     pub(super) snapshot_bytes: f64,
     pub(super) rate: ChangeRate,
     pub(super) is_measured: bool,
-    pub(super) usage: Usage,
+    /// `None` for one that cannot be replicated at the moment: it needs nothing.
+    pub(super) usage: Option<Usage>,
 }
 
 impl Estimate {
     pub(super) fn new(
         settings: &Settings,
+        problems: &Problems,
         any: &DatabaseSettings,
         measured: &Measured,
         assumed: ChangeRate,
@@ -50,7 +53,8 @@ impl Estimate {
             #[allow(clippy::cast_precision_loss, reason = "an estimate")]
             let snapshot_bytes = found.map_or(size as f64, |it| it.snapshot_bytes);
             let rate = found.map_or(assumed, |it| it.rate);
-            let usage = Usage::estimate(&rate, snapshot_bytes, &replication(database));
+            let usage = (!problems.contains_key(&database.name))
+                .then(|| Usage::estimate(&rate, snapshot_bytes, &replication(database)));
             let (name, is_measured) = (database.name.clone(), found.is_some());
             EstimatedDatabase { name, size, snapshot_bytes, rate, is_measured, usage }
         };
@@ -61,9 +65,9 @@ impl Estimate {
         Self { provider, databases, examples: examples.collect(), assumed }
     }
 
-    /// What all databases need together.
+    /// What all databases that can be replicated need together.
     pub(super) fn total(&self) -> Usage {
-        self.databases.iter().map(|database| database.usage).sum()
+        self.databases.iter().filter_map(|database| database.usage).sum()
     }
 
     /// The providers whose prices are shown: the one, or all if it is not known.

@@ -48,22 +48,26 @@ fn measured(history: &History) -> Option<Measurement> {
     }
     let snapshots = history.tree.files.iter().filter(|file| file.name.is_snapshot());
     let snapshot_bytes = snapshots.max_by_key(|file| file.name.max)?.size as f64;
+    // What was merged or has become superfluous is in storage for a while still, and not counted twice.
+    let retired = history.manifest.as_ref()?.retired_names();
     let (mut commits, mut bytes) = (0_u64, 0_u64);
-    let (mut first, mut last) = (i64::MAX, i64::MIN);
+    let mut states = Vec::new();
     for (name, entry) in history.entries() {
         let Ok(created) = entry.created.parse::<jiff::Timestamp>() else { continue };
-        (first, last) = (first.min(created.as_millisecond()), last.max(created.as_millisecond()));
-        if !name.is_snapshot() {
+        states.push((created.as_millisecond(), name.max.get()));
+        if !name.is_snapshot() && !retired.contains(&name) {
             commits += name.max.get() - name.min.get() + 1;
             bytes += entry.size;
         }
     }
-    let hours = (last.saturating_sub(first)) as f64 / MS_PER_HOUR;
-    if last <= first || hours < LEAST_HOURS {
+    let ((first, first_txid), (last, last_txid)) = (*states.iter().min()?, *states.iter().max()?);
+    let hours = last.saturating_sub(first) as f64 / MS_PER_HOUR;
+    if hours < LEAST_HOURS {
         return None;
     }
     let rate = ChangeRate {
-        commits_per_hour: commits as f64 / hours,
+        // Not all files between two states are there any more; their TXIDs tell all the same.
+        commits_per_hour: last_txid.saturating_sub(first_txid) as f64 / hours,
         bytes_per_commit: bytes as f64 / commits.max(1) as f64,
     };
     Some(Measurement { snapshot_bytes, rate })

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use walrust_actors::{DatabaseSettings, Settings, WebhookSettings};
 use walrust_engine::{PRICES_AS_OF, RetentionPolicy, Usage, most_snapshots};
 
+use super::Problems;
 use super::estimate::{Estimate, cost};
 use crate::cli::{aligned, human_bytes, table};
 
@@ -19,9 +20,10 @@ pub(super) struct Report {
     /// The storage, if one is named.
     pub(super) url: Option<String>,
     pub(super) patterns: Vec<PathBuf>,
+    /// Why `watch` would not start, if it would not.
+    pub(super) refusal: Option<String>,
     pub(super) settings: Settings,
-    /// Why databases cannot be replicated at the moment, by their names.
-    pub(super) problems: Vec<(String, String)>,
+    pub(super) problems: Problems,
     pub(super) estimate: Estimate,
 }
 
@@ -40,6 +42,9 @@ impl Report {
             ("Estimated monthly cost", self.cost()),
         ];
         let mut text = format!("What `walrust watch` would do ({source})\n");
+        if let Some(refusal) = &self.refusal {
+            text += &format!("It would not start: {refusal}\n");
+        }
         for (title, lines) in sections {
             text += &format!("\n{title}\n");
             for line in lines {
@@ -128,10 +133,11 @@ impl Report {
             cells.into_iter().chain(costs).collect::<Vec<_>>()
         };
         for database in &estimate.databases {
+            let Some(usage) = &database.usage else { continue };
             let source = if database.is_measured { "" } else { "*" };
             let rate = format!("{}{source}", number(database.rate.commits_per_hour));
             let snapshot = bytes(database.snapshot_bytes);
-            rows.add_row(row(database.name.clone(), rate, snapshot, &database.usage));
+            rows.add_row(row(database.name.clone(), rate, snapshot, usage));
         }
         rows.add_row(row("total".to_owned(), String::new(), String::new(), &estimate.total()));
         for (name, usage) in &estimate.examples {
@@ -140,6 +146,10 @@ impl Report {
         }
         let columns: Vec<usize> = (1..5 + providers.len()).collect();
         let mut lines: Vec<String> = table_lines(&aligned(rows, &columns)).collect();
+        if !self.problems.is_empty() {
+            let names: Vec<_> = self.problems.keys().map(String::as_str).collect();
+            lines.push(format!("not counted, since not replicated now: {}", names.join(", ")));
+        }
         lines.push(format!(
             "* assumed: {} commits an hour, {} each (--commits-per-hour, --bytes-per-commit; --measure \
              reads what is in storage)",
@@ -163,10 +173,6 @@ impl Report {
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let problem = |name: &str| {
-            let found = self.problems.iter().find(|(of, _)| of == name);
-            found.map(|(_, problem)| problem)
-        };
         let pairs = self.settings.databases.iter().zip(&self.estimate.databases);
         let databases = pairs.map(|(database, estimated)| {
             json!({
@@ -176,7 +182,7 @@ impl Report {
                 "destination": self.url.as_ref().map(|url| {
                     format!("{}/{}", url.trim_end_matches('/'), database.name)
                 }),
-                "problem": problem(&database.name),
+                "problem": self.problems.get(&database.name),
                 "triggers": triggers(database),
                 "retention": {
                     "summary": retention(database),
@@ -191,7 +197,7 @@ impl Report {
                 "bytes_per_commit": estimated.rate.bytes_per_commit,
                 "snapshot_bytes": estimated.snapshot_bytes,
                 "measured": estimated.is_measured,
-                "monthly": self.usage(&estimated.usage),
+                "monthly": estimated.usage.as_ref().map(|it| self.usage(it)),
             })
         });
         let webhooks = self.settings.webhooks.iter().map(|webhook| {
@@ -207,6 +213,7 @@ impl Report {
             "config": self.file,
             "url": self.url,
             "patterns": self.patterns,
+            "refusal": self.refusal,
             "databases": databases.collect::<Vec<_>>(),
             "webhooks": webhooks.collect::<Vec<_>>(),
             "prices": { "provider": self.estimate.provider.map(|it| it.to_string()), "as_of": PRICES_AS_OF },
@@ -297,11 +304,15 @@ fn retention(database: &DatabaseSettings) -> Vec<String> {
         (true, false) => format!("every {} and after each snapshot", human(compaction.interval)),
     };
     let most = most_snapshots(&compaction.policy);
+    let window = match hourly {
+        0 => String::new(),
+        hours => format!("; every state of the last {hours} hours"),
+    };
     vec![
         format!("{when}: what is old is merged or removed, {} later", human(compaction.grace())),
         format!(
             "stays: the newest snapshot of each of {hourly} hours, {daily} days, {weekly} weeks, \
-             {monthly} months: {most} snapshots at most; every state of the last {hourly} hours"
+             {monthly} months: {most} snapshots at most{window}"
         ),
     ]
 }
