@@ -1,11 +1,11 @@
 //! What providers of object storage charge, as their pages say.
 //!
 //! Prices of the standard class, without free allowances, volume discounts, taxes and transfer. They
-//! change: [`PRICES_AS_OF`] says when they were looked up, and the pages have the last word.
+//! change: [`PRICES_AS_OF`] says when the table was made, and the pages have the last word.
 
 use std::fmt;
 
-/// When the prices were looked up.
+/// When the table was made. Prices change: look at the page of the provider.
 pub const PRICES_AS_OF: &str = "November 2026";
 
 /// A provider with public prices.

@@ -167,7 +167,7 @@ impl Report {
                 .push("the store has no known prices: those of all providers are shown".to_owned());
         }
         lines.push(format!(
-            "prices of {PRICES_AS_OF} in US dollars, without transfer, validation and free allowances"
+            "list prices of about {PRICES_AS_OF} in US dollars, without transfer, validation and free allowances"
         ));
         lines
     }
