@@ -150,7 +150,7 @@ impl RootState {
         // Dropping the reply tells the caller that there is no such database.
         let Some(database) = self.databases.get_mut(name) else { return };
         match database.wish {
-            Wish::Pause if database.actor.is_none() => answer(reply, None),
+            Wish::Pause if database.is_stopped() => answer(reply, None),
             Wish::Remove => {}
             Wish::Run | Wish::Pause | Wish::Replace => {
                 database.waiters.push(reply);
@@ -162,7 +162,7 @@ impl RootState {
     pub(super) async fn resume(&mut self, name: &str, reply: RpcReplyPort<()>) {
         let Some(database) = self.databases.get_mut(name) else { return };
         if database.wish == Wish::Pause {
-            let stopped = database.actor.is_none();
+            let stopped = database.is_stopped();
             database.wish = if stopped { Wish::Run } else { Wish::Replace };
             if stopped {
                 tracing::info!(db = name, "resumed");

@@ -99,6 +99,11 @@ impl DatabaseChild {
         }
     }
 
+    /// Whether nothing of it is open: it neither has an actor nor rests.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.actor.is_none() && self.resting.is_none()
+    }
+
     /// The status of a database whose actor does not run.
     pub(super) fn status(&self) -> DatabaseStatus {
         if let Some(resting) = &self.resting {
@@ -142,9 +147,7 @@ impl RootState {
     pub(super) async fn restart(&mut self, child: Child) {
         if let Child::Database(name) = &child {
             let database = self.databases.get(name);
-            let wanted = |it: &DatabaseChild| {
-                it.actor.is_none() && it.resting.is_none() && it.wish == Wish::Run
-            };
+            let wanted = |it: &DatabaseChild| it.is_stopped() && it.wish == Wish::Run;
             if self.shutdown.is_some() || !database.is_some_and(wanted) {
                 return;
             }
@@ -270,7 +273,7 @@ impl RootState {
 
     fn watch(&self, name: &str) {
         let Some(database) = self.databases.get(name) else { return };
-        if database.actor.is_none() && database.resting.is_none() {
+        if database.is_stopped() {
             return;
         }
         let target = WatchTarget {
