@@ -4,12 +4,13 @@
 //! them, another one hashes the same bytes. Whatever goes wrong, the output is untouched and nothing
 //! stays behind.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -29,8 +30,12 @@ use crate::piece_reader::PieceReader;
 use crate::point_in_time::StateTimes;
 use crate::{History, HistoryError, SHA256};
 
-/// Pieces that wait to be hashed.
+/// Batches that wait to be hashed.
 const UNHASHED: usize = 2;
+/// What makes a batch full: bytes, or files and pieces. Small files come by the thousands, and to wake
+/// a thread for each of them takes longer than to hash it.
+const BATCH_BYTES: usize = 256 << 10;
+const BATCH_LENGTH: usize = 128;
 
 /// What a restore will do.
 #[derive(Clone, Debug)]
@@ -189,24 +194,20 @@ pub async fn execute(
     let (handle, recorded) = (Handle::current(), planned.sha256.clone());
     let work = move || {
         let (sender, hashing) = sync_channel(UNHASHED);
-        let ends = sender.clone();
-        let observe = move |bytes: &Bytes| {
-            progress(bytes.len() as u64);
-            let sent = sender.send(Unhashed::Bytes(bytes.clone()));
-            sent.map_err(|_| io::Error::other("a file has another hash"))
-        };
-        let pieces = PieceReader::new(handle, fetching, observe);
-        let end_file = move |sha256| {
-            // The other thread ends early only with an error, which the next read meets.
-            let _ = ends.send(Unhashed::End(sha256));
-        };
+        let queue = RefCell::new(HashQueue { sender, batch: Vec::new(), bytes: 0 });
         std::thread::scope(|scope| {
             let (files, recorded) = (&files, &recorded);
             let hasher = move || compare_hashes(files, recorded, &hashing);
             let hasher = std::thread::Builder::new().spawn_scoped(scope, hasher);
             let hasher = hasher.map_err(HistoryError::NoThread)?;
-            let restored = apply_all(restore, pieces, files, end_file);
-            // It ends with its channel, which both closures took along.
+            let observe = |bytes: &Bytes| {
+                progress(bytes.len() as u64);
+                queue.borrow_mut().bytes(bytes.clone())
+            };
+            let pieces = PieceReader::new(handle, fetching, observe);
+            let restored = apply_all(restore, pieces, files, &queue);
+            // It ends with its channel.
+            queue.into_inner().finish();
             let compared = hasher.join();
             // A file with another hash may still decode; it is not the one that was stored.
             compared.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -221,7 +222,7 @@ fn apply_all(
     mut restore: Restore,
     mut pieces: PieceReader<impl FnMut(&Bytes) -> io::Result<()>>,
     files: &[StoredFile],
-    end_file: impl Fn(Option<String>),
+    queue: &RefCell<HashQueue>,
 ) -> Result<Restore, HistoryError> {
     for file in files {
         let applied = restore.apply(&file.key, file.name, &mut pieces);
@@ -230,7 +231,7 @@ fn apply_all(
         }
         applied?;
         let meta = pieces.end_file();
-        end_file(meta.and_then(|meta| meta.metadata.get(SHA256).cloned()));
+        queue.borrow_mut().end_file(meta.and_then(|meta| meta.metadata.get(SHA256).cloned()));
     }
     Ok(restore)
 }
@@ -242,15 +243,47 @@ enum Unhashed {
     End(Option<String>),
 }
 
+/// The way to the thread that hashes.
+struct HashQueue {
+    sender: SyncSender<Vec<Unhashed>>,
+    batch: Vec<Unhashed>,
+    /// Bytes in the batch.
+    bytes: usize,
+}
+
+impl HashQueue {
+    /// Gives bytes to the thread. An error if it has ended, which it does early only with one of its
+    /// own.
+    fn bytes(&mut self, bytes: Bytes) -> io::Result<()> {
+        self.bytes += bytes.len();
+        self.batch.push(Unhashed::Bytes(bytes));
+        if self.bytes < BATCH_BYTES && self.batch.len() < BATCH_LENGTH {
+            return Ok(());
+        }
+        self.bytes = 0;
+        let sent = self.sender.send(std::mem::take(&mut self.batch));
+        sent.map_err(|_| io::Error::other("a file has another hash"))
+    }
+
+    fn end_file(&mut self, sha256: Option<String>) {
+        self.batch.push(Unhashed::End(sha256));
+    }
+
+    fn finish(self) {
+        // Whoever waits for the thread gets to know why it has ended.
+        let _ = self.sender.send(self.batch);
+    }
+}
+
 /// Compares the hash of each file with those that were recorded when it was stored.
 fn compare_hashes(
     files: &[StoredFile],
     recorded: &BTreeMap<FileName, String>,
-    unhashed: &Receiver<Unhashed>,
+    unhashed: &Receiver<Vec<Unhashed>>,
 ) -> Result<(), RestoreError> {
     let mut files = files.iter();
     let mut hasher = Sha256::new();
-    for next in unhashed {
+    for next in unhashed.iter().flatten() {
         let beside = match next {
             Unhashed::Bytes(bytes) => {
                 hasher.update(&bytes);

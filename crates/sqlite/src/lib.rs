@@ -30,6 +30,7 @@ mod staging;
 mod state_directory;
 mod wal_source;
 mod wal_writer;
+mod writeback;
 
 pub use capture::{
     BegunSnapshot, Capture, CaptureOptions, Head, HeadTable, Reconciliation, SyncOutcome,

@@ -20,6 +20,7 @@ use walrust_ltx::{Checksum, Decoder, FileName, Header, Mode, PageSize, Pgno, Txi
 
 use crate::RestoreError;
 use crate::database_files::sidecar;
+use crate::writeback::Writeback;
 
 /// Which of SQLite's checks the result must pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,7 @@ pub struct Restore {
     temporary: NamedTempFile,
     mode: Mode,
     image: Option<Image>,
+    writeback: Writeback,
 }
 
 /// What the files so far add up to.
@@ -105,7 +107,8 @@ impl Restore {
             .prefix(".walrust-restore-")
             .tempfile_in(directory)
             .map_err(RestoreError::io("create a temporary file in", directory))?;
-        Ok(Self { output: output.to_owned(), force, temporary, mode, image: None })
+        let writeback = Writeback::default();
+        Ok(Self { output: output.to_owned(), force, temporary, mode, image: None, writeback })
     }
 
     /// Applies the next file of the chain. `file` is its key, for messages.
@@ -135,7 +138,7 @@ impl Restore {
         };
         image.shrink(self.temporary.as_file(), self.temporary.path())?;
         let page_size = image.header.page_size.bytes();
-        let mut out = RunWriter::new(self.temporary.as_file(), page_size);
+        let mut out = RunWriter::new(self.temporary.as_file(), page_size, &mut self.writeback);
         let write_error = || RestoreError::io("write", self.temporary.path());
         let mut page = vec![0; page_size];
         while let Some(pgno) = decoder.next_page(&mut page).map_err(damaged)? {
@@ -165,7 +168,8 @@ impl Restore {
         file.set_len(u64::from(image.header.commit) * u64::from(image.header.page_size.get()))
             .map_err(RestoreError::io("resize", path))?;
         run_integrity_check(path, check)?;
-        file.sync_all().map_err(RestoreError::io("sync", path))?;
+        let synced = self.writeback.finish().and_then(|()| file.sync_all());
+        synced.map_err(RestoreError::io("sync", path))?;
         check_output(&self.output, self.force)?;
         if self.force {
             remove_sidecars(&self.output)?;
@@ -275,14 +279,15 @@ struct RunWriter<'a> {
     page_size: usize,
     offset: u64,
     run: Vec<u8>,
+    writeback: &'a mut Writeback,
 }
 
 /// Bytes collected before they are written.
 const RUN: usize = 256 * 1024;
 
 impl<'a> RunWriter<'a> {
-    fn new(out: &'a File, page_size: usize) -> Self {
-        Self { out, page_size, offset: 0, run: Vec::with_capacity(RUN) }
+    fn new(out: &'a File, page_size: usize, writeback: &'a mut Writeback) -> Self {
+        Self { out, page_size, offset: 0, run: Vec::new(), writeback }
     }
 
     fn write(&mut self, pgno: Pgno, page: &[u8]) -> io::Result<()> {
@@ -298,6 +303,7 @@ impl<'a> RunWriter<'a> {
     fn flush(&mut self) -> io::Result<()> {
         self.out.write_all_at(&self.run, self.offset)?;
         self.offset += self.run.len() as u64;
+        self.writeback.wrote(self.out, self.run.len())?;
         self.run.clear();
         Ok(())
     }
