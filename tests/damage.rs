@@ -273,7 +273,9 @@ fn a_manifest_of_a_newer_program_is_refused_by_every_command() {
     let source_database = history.source.display().to_string();
     let target = Storage::directory();
     for command in [
-        &["list", NAME][..],
+        &["list"][..],
+        &["list", NAME],
+        &["list", "--json"],
         &["compact", NAME],
         &["compact", NAME, "--force", "--grace", "0"],
         &["export", NAME, "--to", &format!("{}/db", target.url())],

@@ -1,11 +1,13 @@
 //! `walrust list`: what is in storage.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use walrust_engine::manifest::Writer;
-use walrust_engine::{Tree, database_names, restorable_txids};
-use walrust_history::{History, HistoryError, RestorableRange, patiently};
+use walrust_engine::{Tree, database_names, manifest_key, restorable_txids};
+use walrust_history::{History, HistoryError, RestorableRange, patiently, refuse_newer_formats};
 use walrust_storage::ObjectStore;
 
 use super::{StorageArgs, aligned, human_bytes, print, print_json, rfc3339, table};
@@ -34,7 +36,10 @@ pub(super) async fn run(args: ListArgs, config: &Config) -> Result<(), Error> {
 
 async fn list_all(store: &dyn ObjectStore, as_json: bool) -> Result<(), Error> {
     let listing = store.list("", None).await?;
-    let names = database_names(listing.iter().map(|entry| entry.key.as_str()));
+    let keys: BTreeSet<&str> = listing.iter().map(|entry| entry.key.as_str()).collect();
+    let names = database_names(keys.iter().copied());
+    let with_manifest = names.iter().filter(|name| keys.contains(manifest_key(name).as_str()));
+    refuse_newer_formats(store, with_manifest.cloned()).await?;
     let trees = names.iter().map(|name| {
         (name, Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size))))
     });

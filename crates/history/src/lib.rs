@@ -40,7 +40,9 @@ pub use fetch::DEFAULT_PARALLELISM;
 pub use file_description::{FileEnds, describe, describe_file, read_ends};
 pub use finding::{Finding, Problem, Severity};
 pub use history::{History, Times};
-pub use manifest_object::{ManifestObject, edit_manifest, read_manifest, write_manifest};
+pub use manifest_object::{
+    ManifestObject, edit_manifest, read_manifest, refuse_newer_formats, write_manifest,
+};
 pub use patience::patiently;
 pub use point_in_time::{Neighbours, State};
 pub use replica::{FollowError, ReplicaFollower};
