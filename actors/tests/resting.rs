@@ -1,21 +1,25 @@
 //! Databases that nothing happens to have no actor, and nobody notices.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use walrust_actors::{DatabasePhase, Replicator, Settings};
+use walrust_sqlite::sidecar;
 use walrust_testkit::Prng;
 
 use crate::scene::{PATIENCE, Scene, shut_down, wait_for_phase, wait_for_status};
 
-/// Counts how often a database is put to rest.
-struct Rests(Arc<AtomicUsize>);
+/// Called in the moment in which an actor gives its database up, before anybody hears of it.
+struct OnRest<F>(F);
 
-impl<S: tracing::Subscriber> Layer<S> for Rests {
+impl<S: tracing::Subscriber, F: Fn() + 'static> Layer<S> for OnRest<F> {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         struct Message(bool);
         impl tracing::field::Visit for Message {
@@ -26,7 +30,7 @@ impl<S: tracing::Subscriber> Layer<S> for Rests {
         let mut message = Message(false);
         event.record(&mut message);
         if message.0 {
-            self.0.fetch_add(1, Ordering::SeqCst);
+            (self.0)();
         }
     }
 }
@@ -34,7 +38,11 @@ impl<S: tracing::Subscriber> Layer<S> for Rests {
 /// Each test is a process of its own.
 fn count_rests() -> Arc<AtomicUsize> {
     let rests = Arc::new(AtomicUsize::new(0));
-    tracing_subscriber::registry().with(Rests(Arc::clone(&rests))).init();
+    let counter = Arc::clone(&rests);
+    let count = move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+    };
+    tracing_subscriber::registry().with(OnRest(count)).init();
     rests
 }
 
@@ -187,4 +195,63 @@ async fn the_pace_of_uploads_outlives_a_rest() {
     let apart = shipped[1] - shipped[0];
     assert!(apart > Duration::from_millis(1500), "two uploads within {apart:?}");
     shut_down(replicator).await;
+}
+
+/// How often this process has the wal-index of a database open. The database file itself tells less:
+/// SQLite keeps descriptors of it that other connections of the process have closed.
+fn open_indexes(database: &Path) -> usize {
+    let index = sidecar(database, "-shm");
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap();
+    let targets = entries.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    targets.filter(|target| *target == index).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_is_answered_when_nothing_is_open_even_in_the_moment_of_a_rest() {
+    let (begins, mut begun) = tokio::sync::mpsc::unbounded_channel();
+    let (go, goes) = std::sync::mpsc::channel::<()>();
+    let goes = Mutex::new(goes);
+    let hold = move || {
+        let _ = begins.send(());
+        // Nobody holds it when the test has ended.
+        let _ = goes.lock().unwrap().recv();
+    };
+    tracing_subscriber::registry().with(OnRest(hold)).init();
+    let scene = Scene::new(1);
+    let path = scene.databases[0].1.path().to_owned();
+    let before = open_indexes(&path);
+    let replicator = Arc::new(scene.start_with(settings(&scene)).await);
+    for _ in 0..40 {
+        begun.recv().await.unwrap();
+        let pause = || {
+            let (replicator, path) = (Arc::clone(&replicator), path.clone());
+            async move {
+                let paused = replicator.pause("a").await;
+                assert_eq!((paused.unwrap(), open_indexes(&path)), (None, before));
+            }
+        };
+        let mut first = pin!(pause());
+        tokio::select! {
+            biased;
+            () = &mut first => panic!("it is open"),
+            () = std::future::ready(()) => {}
+        }
+        // Answered behind the pause, which the actor is told while it gives its database up.
+        assert!(replicator.resume("nobody").await.is_err());
+        go.send(()).unwrap();
+        // Some of these come while the database rests and is to be woken again, for the first one.
+        let mut pauses = JoinSet::new();
+        for _ in 0..50 {
+            pauses.spawn(pause());
+            tokio::task::yield_now().await;
+        }
+        first.await;
+        while let Some(paused) = pauses.join_next().await {
+            paused.unwrap();
+        }
+        replicator.resume("a").await.unwrap();
+    }
+    begun.recv().await.unwrap();
+    drop(go);
+    shut_down(Arc::into_inner(replicator).unwrap()).await;
 }
