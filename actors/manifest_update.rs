@@ -1,14 +1,16 @@
 //! Brings `manifest.json` of a database up to date.
 //!
 //! Invariant: it is replaced only if it is still the object that was read, so two writers cannot
-//! undo each other's entries, and a writer that sees a later epoch than its own stops. Files that were uploaded but never entered (a crash came between)
-//! are found by listing and described from their own bytes.
+//! undo each other's entries, and a writer that sees a later epoch than its own stops. Files that were
+//! uploaded but never entered (a crash came between) are found by listing and described from their own
+//! bytes. One that lies ahead of what this run has stored came in after it had looked: the database is
+//! opened again and goes on behind it.
 
 use std::time::Duration;
 
 pub(crate) use walrust_engine::manifest::Writer;
 use walrust_engine::manifest::{FORMAT, FileEntry, Manifest};
-use walrust_engine::{ErrorClass, Tree, manifest_key};
+use walrust_engine::{ErrorClass, StoredFile, Tree, manifest_key};
 use walrust_history::{HistoryError, describe, describe_file, read_manifest, write_manifest};
 use walrust_ltx::FileName;
 use walrust_sqlite::StagedFile;
@@ -47,6 +49,12 @@ pub(crate) enum ManifestUpdateError {
     Storage(StorageError),
     /// A writer with a later epoch has taken the name over.
     Superseded(Writer),
+    /// The manifest was written, but there is a file with later TXIDs than ours: an upload of an
+    /// earlier run or writer has come in since the database was opened.
+    Overtaken {
+        /// Key of the file.
+        key: String,
+    },
 }
 
 impl From<StorageError> for ManifestUpdateError {
@@ -110,7 +118,8 @@ pub(crate) async fn took_over(
 /// Writes the manifest of a database.
 ///
 /// # Errors
-/// If storage fails, also when another writer was faster; or if another writer owns the name.
+/// If storage fails, also when another writer was faster; if another writer owns the name; or if a
+/// file lies ahead of ours.
 pub(crate) async fn write(
     store: &dyn ObjectStore,
     database: &str,
@@ -126,11 +135,14 @@ pub(crate) async fn write(
     manifest.writer = update.writer.clone();
     manifest.page_size = update.page_size;
     manifest.add(update.entries.iter().cloned());
-    let mut stored = Stored::Whole;
+    let (mut stored, mut ahead) = (Stored::Whole, None);
     if new || update.first {
         // A writer before us may have been stopped between an upload and its manifest.
+        let unknown = unknown_files(store, database, &manifest).await?;
+        let newest = update.entries.iter().filter_map(FileEntry::file_name).map(|it| it.max).max();
+        ahead = unknown.iter().find(|file| Some(file.name.max) > newest).cloned();
         let mut entries = Vec::new();
-        let described = describe_unknown(store, database, &manifest, &mut entries);
+        let described = describe_files(store, database, &unknown, &mut entries);
         // What is described stays described; the files are safe without an entry.
         match tokio::time::timeout(DESCRIBING, described).await {
             Ok(Ok(())) => {}
@@ -143,7 +155,10 @@ pub(crate) async fn write(
         manifest.add(entries);
     }
     write_manifest(store, &manifest, &condition).await?;
-    Ok(stored)
+    match ahead {
+        Some(file) => Err(ManifestUpdateError::Overtaken { key: file.key }),
+        None => Ok(stored),
+    }
 }
 
 /// The entry of a file that was just uploaded.
@@ -181,23 +196,37 @@ async fn read(
     }
 }
 
-/// Adds entries of files that are in the bucket but not in the manifest, as far as it gets.
-async fn describe_unknown(
+/// The files that are in the bucket but not in the manifest.
+async fn unknown_files(
     store: &dyn ObjectStore,
     database: &str,
     manifest: &Manifest,
-    entries: &mut Vec<FileEntry>,
-) -> Result<(), StorageError> {
+) -> Result<Vec<StoredFile>, StorageError> {
     // What is retired is to be deleted: it does not come back.
     let known: std::collections::HashSet<FileName> =
         manifest.entries_with_retired().filter_map(FileEntry::file_name).collect();
     let prefix = format!("{database}/");
     let listing = store.list(&prefix, None).await?;
     let tree = Tree::read(database, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));
-    for file in tree.files.iter().filter(|file| !known.contains(&file.name)) {
+    let mut files = tree.files;
+    files.retain(|file| !known.contains(&file.name));
+    Ok(files)
+}
+
+/// Makes entries of files, as far as it gets.
+async fn describe_files(
+    store: &dyn ObjectStore,
+    database: &str,
+    files: &[StoredFile],
+    entries: &mut Vec<FileEntry>,
+) -> Result<(), StorageError> {
+    for file in files {
         match describe(store, file).await? {
             Some(entry) => entries.push(entry),
-            None => tracing::warn!(key = %file.key, "an object is not an LTX file of ours"),
+            None => {
+                let key = &file.key;
+                tracing::warn!(db = database, key, "an object is not an LTX file of ours");
+            }
         }
     }
     Ok(())

@@ -320,14 +320,15 @@ impl Scene {
         }
     }
 
-    /// The TXIDs at which files of a database end.
+    /// The TXIDs at which files of a database end, those that it has left behind not included.
     fn txids(&self, database: usize) -> Result<Vec<String>, String> {
         let name = &self.databases[database].name;
         let (code, stdout, stderr) = self.program.run(&self.endpoint, &["list", name, "--json"]);
         let listing: Value = serde_json::from_str(&stdout)
             .map_err(|error| format!("list {name}: {code:?}: {error}: {stderr}"))?;
         let files = listing["files"].as_array().ok_or("list --json has no files")?;
-        let txids = files.iter().filter_map(|file| file["max_txid"].as_str().map(str::to_owned));
+        let files = files.iter().filter(|file| file["abandoned"] == false);
+        let txids = files.filter_map(|file| file["max_txid"].as_str().map(str::to_owned));
         Ok(txids.collect())
     }
 }

@@ -1,7 +1,12 @@
 //! Two hosts under one name: the later one wins.
 
-use walrust_actors::DatabasePhase;
+use std::sync::Arc;
+use std::time::Duration;
 
+use walrust_actors::{DatabasePhase, Settings};
+use walrust_storage::{Condition, ObjectStore};
+
+use crate::fault_store::FaultStore;
 use crate::scene::{PATIENCE, Scene, shut_down, wait_for_phase, wait_for_status};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,4 +57,44 @@ async fn a_writer_that_sees_a_later_epoch_in_the_manifest_stops() {
     let not_shipped = replicator.shut_down(PATIENCE).await.unwrap();
     let [problem] = &not_shipped[..] else { panic!("one database stopped: {not_shipped:?}") };
     assert!(problem.reason.contains("has taken the name over (epoch 2)"), "{}", problem.reason);
+}
+
+/// Copies an object to another store.
+async fn carry(key: &str, from: &FaultStore, to: &FaultStore) {
+    let object = from.get(key).await.unwrap();
+    let metadata = object.meta.metadata.clone();
+    let bytes = object.bytes().await.unwrap();
+    to.put(key, bytes, &metadata, &Condition::IfAbsent).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_comes_in_under_later_txids_is_gone_behind() {
+    let scene = Scene::new(1);
+    shut_down(scene.start().await).await;
+    // A process that was killed while it sent five commits, with its host.
+    let mut killed = scene.copied();
+    killed.store = Arc::new(FaultStore::default());
+    killed.sync_interval = Duration::from_secs(10);
+    for entry in scene.store.list("", None).await.unwrap() {
+        carry(&entry.key, &scene.store, &killed.store).await;
+    }
+    let replicator = killed.start().await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    for _ in 0..5 {
+        killed.commit(0);
+    }
+    shut_down(replicator).await;
+    let late = killed.tree("a").await.files.into_iter().max_by_key(|file| file.name.max).unwrap();
+    assert_eq!(late.name.max.get() - late.name.min.get(), 4, "one file has all five");
+
+    let successor = scene.copied();
+    let settings = Settings { manifest_interval: Duration::ZERO, ..successor.settings() };
+    let replicator = successor.start_with(settings).await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    carry(&late.key, &killed.store, &successor.store).await;
+    successor.commit(0);
+    wait_for_status(&replicator, "a", |status| status.txid > Some(late.name.max)).await;
+    successor.commit(0);
+    shut_down(replicator).await;
+    successor.assert_restorable().await;
 }

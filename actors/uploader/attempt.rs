@@ -20,8 +20,9 @@ pub(crate) enum AttemptError {
     Storage(StorageError),
     /// Another writer has stored other bytes under the key.
     Conflict(Conflict),
-    /// The key holds other bytes that came from before: an upload of an earlier run that arrived
-    /// late, or of a writer whose name we took over, and who stops with its next manifest.
+    /// The key, or one with later TXIDs, holds other bytes that came from before: an upload of an
+    /// earlier run that arrived late, or of a writer whose name we took over, and who stops with its
+    /// next manifest.
     Overtaken {
         /// Where the object is.
         object: String,
@@ -151,6 +152,9 @@ async fn put(
             Err(ManifestUpdateError::Superseded(Writer { host, epoch, .. })) => {
                 let object = format!("{}/{}", store.url(), manifest_key(database));
                 Err(AttemptError::Conflict(Conflict::Superseded { object, host, epoch }))
+            }
+            Err(ManifestUpdateError::Overtaken { key }) => {
+                Err(AttemptError::Overtaken { object: format!("{}/{key}", store.url()) })
             }
         },
     }

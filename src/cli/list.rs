@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use walrust_engine::manifest::Writer;
-use walrust_engine::{Tree, database_names, manifest_key, restorable_txids};
+use walrust_engine::{StoredFile, Tree, database_names, manifest_key, restorable_txids};
 use walrust_history::{History, HistoryError, RestorableRange, patiently, refuse_newer_formats};
 use walrust_storage::ObjectStore;
 
@@ -77,9 +77,9 @@ async fn list_one(store: &dyn ObjectStore, name: &str, as_json: bool) -> Result<
     }
     let entries = history.entries();
     let mut table = table(["KIND", "FIRST TXID", "LAST TXID", "SIZE", "CREATED"]);
-    for file in &history.tree.files {
+    for file in by_name(&history) {
         table.add_row([
-            if file.name.is_snapshot() { "snapshot" } else { "incremental" }.to_owned(),
+            kind(&history, file).to_owned(),
             file.name.min.to_string(),
             file.name.max.to_string(),
             human_bytes(file.size),
@@ -101,6 +101,13 @@ async fn list_one(store: &dyn ObjectStore, name: &str, as_json: bool) -> Result<
     );
     if let Some(stored) = stored {
         text += &format!("; the last one was stored at {stored:.3}");
+    }
+    if !history.abandoned.is_empty() {
+        let count = history.abandoned.len();
+        text += &format!(
+            "\n{count} files are of a branch that the history has left behind: another writer had \
+             continued the same state; nothing is restored from them"
+        );
     }
     if let Some(manifest) = &history.manifest {
         let Writer { host, epoch, .. } = &manifest.writer;
@@ -134,12 +141,13 @@ fn one_as_json(
     url: &str,
 ) -> Value {
     let entries = history.entries();
-    let files = history.tree.files.iter().map(|file| {
+    let files = by_name(history).into_iter().map(|file| {
         json!({
             "key": file.key,
             "min_txid": file.name.min.to_string(),
             "max_txid": file.name.max.to_string(),
             "snapshot": file.name.is_snapshot(),
+            "abandoned": is_abandoned(history, file),
             "size": file.size,
             "created": entries.get(&file.name).map(|entry| &entry.created),
         })
@@ -162,6 +170,25 @@ fn one_as_json(
     result["writer"] = json!(manifest.map(|manifest| &manifest.writer));
     result["last_stored"] = json!(stored.map(|time| format!("{time:.3}")));
     result
+}
+
+/// All files of a history in the order of their names.
+fn by_name(history: &History) -> Vec<&StoredFile> {
+    let mut files: Vec<_> = history.tree.files.iter().chain(&history.abandoned).collect();
+    files.sort_by(|one, other| one.key.cmp(&other.key));
+    files
+}
+
+fn is_abandoned(history: &History, file: &StoredFile) -> bool {
+    history.abandoned.iter().any(|abandoned| abandoned.name == file.name)
+}
+
+fn kind(history: &History, file: &StoredFile) -> &'static str {
+    match file.name.is_snapshot() {
+        _ if is_abandoned(history, file) => "abandoned",
+        true => "snapshot",
+        false => "incremental",
+    }
 }
 
 fn summary(name: &str, tree: &Tree) -> Value {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod branches;
 mod bucket;
 mod chain_check;
 mod checkpoint_policy;
@@ -34,6 +35,7 @@ mod sync_planner;
 mod tree;
 mod upload_queue;
 
+pub use branches::{Branches, StateChange, StateChanges, find_branches};
 pub use bucket::{Bucket, Tier};
 pub use chain_check::{ChainCheck, ChainProblem, FileChanges};
 pub use checkpoint_policy::{CheckpointKind, CheckpointPolicy, CheckpointSettings, WalFill};

@@ -47,6 +47,12 @@ pub enum Problem {
     /// The manifest does not know a file.
     #[error("it is not in the manifest")]
     NotIndexed,
+    /// A file of a branch that does not go on.
+    #[error(
+        "it is of a branch that the history has left behind: another writer had continued the same \
+         state; nothing is restored from it"
+    )]
+    Abandoned,
     /// The manifest says something else of a file than the file.
     #[error("its {field} is {found}, the manifest says {recorded}")]
     WrongEntry {
@@ -107,7 +113,9 @@ impl Problem {
     #[must_use]
     pub fn severity(&self) -> Severity {
         match self {
-            Self::NoManifest | Self::NotIndexed | Self::Foreign => Severity::Warning,
+            Self::NoManifest | Self::NotIndexed | Self::Abandoned | Self::Foreign => {
+                Severity::Warning
+            }
             _ => Severity::Critical,
         }
     }

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use walrust_engine::Tree;
 use walrust_engine::manifest::{FileEntry, Manifest};
+use walrust_engine::{StoredFile, Tree};
 use walrust_ltx::FileName;
 use walrust_storage::ObjectStore;
 
+use crate::branches::take_abandoned;
 use crate::file_description::read_header;
 use crate::manifest_object::read_manifest_patiently;
 use crate::{HistoryError, patiently};
@@ -24,8 +25,11 @@ pub(crate) const HEADERS: usize = 16;
 pub struct History {
     /// Name of the database.
     pub name: String,
-    /// Its files.
+    /// Its files, without those that it has left behind.
     pub tree: Tree,
+    /// Files of a branch that does not go on: another writer had continued a state that this history
+    /// has continued as well. Nothing is restored from them.
+    pub abandoned: Vec<StoredFile>,
     /// Their index, if there is one.
     pub manifest: Option<Manifest>,
 }
@@ -37,6 +41,8 @@ pub type Times = BTreeMap<FileName, i64>;
 impl History {
     /// Lists the files of a database and reads its manifest. A name without files has an empty
     /// history.
+    ///
+    /// Where names leave in doubt which files belong together, their ends are read.
     ///
     /// # Errors
     /// If storage fails, or the manifest is damaged or of a higher format.
@@ -50,9 +56,22 @@ impl History {
             manifest => manifest?,
         };
         let listing = patiently(|| store.list(&prefix, None)).await?;
-        let tree = Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));
+        let mut tree =
+            Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));
         let manifest = manifest.map(|object| object.manifest);
-        Ok(Self { name: name.to_owned(), tree, manifest })
+        let abandoned = take_abandoned(store, &mut tree, manifest.as_ref()).await?;
+        Ok(Self { name: name.to_owned(), tree, abandoned, manifest })
+    }
+
+    /// The files that the manifest lists and storage does not have.
+    #[must_use]
+    pub fn missing(&self) -> Vec<FileName> {
+        let mut missing = self
+            .manifest
+            .as_ref()
+            .map_or_else(Vec::new, |manifest| manifest.missing_from(&self.tree));
+        missing.retain(|name| self.abandoned.iter().all(|file| file.name != *name));
+        missing
     }
 
     /// What the manifest says of the files that are in storage with the size they should have, those

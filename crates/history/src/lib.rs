@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod branches;
 mod compaction;
 mod error;
 mod export;

@@ -214,7 +214,7 @@ impl<'a> StateTimes<'a> {
 
     /// Behind the last state nothing must be missing that was there at the time.
     fn refuse_lost_end(&self, last: Txid, time: i64) -> Result<(), HistoryError> {
-        let History { name, tree, manifest } = self.history;
+        let History { name, tree, manifest, .. } = self.history;
         if tree.files.iter().any(|file| file.name.max > last) {
             let gap = plan_restore(tree, RestoreTarget::Latest);
             let (name, url) = (name.clone(), self.store.url());
@@ -224,7 +224,7 @@ impl<'a> StateTimes<'a> {
         let later = |entry: &&FileEntry| milliseconds(&entry.created).is_some_and(|it| it > time);
         let later: Vec<FileName> =
             manifest.files.iter().filter(later).filter_map(FileEntry::file_name).collect();
-        let mut missing = manifest.missing_from(tree);
+        let mut missing = self.history.missing();
         missing.retain(|file| !later.contains(file));
         refuse_lost_tail(self.store, name, tree, &missing, last)
     }

@@ -111,7 +111,7 @@ pub(crate) async fn plan_state(
     history: &History,
     target: RestoreTarget,
 ) -> Result<Planned, HistoryError> {
-    let History { name, tree, manifest } = history;
+    let History { name, tree, manifest, .. } = history;
     let times = StateTimes::new(store, history);
     let plan = match plan_from(tree, manifest.as_ref(), target) {
         Ok(plan) => plan,
@@ -126,8 +126,8 @@ pub(crate) async fn plan_state(
             return Err(HistoryError::Plan { name: name.clone(), url: store.url(), source });
         }
     };
-    if let (Some(manifest), RestoreTarget::Latest) = (manifest, target) {
-        refuse_lost_tail(store, name, tree, &manifest.missing_from(tree), plan.head)?;
+    if target == RestoreTarget::Latest {
+        refuse_lost_tail(store, name, tree, &history.missing(), plan.head)?;
     }
     let timestamp_ms = times.state(plan.head).await?.timestamp_ms;
     let entries = manifest.iter().flat_map(|manifest| &manifest.files);

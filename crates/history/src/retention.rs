@@ -34,6 +34,7 @@ use walrust_engine::{
 use walrust_ltx::FileName;
 use walrust_storage::ObjectStore;
 
+use crate::branches::take_abandoned;
 use crate::compaction::{Merged, store_merged, verify};
 use crate::file_description::{describe, read_header};
 use crate::manifest_object::{check_writer, read_manifest_patiently, read_own_manifest};
@@ -77,7 +78,8 @@ impl Retention {
         let manifest = read_manifest_patiently(store, name).await?;
         let prefix = format!("{name}/");
         let listing = patiently(|| store.list(&prefix, None)).await?;
-        let tree = Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));
+        let mut tree =
+            Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));
         let (name, url) = (name.to_owned(), store.url());
         if tree.layout != Layout::Walrust {
             return Err(HistoryError::OtherLayout { name, url, layout: tree.layout });
@@ -92,6 +94,8 @@ impl Retention {
         if let Some(file) = manifest.missing_from(&tree).first() {
             return Err(HistoryError::FilesMissing { object: object(), file: file.to_string() });
         }
+        // What another writer has stored is not deleted unless somebody has looked at it.
+        take_abandoned(store, &mut tree, Some(&manifest)).await?;
         let (files, problems) = read_files(store, &tree, &manifest).await?;
         let plan = plan_retention(&files, policy, now_ms);
         let files = files.into_iter().map(|file| (file.name, file)).collect();

@@ -7,7 +7,7 @@
 //!
 //! Invariant: a history without a critical finding can be restored to each TXID that a file ends with.
 //! Files that retention has given up are not looked at: they may vanish at any moment, and nothing
-//! needs them.
+//! needs them. Nor are those of a branch that does not go on: nothing is restored from them.
 //!
 //! Merging and retention may change the history meanwhile. What looks like a loss then is believed only
 //! if the manifest was not replaced since, or a second look finds it again.
@@ -20,12 +20,14 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use walrust_engine::manifest::FileEntry;
 use walrust_engine::{
-    ChainCheck, Layout, MANIFEST, RestorePlan, RestoreTarget, Tree, manifest_key, plan_restore,
+    ChainCheck, Layout, MANIFEST, RestorePlan, RestoreTarget, StoredFile, Tree, manifest_key,
+    plan_restore,
 };
 use walrust_ltx::{FileName, Mode};
 use walrust_sqlite::{IntegrityCheck, Restore, RestoreError};
 use walrust_storage::ObjectStore;
 
+use crate::branches::take_abandoned;
 use crate::file_walk::FileWalk;
 use crate::history_index::HistoryIndex;
 use crate::inspection::{Reading, inspect};
@@ -60,6 +62,8 @@ pub struct Verify {
     name: String,
     index: HistoryIndex,
     tree: Tree,
+    /// Files of a branch that does not go on.
+    abandoned: Vec<StoredFile>,
     /// Objects that are none of ours.
     foreign: Vec<String>,
 }
@@ -83,8 +87,9 @@ impl Verify {
         };
         let mut foreign: Vec<String> = listing.into_iter().map(|entry| entry.key).collect();
         foreign.retain(|key| tree.layout == Layout::Walrust && is_foreign(key));
-        let tree = staying(&tree, index.manifest());
-        Ok(Self { name: name.to_owned(), index, tree, foreign })
+        let mut tree = staying(&tree, index.manifest());
+        let abandoned = take_abandoned(store, &mut tree, index.manifest()).await?;
+        Ok(Self { name: name.to_owned(), index, tree, abandoned, foreign })
     }
 
     /// Bytes that are to be read.
@@ -123,6 +128,7 @@ impl Verify {
     ) -> Result<Verification, HistoryError> {
         if self.index.is_newer() {
             self.tree.files.clear();
+            self.abandoned.clear();
             self.foreign.clear();
         }
         self.tree.files.sort_by_key(|file| (ChainCheck::order(file.name), file.level));
@@ -173,6 +179,9 @@ impl Verify {
         let key = |name: FileName| format!("{}/{name}", self.name);
         let foreign = self.foreign.drain(..).map(|key| finding(key, Problem::Foreign));
         let mut found: Vec<Finding> = foreign.collect();
+        let abandoned: BTreeSet<FileName> = self.abandoned.iter().map(|file| file.name).collect();
+        let left = self.abandoned.drain(..).map(|file| finding(file.key, Problem::Abandoned));
+        found.extend(left);
         let is_empty = self.tree.files.is_empty();
         match &self.index {
             HistoryIndex::None if is_empty => {
@@ -184,7 +193,8 @@ impl Verify {
             HistoryIndex::None => {}
             HistoryIndex::Read(object) => {
                 let manifest = &object.manifest;
-                let missing = manifest.missing_from(&self.tree);
+                let mut missing = manifest.missing_from(&self.tree);
+                missing.retain(|name| !abandoned.contains(name));
                 found.extend(missing.into_iter().map(|it| finding(key(it), Problem::Missing)));
                 if is_empty {
                     found.push(finding(self.name.clone(), Problem::NoFiles));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use walrust_engine::manifest::{FORMAT, Manifest, Writer};
-use walrust_engine::{RestoreTarget, Tree, manifest_key, object_key, plan_restore};
+use walrust_engine::{RestorePlan, RestoreTarget, Tree, manifest_key, object_key, plan_restore};
 use walrust_history::{Retention, SHA256, describe_file, read_manifest};
 use walrust_ltx::{Checksum, Decoder, Encoder, FileName, Header, Mode, PageSize, Pgno, Txid};
 use walrust_storage::{Condition, Metadata, ObjectStore};
@@ -186,6 +186,11 @@ pub(crate) async fn assert_indexed(store: &CrashingStore) {
 pub(crate) async fn restore(store: &CrashingStore, target: Txid) -> Pages {
     let plan = plan_restore(&tree(store).await, RestoreTarget::Txid(target));
     let plan = plan.unwrap_or_else(|error| panic!("TXID {target}: {error}"));
+    apply(store, &plan).await
+}
+
+/// The state that the files of a plan give; every file and every link is verified.
+pub(crate) async fn apply(store: &CrashingStore, plan: &RestorePlan) -> Pages {
     let (mut pages, mut before) = (Pages::new(), None);
     for (file, _) in &plan.files {
         let bytes = store.get(&file.key).await.unwrap().bytes().await.unwrap();

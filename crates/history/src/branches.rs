@@ -1,0 +1,94 @@
+//! Takes files that a history has left behind out of its tree.
+//!
+//! Invariant: planners go by names, and see only files whose names cannot lead them from one branch
+//! to another. Where names leave no doubt, nothing is read.
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use walrust_engine::manifest::{FileEntry, Manifest};
+use walrust_engine::{
+    Branches, ErrorClass, Layout, StateChange, StateChanges, StoredFile, Tree, find_branches,
+};
+use walrust_ltx::FileName;
+use walrust_storage::ObjectStore;
+
+use crate::file_description::read_ends;
+use crate::history::HEADERS;
+use crate::{HistoryError, patiently};
+
+/// Takes the files that are not on the branch that goes on out of a tree and returns them; see
+/// [`walrust_engine::find_branches`]. Files that retention has given up are left alone.
+///
+/// # Errors
+/// If storage fails.
+pub(crate) async fn take_abandoned(
+    store: &dyn ObjectStore,
+    tree: &mut Tree,
+    manifest: Option<&Manifest>,
+) -> Result<Vec<StoredFile>, HistoryError> {
+    if tree.layout != Layout::Walrust {
+        // Another program's files overlap where they will, and have levels.
+        return Ok(Vec::new());
+    }
+    let retired = manifest.map(Manifest::retired_names).unwrap_or_default();
+    let files: BTreeMap<FileName, &StoredFile> = tree
+        .files
+        .iter()
+        .filter(|file| !retired.contains(&file.name))
+        .map(|file| (file.name, file))
+        .collect();
+    let mut changes = recorded(&files, manifest);
+    let abandoned = loop {
+        match find_branches(files.keys().copied(), &changes) {
+            Branches::Abandoned(abandoned) => break abandoned,
+            Branches::Unknown(names) => {
+                let unknown = names.iter().filter_map(|name| files.get(name).copied());
+                changes.extend(read(store, unknown).await?);
+            }
+        }
+    };
+    Ok(tree.files.extract_if(.., |file| abandoned.contains(&file.name)).collect())
+}
+
+/// What the manifest says of files that have the size that they should have.
+fn recorded(files: &BTreeMap<FileName, &StoredFile>, manifest: Option<&Manifest>) -> StateChanges {
+    let entries = manifest.iter().flat_map(|manifest| &manifest.files);
+    let known = entries.filter_map(|entry| {
+        let name = entry.file_name()?;
+        files.get(&name).filter(|file| file.size == entry.size)?;
+        Some((name, Some(state_change(entry)?)))
+    });
+    known.collect()
+}
+
+fn state_change(entry: &FileEntry) -> Option<StateChange> {
+    let from = match &entry.pre {
+        Some(pre) => Some(pre.parse().ok()?),
+        None => None,
+    };
+    let timestamp_ms = entry.created.parse::<Timestamp>().ok()?.as_millisecond();
+    Some(StateChange { from, to: entry.post.parse().ok()?, timestamp_ms })
+}
+
+/// What files say of themselves.
+async fn read(
+    store: &dyn ObjectStore,
+    files: impl Iterator<Item = &StoredFile>,
+) -> Result<StateChanges, HistoryError> {
+    let reads = files.map(|file| async move {
+        let ends = match patiently(|| read_ends(store, file)).await {
+            // It was deleted meanwhile: a plan that wants it says so.
+            Err(error) if error.class() == ErrorClass::NotFound => None,
+            ends => ends?,
+        };
+        let change = ends.and_then(|ends| {
+            let (from, timestamp_ms) = (ends.header.pre_apply, ends.header.timestamp_ms);
+            Some(StateChange { from, to: ends.post_apply?, timestamp_ms })
+        });
+        Ok::<_, HistoryError>((file.name, change))
+    });
+    let reads: Vec<_> = reads.collect();
+    futures_util::stream::iter(reads).buffered(HEADERS).try_collect().await
+}

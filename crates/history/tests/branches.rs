@@ -1,0 +1,132 @@
+//! Histories in which two writers have continued one state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use walrust_engine::{RestoreTarget, RetentionPolicy, StoredFile};
+use walrust_history::{History, HistoryError, Problem, Severity, Verify, VerifyOptions};
+use walrust_ltx::{FileName, Txid};
+use walrust_storage::ObjectStore;
+
+use crate::crashing_store::CrashingStore;
+use crate::retention::runtime;
+use crate::scene::{NAME, Scene, apply, file_names, name, plan, txid};
+
+const MERGE_ALL: RetentionPolicy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
+
+/// A history up to TXID 4, what a killed process had sent behind it, which its manifest knows or not,
+/// and what its successor has begun there a second later.
+async fn two_branches(indexed: bool) -> Scene {
+    let mut scene = Scene::begin("2026-12-31T22:00:00Z").await;
+    scene.commit(3, true).await;
+    scene.now_ms += 1000;
+    scene.commit(8, indexed).await;
+    scene.go_back(4);
+    scene.now_ms += 1000;
+    scene.commit(1, true).await;
+    scene.write_manifest().await;
+    scene
+}
+
+async fn newest(store: &CrashingStore) -> Txid {
+    let planned = walrust_history::plan(store, NAME, RestoreTarget::Latest).await.unwrap();
+    planned.plan.head
+}
+
+/// Asserts that the newest state, and each that can be restored, is one of the branch that goes on.
+async fn assert_restored(scene: &Scene) {
+    assert_eq!(newest(&scene.store).await, txid(scene.head));
+    let history = History::read(&scene.store, NAME).await.unwrap();
+    for txid in walrust_engine::restorable_txids(&history.tree) {
+        let target = RestoreTarget::Txid(txid);
+        let planned = walrust_history::plan(&scene.store, NAME, target).await.unwrap();
+        let restored = apply(&scene.store, &planned.plan).await;
+        assert!(restored == scene.states[&txid.get()], "TXID {txid} is of another branch");
+    }
+}
+
+fn names(files: &[StoredFile]) -> Vec<FileName> {
+    files.iter().map(|file| file.name).collect()
+}
+
+#[test]
+fn the_newest_state_is_that_of_the_branch_that_goes_on() {
+    for indexed in [false, true] {
+        runtime().block_on(async {
+            let mut scene = two_branches(indexed).await;
+            let history = History::read(&scene.store, NAME).await.unwrap();
+            assert_eq!(names(&history.abandoned), [name(5, 12)]);
+            assert_restored(&scene).await;
+            let late = walrust_history::plan(&scene.store, NAME, RestoreTarget::Txid(txid(12)));
+            assert!(matches!(late.await, Err(HistoryError::Unavailable { .. })));
+            // On beyond the TXIDs of the other branch, with a file that begins where it ends.
+            for commits in [4, 3, 2] {
+                scene.now_ms += 1000;
+                scene.commit(commits, false).await;
+                assert_restored(&scene).await;
+            }
+        });
+    }
+}
+
+#[test]
+fn who_has_continued_the_late_upload_has_made_it_the_branch_that_goes_on() {
+    runtime().block_on(async {
+        let mut scene = two_branches(false).await;
+        scene.go_back(12);
+        scene.now_ms += 1000;
+        scene.commit(1, false).await;
+        let history = History::read(&scene.store, NAME).await.unwrap();
+        assert_eq!(names(&history.abandoned), [name(5, 5)]);
+        assert_restored(&scene).await;
+    });
+}
+
+#[test]
+fn retention_keeps_what_goes_on_and_leaves_the_other_branch_alone() {
+    runtime().block_on(async {
+        let mut scene = two_branches(true).await;
+        for commits in [4, 3, 2] {
+            scene.now_ms += 1000;
+            scene.commit(commits, true).await;
+        }
+        scene.snapshot(true).await;
+        scene.now_ms += 1000;
+        scene.commit(2, true).await;
+        scene.write_manifest().await;
+        for _ in 0..3 {
+            let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
+            assert_eq!(retention.problems.len(), 0, "{:?}", retention.problems);
+            let now = || scene.now_ms;
+            let report = retention.execute(&scene.store, Duration::ZERO, &now).await.unwrap();
+            assert_eq!(report.problems.len(), 0, "{:?}", report.problems);
+            assert_restored(&scene).await;
+        }
+        let left = file_names(&scene.store).await;
+        assert!(left.contains(&name(5, 12)), "{left:?}");
+        assert!(!left.contains(&name(5, 5)), "nothing was merged: {left:?}");
+    });
+}
+
+#[test]
+fn verify_warns_of_a_branch_that_was_left_behind() {
+    for indexed in [false, true] {
+        runtime().block_on(async {
+            let mut scene = two_branches(indexed).await;
+            for _ in 0..2 {
+                let store = Arc::new(scene.store.copied().await);
+                let verify = Verify::begin(store.as_ref(), NAME).await.unwrap();
+                let store: Arc<dyn ObjectStore> = store;
+                let options = VerifyOptions::default();
+                let found = verify.run(&store, &options, |_| {}).await.unwrap();
+                assert_eq!(found.severity(), Some(Severity::Warning), "{:?}", found.findings);
+                let [finding] = found.findings.as_slice() else { panic!("{:?}", found.findings) };
+                assert!(matches!(finding.problem, Problem::Abandoned), "{finding:?}");
+                assert_eq!(finding.key, crate::scene::key(5, 12));
+                assert_eq!(found.head, Some(txid(scene.head)));
+                scene.commit(12, true).await;
+                scene.write_manifest().await;
+            }
+        });
+    }
+}
