@@ -12,7 +12,7 @@ pub(crate) use walrust_engine::manifest::Writer;
 use walrust_engine::manifest::{FORMAT, FileEntry, Manifest};
 use walrust_engine::{ErrorClass, StoredFile, Tree, manifest_key};
 use walrust_history::{HistoryError, describe, describe_file, read_manifest, write_manifest};
-use walrust_ltx::FileName;
+use walrust_ltx::{FileName, Txid};
 use walrust_sqlite::StagedFile;
 use walrust_storage::{Condition, ObjectStore, StorageError};
 
@@ -29,6 +29,8 @@ pub(crate) struct ManifestUpdate {
     pub(crate) writer: Writer,
     /// Whether this is the first update of this run: files of earlier runs may be missing in it.
     pub(crate) first: bool,
+    /// The newest TXID that the database knows to be in storage.
+    pub(crate) txid: Option<Txid>,
     /// Files that were uploaded since the last update.
     pub(crate) entries: Vec<FileEntry>,
 }
@@ -139,8 +141,10 @@ pub(crate) async fn write(
     if new || update.first {
         // A writer before us may have been stopped between an upload and its manifest.
         let unknown = unknown_files(store, database, &manifest).await?;
-        let newest = update.entries.iter().filter_map(FileEntry::file_name).map(|it| it.max).max();
-        ahead = unknown.iter().find(|file| Some(file.name.max) > newest).cloned();
+        let ours = update.entries.iter().filter_map(FileEntry::file_name).map(|name| name.max);
+        if let Some(newest) = ours.chain(update.txid).max() {
+            ahead = unknown.iter().find(|file| file.name.max > newest).cloned();
+        }
         let mut entries = Vec::new();
         let described = describe_files(store, database, &unknown, &mut entries);
         // What is described stays described; the files are safe without an entry.

@@ -180,6 +180,7 @@ impl DatabaseState {
             page_size,
             writer,
             first: std::mem::take(&mut self.first_manifest),
+            txid: self.txid,
             entries: std::mem::take(&mut self.entries),
         });
         self.manifest = ManifestState::Offered(Arc::clone(&update));

@@ -153,7 +153,13 @@ impl Scene {
 
     fn job(&self, writer: &str, epoch: u64) -> UploadJob {
         let writer = Writer { id: writer.to_owned(), host: "host".to_owned(), epoch };
-        let update = ManifestUpdate { page_size: 4096, writer, first: false, entries: Vec::new() };
+        let update = ManifestUpdate {
+            page_size: 4096,
+            writer,
+            first: false,
+            txid: None,
+            entries: Vec::new(),
+        };
         UploadJob {
             database: "a".to_owned(),
             upload: Upload::Manifest(Arc::new(update)),
@@ -301,7 +307,8 @@ async fn a_manifest_is_written_although_files_of_earlier_runs_take_too_long_to_d
     let file = bytes::Bytes::from_static(&[0; 1000]);
     store.put(key, file, &Metadata::new(), &Condition::IfAbsent).await.unwrap();
     let writer = Writer { id: "we".to_owned(), host: "host".to_owned(), epoch: 1 };
-    let update = ManifestUpdate { page_size: 4096, writer, first: true, entries: Vec::new() };
+    let update =
+        ManifestUpdate { page_size: 4096, writer, first: true, txid: None, entries: Vec::new() };
     let upload = Upload::Manifest(Arc::new(update));
     let limit = UploadLimits::default().attempt_timeout;
     let outcome = attempt::attempt(&store, "a", &upload, limit).await;
