@@ -16,7 +16,7 @@ use crate::walrust::{QUICK, Walrust};
 
 mod crashes;
 mod hosts;
-
+mod late_uploads;
 mod outages;
 mod parts;
 mod staging;

@@ -25,7 +25,7 @@ fn restore(storage: &Storage, name: &str, output: &Path, txid: Option<u64>) -> O
 }
 
 #[track_caller]
-fn restored(storage: &Storage, directory: &Path, txid: Option<u64>) -> PathBuf {
+pub(crate) fn restored(storage: &Storage, directory: &Path, txid: Option<u64>) -> PathBuf {
     let output = directory.join(format!("{}.db", txid.unwrap_or_default()));
     let result = restore(storage, "app", &output, txid);
     assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));

@@ -11,7 +11,7 @@ use crate::storage::Storage;
 use crate::walrust::{PATIENCE, QUICK, Walrust};
 
 /// Replicates a database with some history, and returns what it left in storage.
-fn replicated(storage: &Storage, seed: u64) -> TestDatabase {
+pub(super) fn replicated(storage: &Storage, seed: u64) -> TestDatabase {
     let database = TestDatabase::with_history(4096, seed, 60);
     let walrust = Walrust::on(storage);
     let mut daemon = walrust.watch(&[database.path()]);
