@@ -3,7 +3,7 @@
 //! Invariant: planners go by names, and see only files whose names cannot lead them from one branch
 //! to another. Where names leave no doubt, nothing is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -39,24 +39,31 @@ pub(crate) async fn take_abandoned(
         .filter(|file| !retired.contains(&file.name))
         .map(|file| (file.name, file))
         .collect();
-    let mut changes = recorded(&files, manifest);
+    let mut changes = StateChanges::new();
     let abandoned = loop {
         match find_branches(files.keys().copied(), &changes) {
             Branches::Abandoned(abandoned) => break abandoned,
             Branches::Unknown(names) => {
-                let unknown = names.iter().filter_map(|name| files.get(name).copied());
-                changes.extend(read(store, unknown).await?);
+                changes.extend(recorded(&names, &files, manifest));
+                let unknown = names.iter().filter(|name| !changes.contains_key(name));
+                let unknown = unknown.filter_map(|name| files.get(name).copied());
+                let read = read(store, unknown).await?;
+                changes.extend(read);
             }
         }
     };
     Ok(tree.files.extract_if(.., |file| abandoned.contains(&file.name)).collect())
 }
 
-/// What the manifest says of files that have the size that they should have.
-fn recorded(files: &BTreeMap<FileName, &StoredFile>, manifest: Option<&Manifest>) -> StateChanges {
+/// What the manifest says of some files, as far as they have the size that they should have.
+fn recorded(
+    names: &BTreeSet<FileName>,
+    files: &BTreeMap<FileName, &StoredFile>,
+    manifest: Option<&Manifest>,
+) -> StateChanges {
     let entries = manifest.iter().flat_map(|manifest| &manifest.files);
     let known = entries.filter_map(|entry| {
-        let name = entry.file_name()?;
+        let name = entry.file_name().filter(|name| names.contains(name))?;
         files.get(&name).filter(|file| file.size == entry.size)?;
         Some((name, Some(state_change(entry)?)))
     });
