@@ -125,106 +125,50 @@ class Image:
         self.file.truncate(commit * page_size)
 
 
-class File:
-    """A file as its name and its ends have it."""
-
-    def __init__(self, folder, match):
-        self.name, self.low, self.high = match[0], int(match[1], 16), int(match[2], 16)
-        self.path, self.read_ends = os.path.join(folder, self.name), None
-
-    def ends(self):
-        """The states that it leads between, and its timestamp; nothing if they cannot be read."""
-        if self.read_ends is None:
-            with open(self.path, "rb") as file:
-                data = file.read()
-            self.read_ends = ()
-            if len(data) >= 131 and data[:4] == b"LTX1":
-                low, high, time, before = struct.unpack_from(">QQqQ", data, 16)
-                (after,) = struct.unpack_from(">Q", data, len(data) - 16)
-                if (low, high) == (self.low, self.high) and after & FLAG:
-                    self.read_ends = ((low - 1, before), (high, after), time)
-        return self.read_ends
-
-
-def groups(files):
-    """Incrementals that have TXIDs in common, the newest first."""
-    found, end = [], 0
-    for file in sorted((file for file in files if file.low > 1), key=lambda it: (it.low, it.high)):
-        if file.low <= end:
-            found[-1].append(file)
-        else:
-            found.append([file])
-        end = max(end, file.high)
-    return [group for group in reversed(found) if len(group) > 1]
-
-
-def without_branches(files, retired):
-    """The files that are of the branch that goes on."""
-    files = [file for file in files if file.name not in retired]
-    for group in groups(files):
-        if not all(file.ends() for file in group):
-            continue
-        first, last = group[0].low, max(file.high for file in group)
-        reached = {
-            file.ends()[1]
-            for file in files
-            if (first - 1 <= file.high < last if file.low == 1 else file.high == first - 1)
-            and file.ends()
-        }
-        for file in group:
-            if file.ends()[0] in reached:
-                reached.add(file.ends()[1])
-        within = {file.ends()[0] for file in group}
-        behind = {file.ends()[0] for file in files if file.low == last + 1 and file.ends()}
-        ends = [file.ends()[1:] for file in group if file.ends()[1] not in within]
-        if not ends:
-            continue
-        end, _ = max(ends, key=lambda it: (it[0] in reached, it[0] in behind, it[1], it[0][0]))
-        wanted = {end}
-        for file in sorted(group, key=lambda it: it.high, reverse=True):
-            if file.ends()[1] in wanted:
-                wanted.add(file.ends()[0])
-            else:
-                files.remove(file)
-    bounds = {txid for file in files if file.low > 1 for txid in (file.low - 1, file.high)}
-    heads = [file for file in files if file.low == 1 and file.high not in bounds]
-    heads += sorted((file for file in files if file.low > 1), key=lambda it: it.high)[-1:]
-    heads = [file.ends() for file in heads if file.ends()] if len(heads) > 1 else []
-    newest = max(heads, key=lambda it: (it[2], it[1][0]))[1][0] if heads else float("inf")
-    return [file for file in files if file.high <= newest or not file.ends()]
+def ends(folder, match):
+    """The states between which a file leads, its timestamp, and its name."""
+    with open(os.path.join(folder, match[0]), "rb") as file:
+        data = file.read().ljust(131, b"\0")
+    low, high, time, before = struct.unpack_from(">QQqQ", data, 16)
+    return (low - 1, before), (high, *struct.unpack_from(">Q", data[-16:])), time, match[0]
 
 
 def plan(files, target):
-    """The names of the files that lead to a TXID."""
-    files = [(file.low, file.high, file.name) for file in files]
-    target = target or max((high for _, high, _ in files), default=0)
-    for _, end, base in sorted((f for f in files if f[0] == 1 and f[1] <= target), reverse=True):
-        paths, seen = [(end, [base])], {end}
-        for end, path in paths:
-            if end == target:
-                return target, path
-            for low, high, name in files:
-                if low == end + 1 and high <= target and low > 1 and high not in seen:
-                    seen.add(high)
-                    paths.append((high, path + [name]))
-    raise Damaged(f"no files lead to TXID {target}")
+    """The TXID of a state, and the names of the files that lead to it."""
+    reached = {}
+    for before, after, time, _ in sorted(files, key=lambda it: it[1]):
+        if before[0] == 0 or before in reached:
+            reached[after] = time
+    continued = {before for before, _, _, _ in files}
+    wanted = [it for it in reached if (it[0] == target if target else it not in continued)]
+    goal = max(wanted, key=lambda it: (reached[it], it[0]), default=(target or 0, 0))
+    lost = [name for _, after, _, name in files if after[0] > goal[0] and after not in reached]
+    check(target or not lost, f"the history has a gap before {lost}")
+    for before, after, _, name in sorted(files, key=lambda it: it[1], reverse=True):
+        paths, seen = [(after, [name])] if before[0] == 0 else [], {after}
+        for state, path in paths:
+            if state == goal:
+                return goal[0], path
+            for before, after, _, name in files:
+                if before == state and after not in seen:
+                    seen.add(after)
+                    paths.append((after, path + [name]))
+    raise Damaged(f"no files lead to TXID {goal[0]}")
 
 
 def restore(folder, output, target=None):
     names = [match for match in map(NAME.fullmatch, os.listdir(folder)) if match]
-    files = [File(folder, match) for match in names]
-    recorded, retired = {}, set()
+    newest, path = plan([ends(folder, match) for match in names], target)
+    recorded, stored = {}, {match[0] for match in names}
     index = os.path.join(folder, "manifest.json")
     if os.path.exists(index):
         with open(index, encoding="utf-8") as file:
             manifest = json.load(file)
         check(manifest["format"] <= 1, "the manifest has a higher format")
-        recorded = {f"{it['min']}-{it['max']}.ltx": it["sha256"] for it in manifest["files"]}
-        retired = {f"{it['min']}-{it['max']}.ltx" for it in manifest.get("retired", [])}
-    newest, path = plan(without_branches(files, retired), target)
-    stored = {file.name for file in files}
-    for name in set(recorded) - stored:
-        check(target or int(name[17:33], 16) <= newest, "the newest states are lost")
+        for entry in manifest["files"]:
+            name = f"{entry['min']}-{entry['max']}.ltx"
+            recorded[name] = entry["sha256"]
+            check(target or name in stored or int(entry["max"], 16) <= newest, "a state is lost")
     for suffix in ["", "-wal", "-shm", "-journal"]:
         check(not os.path.lexists(output + suffix), f"{output + suffix} is in the way")
     image = Image(output + ".partial")
