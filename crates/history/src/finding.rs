@@ -50,7 +50,8 @@ pub enum Problem {
     /// A file of a branch that does not go on.
     #[error(
         "it is of a branch that the history has left behind: another writer had continued the same \
-         state; nothing is restored from it"
+         state; nothing is restored from it, and it may be deleted if nobody misses what that \
+         writer had committed"
     )]
     Abandoned,
     /// The manifest says something else of a file than the file.
