@@ -38,6 +38,10 @@ bench: check-tools $(TOOLS) ## all benchmarks
 	$(WITH_SERVERS) cargo bench --locked --bench daemon
 	$(WITH_SERVERS) cargo bench --locked --bench application
 	$(WITH_SERVERS) cargo bench --locked --bench restore
+	$(WITH_SERVERS) cargo bench --locked --bench tenants -- idle 1000
+	$(WITH_SERVERS) cargo bench --locked --bench tenants -- lag 400 50
+	$(WITH_SERVERS) cargo bench --locked --bench tenants -- reload 400
+	$(WITH_SERVERS) cargo bench --locked --bench tenants -- outage 100 300
 	cargo bench --locked --bench healing
 	cargo bench --locked -p walrust-ltx
 
