@@ -15,7 +15,7 @@
 //! # Back-pressure
 //! A database has at most one scheduled snapshot. A message of it costs the time of its own entry.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -113,7 +113,7 @@ pub(crate) struct SnapshotSchedulerState {
     myself: ActorRef<SnapshotSchedulerMsg>,
     root: ActorRef<RootMsg>,
     at_once: usize,
-    databases: HashMap<String, Entry>,
+    databases: BTreeMap<String, Entry>,
     /// When each database that waits for a time is to be looked at.
     looks: BTreeSet<(Instant, String)>,
     /// Databases whose snapshot is due and has to wait for its turn.
@@ -146,7 +146,7 @@ impl Actor for SnapshotSchedulerActor {
             myself,
             root: arguments.root,
             at_once: arguments.at_once.max(1),
-            databases: HashMap::new(),
+            databases: BTreeMap::new(),
             looks: BTreeSet::new(),
             line: VecDeque::new(),
             running: HashSet::new(),

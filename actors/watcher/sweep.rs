@@ -3,7 +3,7 @@
 //!
 //! The database file is looked at because it may be replaced, or overwritten in place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
@@ -83,9 +83,10 @@ struct Sweep {
     commands: Receiver<Command>,
     wake: Arc<EventFd>,
     inotify: Option<Inotify>,
-    databases: HashMap<String, Watched>,
+    /// With thousands of them a hash table, which doubles, would stand half empty.
+    databases: BTreeMap<String, Watched>,
     /// The databases of each watched directory, by the file names of their WALs.
-    directories: HashMap<WatchDescriptor, HashMap<OsString, String>>,
+    directories: HashMap<WatchDescriptor, BTreeMap<OsString, String>>,
 }
 
 struct Watched {
@@ -115,7 +116,7 @@ impl Sweep {
                 |error| tracing::warn!(%error, "no inotify: changes are seen once a second"),
             )
             .ok();
-        Self { commands, wake, inotify, databases: HashMap::new(), directories: HashMap::new() }
+        Self { commands, wake, inotify, databases: BTreeMap::new(), directories: HashMap::new() }
     }
 
     fn run(mut self) {

@@ -13,6 +13,7 @@
 //! CRC, which several stores refuse or, worse, store as content. Bodies are protected by the
 //! signature instead, which covers their SHA-256.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
@@ -26,8 +27,8 @@ use aws_sdk_s3::config::{
     SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext};
 use aws_smithy_http_client::{Builder, ConnectorBuilder};
 
 use super::options::{S3Credentials, S3Options, Settings, check_endpoint};
@@ -53,9 +54,11 @@ async fn connect_with(
 ) -> Result<(Client, Option<String>), String> {
     let https = match settings.certificates {
         Some((variable, path)) => {
-            let read = tokio::task::spawn_blocking(move || trust::only(variable, &path)).await;
-            let context = read.map_err(|error| error.to_string())?;
-            Some(https_client(context.map_err(|error| error.to_string())?))
+            let bundle = path.clone();
+            let read = tokio::task::spawn_blocking(move || trust::only(variable, &bundle)).await;
+            // Only looked at here: whoever connects without TLS need not keep hundreds of them.
+            read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            Some(https_client(variable, path))
         }
         // The client that the SDK brings along trusts what the system trusts.
         None => None,
@@ -110,18 +113,24 @@ fn static_credentials(credentials: &S3Credentials) -> Credentials {
     Credentials::new(access_key, secret_key, session_token.clone(), None, "walrust")
 }
 
-/// As the client that the SDK brings along, with other trust.
-fn https_client(trust: TlsContext) -> SharedHttpClient {
+/// As the client that the SDK brings along, with trust in the certificates of a bundle alone. It is
+/// read when a connector is made; one that has become unusable since makes every request over TLS fail.
+fn https_client(variable: &'static str, bundle: PathBuf) -> SharedHttpClient {
     Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut builder = ConnectorBuilder::default()
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .tls_context(trust.clone())
-            .proxy_config(ProxyConfig::from_env());
+        let mut builder = ConnectorBuilder::default().proxy_config(ProxyConfig::from_env());
         builder.set_connector_settings(settings.cloned());
         if let Some(components) = components {
             builder.set_sleep_impl(components.sleep_impl());
         }
-        builder.build()
+        match trust::only(variable, &bundle) {
+            Ok(trust) => {
+                builder.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(trust).build()
+            }
+            Err(error) => {
+                tracing::error!(%error, "no server can be trusted");
+                builder.build_http()
+            }
+        }
     })
 }
 

@@ -49,6 +49,12 @@ async fn server(certificate: &Path) -> String {
 
 /// The error of a HEAD request to a server, with trust in a bundle.
 async fn head(endpoint: &str, bundle: PathBuf) -> StorageError {
+    let (client, endpoint) = connected(endpoint, bundle).await;
+    head_with(client, endpoint).await
+}
+
+/// A client of a server, with trust in a bundle, which has not connected yet.
+async fn connected(endpoint: &str, bundle: PathBuf) -> (Client, Option<String>) {
     let credentials = S3Credentials {
         access_key: "key".to_owned(),
         secret_key: "secret".to_owned(),
@@ -60,7 +66,10 @@ async fn head(endpoint: &str, bundle: PathBuf) -> StorageError {
         region: Some("us-east-1".to_owned()),
         certificates: Some(("AWS_CA_BUNDLE", bundle)),
     };
-    let (client, endpoint) = connect_with(&options, settings).await.unwrap();
+    connect_with(&options, settings).await.unwrap()
+}
+
+async fn head_with(client: Client, endpoint: Option<String>) -> StorageError {
     let endpoint = endpoint.map(Arc::from);
     let about = About { operation: "head", url: "s3://b".into(), key: "k".into(), endpoint };
     about.request(&client.head_object().bucket("b").key("k").send().await.unwrap_err())
@@ -78,6 +87,17 @@ async fn a_bundle_is_trusted_and_nobody_else() {
     let error = head(&other, ours).await;
     assert_eq!((error.class(), error.status()), (ErrorClass::Transient, None), "{error}");
     assert!(error.to_string().contains("AWS_CA_BUNDLE"), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_is_trusted_when_the_bundle_is_gone() {
+    let scratch = TempDir::new().unwrap();
+    let bundle = scratch.path().join("bundle.pem");
+    let endpoint = server(&bundle).await;
+    let (client, endpoint) = connected(&endpoint, bundle.clone()).await;
+    std::fs::remove_file(bundle).unwrap();
+    let error = head_with(client, endpoint).await;
+    assert_eq!((error.class(), error.status()), (ErrorClass::Transient, None), "{error}");
 }
 
 #[tokio::test]
