@@ -30,7 +30,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::Semaphore;
 use walrust_ltx::{FileName, Txid};
 use walrust_storage::ObjectStore;
 
@@ -48,6 +47,7 @@ mod availability;
 mod events;
 mod job;
 mod open;
+mod refusal;
 mod requests;
 mod resting;
 mod scheduling;
@@ -58,7 +58,9 @@ mod sync_requests;
 
 pub(crate) use availability::Availability;
 pub(crate) use job::JobEnded;
-pub(crate) use open::OpenOutcome;
+pub(crate) use open::{OpenOutcome, Openings};
+pub use refusal::Cause;
+pub(crate) use refusal::Refusal;
 pub(crate) use resting::Resting;
 pub(crate) use snapshot_reading::ReadingOutcome;
 use state::DatabaseState;
@@ -88,7 +90,7 @@ pub(crate) enum DatabaseMsg {
     /// An upload failed and will be tried again.
     UploadFailed {
         /// What storage said.
-        error: String,
+        error: Refusal,
         /// Whether trying again may help without anybody's help.
         retryable: bool,
     },
@@ -156,14 +158,6 @@ impl DatabaseMsg {
     }
 }
 
-/// Why a request was not carried out.
-#[derive(Clone, Debug)]
-pub(crate) struct Refusal {
-    pub(crate) reason: String,
-    /// Storage is the reason, not the database.
-    pub(crate) storage: bool,
-}
-
 /// What every incarnation of a database's actor gets.
 #[derive(Clone, Debug)]
 pub(crate) struct DatabaseArguments {
@@ -176,8 +170,8 @@ pub(crate) struct DatabaseArguments {
     pub(crate) services: Services,
     pub(crate) root: ActorRef<RootMsg>,
     pub(crate) pool: BlockingPool,
-    /// Bounds how many databases ask the store for their position at once.
-    pub(crate) openings: Arc<Semaphore>,
+    /// Shared by all databases.
+    pub(crate) openings: Arc<Openings>,
     /// Shared by all incarnations: one of them works at a time.
     pub(crate) gate: Gate,
     pub(crate) notified: Notified,

@@ -4,7 +4,8 @@
 //! RootSupervisor
 //! |-- UploaderActor          brings staged files to storage
 //! |-- SnapshotSchedulerActor tells databases when a snapshot is due
-//! |-- RetentionActor         looks after the age of histories
+//! |-- RetentionActor         decides which files of a history stay
+//! |-- ValidationActor        proves now and then that histories can be restored
 //! |-- WebhookActor           tells receivers outside the process about events
 //! |-- WatcherActor           tells databases that their WAL may have changed
 //! `-- DatabaseActor x N      one database each: its pin, position and checkpoints
@@ -36,6 +37,7 @@ mod watcher;
 mod webhook;
 
 pub use blocking::BLOCKING_JOBS;
+pub use database::Cause;
 pub use remote::{Remote, RemoteError, look_up};
 pub use replicator::{Replicator, ReplicatorError};
 pub use root::{Applied, NotShipped};

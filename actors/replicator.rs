@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::rpc::CallResult;
-use ractor::{Actor, ActorRef, MessagingErr, RpcReplyPort};
+use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::sync::{oneshot, watch};
 use walrust_ltx::Txid;
 use walrust_storage::ObjectStore;
 
-use crate::database::{DatabaseMsg, Refusal};
-use crate::root::{Applied, NotShipped, RootArguments, RootMsg, RootSupervisor, ShutdownReport};
+use crate::database::{Cause, DatabaseMsg, Refusal};
+use crate::root::{
+    Applied, NotShipped, RootArguments, RootMsg, RootSupervisor, Roster, ShutdownReport,
+};
 use crate::settings::Settings;
 use crate::status::{DatabaseStatus, Status, UploaderStatus};
 
@@ -49,8 +51,8 @@ pub enum ReplicatorError {
         name: String,
         /// Why.
         reason: String,
-        /// Storage is the reason, not the database.
-        storage: bool,
+        /// What stands in the way.
+        cause: Cause,
     },
     /// The tree has ended.
     #[error("the supervision tree has ended")]
@@ -97,20 +99,34 @@ impl Replicator {
         let roster = self.call(RootMsg::Roster, Some(ANSWER_TIMEOUT)).await?;
         let mut databases = roster.stopped;
         // All are asked before any answer is waited for.
-        let ask =
-            |(name, actor): &(String, ActorRef<DatabaseMsg>)| (name.clone(), ask_for_status(actor));
-        let answers: Vec<_> = roster.running.iter().map(ask).collect();
+        let ask = |(known, actor)| (known, ask_for_status(&actor));
+        let answers: Vec<_> = roster.running.into_iter().map(ask).collect();
         let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
-        for (name, answer) in answers {
-            match tokio::time::timeout_at(deadline, answer).await {
-                Ok(Ok(status)) => databases.push(status),
+        for (known, answer) in answers {
+            let status = match tokio::time::timeout_at(deadline, answer).await {
+                Ok(Ok(status)) => Some(status),
                 // Its actor has ended meanwhile; the root knows whether it died or came to rest.
-                Ok(Err(_)) => databases.extend(self.status(&name).await.ok()),
-                Err(_) => {}
-            }
+                Ok(Err(_)) => self.status(&known.name).await.ok(),
+                Err(_) => None,
+            };
+            let silent = Some("its actor does not answer".to_owned());
+            databases.push(status.unwrap_or(DatabaseStatus { last_error: silent, ..known }));
         }
         databases.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Status { databases, config_error: roster.config_error })
+    }
+
+    /// The names of all databases.
+    ///
+    /// # Errors
+    /// If the tree has ended.
+    pub async fn names(&self) -> Result<Vec<String>, ReplicatorError> {
+        let Roster { running, stopped, .. } =
+            self.call(RootMsg::Roster, Some(ANSWER_TIMEOUT)).await?;
+        let running = running.into_iter().map(|(status, _)| status);
+        let mut names: Vec<_> = running.chain(stopped).map(|status| status.name).collect();
+        names.sort();
+        Ok(names)
     }
 
     /// The uploads of all databases.
@@ -215,6 +231,15 @@ impl Replicator {
         Ok(not_shipped)
     }
 
+    /// Has a shutdown that is under way end at once: nothing is shipped, delivered or waited for any
+    /// more.
+    ///
+    /// # Errors
+    /// If the tree has ended.
+    pub fn hurry_shutdown(&self) -> Result<(), ReplicatorError> {
+        self.root.cast(RootMsg::HurryShutdown).map_err(|_| ReplicatorError::Ended)
+    }
+
     async fn ask<T: Send + 'static>(
         &self,
         name: &str,
@@ -224,7 +249,7 @@ impl Replicator {
         match self.root.call(message, timeout).await {
             Ok(CallResult::Success(answer)) => Ok(answer),
             Ok(_) => Err(ReplicatorError::NotRunning { name: name.to_owned() }),
-            Err(MessagingErr::SendErr(_) | _) => Err(ReplicatorError::Ended),
+            Err(_) => Err(ReplicatorError::Ended),
         }
     }
 
@@ -241,8 +266,8 @@ impl Replicator {
 }
 
 fn refused(name: &str, refusal: Refusal) -> ReplicatorError {
-    let Refusal { reason, storage } = refusal;
-    ReplicatorError::Refused { name: name.to_owned(), reason, storage }
+    let Refusal { reason, cause } = refusal;
+    ReplicatorError::Refused { name: name.to_owned(), reason, cause }
 }
 
 /// Asks a database for its status; the receiver fails if its actor is gone.

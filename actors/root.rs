@@ -23,13 +23,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use tokio::sync::Semaphore;
 use walrust_engine::{EventKind, RestartPolicy, RestartRate};
 use walrust_ltx::Txid;
 use walrust_storage::ObjectStore;
 
 use crate::blocking::BlockingPool;
-use crate::database::{DatabaseMsg, Refusal, Resting};
+use crate::database::{DatabaseMsg, Openings, Refusal, Resting};
 use crate::event::Event;
 use crate::services::Services;
 use crate::settings::Settings;
@@ -51,10 +50,6 @@ pub(crate) use shutdown::ShutdownReport;
 
 /// Databases started in one turn, so that the root stays responsive while it starts many.
 const SPAWNED_AT_ONCE: usize = 32;
-
-/// Databases that ask the store for their position at once: a thousand that start together, or come
-/// back together, are no herd of listings.
-const OPENED_AT_ONCE: usize = 16;
 
 /// Restarts a second, over all children.
 const RESTARTS_PER_SECOND: u32 = 50;
@@ -162,6 +157,8 @@ pub(crate) enum RootMsg {
     },
     /// The shutdown has taken long enough.
     DeadlinePassed,
+    /// The shutdown is to end at once.
+    HurryShutdown,
     /// Webhooks have delivered what was queued, or had their time.
     Flushed,
 }
@@ -169,8 +166,8 @@ pub(crate) enum RootMsg {
 /// The databases as the root sees them.
 #[derive(Debug)]
 pub(crate) struct Roster {
-    /// Those that run and can be asked, by name.
-    pub(crate) running: Vec<(String, ActorRef<DatabaseMsg>)>,
+    /// Those that run and can be asked, and what is known of them if they do not answer.
+    pub(crate) running: Vec<(DatabaseStatus, ActorRef<DatabaseMsg>)>,
     /// Those that do not.
     pub(crate) stopped: Vec<DatabaseStatus>,
     /// Why the newest configuration was not applied, if it was not.
@@ -195,7 +192,7 @@ pub(crate) struct RootState {
     settings: Settings,
     store: Arc<dyn ObjectStore>,
     pool: BlockingPool,
-    openings: Arc<Semaphore>,
+    openings: Arc<Openings>,
     services: Services,
     databases: BTreeMap<String, DatabaseChild>,
     /// Names that were not started yet.
@@ -262,6 +259,7 @@ impl Actor for RootSupervisor {
             RootMsg::ConfigRejected(error) => state.config_rejected(error),
             RootMsg::Shutdown { timeout, reply } => state.shut_down(timeout, reply).await,
             RootMsg::DeadlinePassed => state.deadline_passed(),
+            RootMsg::HurryShutdown => state.hurry_shutdown(),
             RootMsg::Flushed => state.flushed(),
         }
         Ok(())
@@ -299,7 +297,7 @@ impl RootState {
             myself,
             store,
             pool: BlockingPool::new(),
-            openings: Arc::new(Semaphore::new(OPENED_AT_ONCE)),
+            openings: Arc::new(Openings::new()),
             services: Services::new(),
             to_spawn: databases.keys().rev().cloned().collect(),
             databases,
@@ -324,8 +322,7 @@ impl RootState {
 
     fn roster(&self, reply: RpcReplyPort<Roster>) {
         let databases = self.databases.values();
-        let running = self.databases.iter();
-        let running = running.filter_map(|(name, it)| Some((name.clone(), it.actor.clone()?)));
+        let running = databases.clone().filter_map(|it| Some((it.status(), it.actor.clone()?)));
         let running = running.collect();
         let stopped = databases.filter(|database| database.actor.is_none());
         let stopped = stopped.map(DatabaseChild::status).collect();

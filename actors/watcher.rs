@@ -1,7 +1,8 @@
 //! WatcherActor: tells databases that their WAL may have changed.
 //!
 //! # Messages in / out
-//! In: [`WatcherMsg::Watch`], [`WatcherMsg::Unwatch`] from the root. Out: `RootMsg::WalChanged`, since
+//! In: [`WatcherMsg::Watch`], [`WatcherMsg::Unwatch`] from the root, [`WatcherMsg::ThreadPanicked`]
+//! from the thread. Out: `RootMsg::WalChanged`, since
 //! a database may rest without an actor.
 //!
 //! # State
@@ -9,7 +10,7 @@
 //! which is the truth, and inotify on the directories wakes it early, which is a hint.
 //!
 //! # Crash
-//! The thread ends with the actor. The root starts a new one and names all databases again, whose
+//! The thread ends with the actor, and the actor with the thread. The root starts a new one and names all databases again, whose
 //! first look counts as a change.
 //!
 //! # Back-pressure
@@ -85,6 +86,8 @@ pub(crate) enum WatcherMsg {
         /// Name of the database.
         name: String,
     },
+    /// The thread panicked: nobody looks at anything any more.
+    ThreadPanicked,
 }
 
 impl WatcherMsg {
@@ -93,6 +96,7 @@ impl WatcherMsg {
         match self {
             Self::Watch { .. } => "watch",
             Self::Unwatch { .. } => "unwatch",
+            Self::ThreadPanicked => "thread_panicked",
         }
     }
 }
@@ -108,10 +112,10 @@ impl Actor for WatcherActor {
 
     async fn pre_start(
         &self,
-        _myself: ActorRef<WatcherMsg>,
+        myself: ActorRef<WatcherMsg>,
         (): (),
     ) -> Result<SweepThread, ActorProcessingErr> {
-        Ok(SweepThread::start()?)
+        Ok(SweepThread::start(myself)?)
     }
 
     async fn handle(
@@ -124,6 +128,7 @@ impl Actor for WatcherActor {
         match message {
             WatcherMsg::Watch { name, target } => thread.send(Command::Watch(name, target))?,
             WatcherMsg::Unwatch { name } => thread.send(Command::Unwatch(name))?,
+            WatcherMsg::ThreadPanicked => return Err("the thread of the watcher panicked".into()),
         }
         Ok(())
     }

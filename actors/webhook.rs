@@ -1,7 +1,7 @@
 //! WebhookActor: tells receivers outside the process about events.
 //!
 //! # Messages in / out
-//! In: [`WebhookMsg::Raise`] from everybody, [`WebhookMsg::Flush`] from the root. Out: nothing but
+//! In: [`WebhookMsg::Raise`] from everybody, the rest from the root. Out: nothing but
 //! HTTP requests, made by tasks that report with [`WebhookMsg::Ended`].
 //!
 //! # State
@@ -13,14 +13,19 @@
 //! and body, a bounded number of times; every other answer but success is final. Delivery is at
 //! least once: a receiver whose answer was lost sees the `id` again.
 //!
+//! # Changes
+//! Receivers that a change of the settings does not concern keep their queues. What one that goes had
+//! not delivered is offered to those that come: its URL or its secret may have been the mistake.
+//!
 //! # Crash
-//! What was queued is lost; everything that is raised was logged where it happened. The root starts
-//! a new incarnation, which knows nothing of the old one.
+//! What was queued is lost; everything that is raised was logged where it happened, and what lasts is
+//! raised again. The root starts a new incarnation, which knows nothing of the old one.
 //!
 //! # Back-pressure
 //! None: whoever raises an event never waits. Queues are bounded, equal events that wait become one,
 //! and what does not fit is dropped and counted in the log.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -55,6 +60,8 @@ pub(crate) struct WebhookArguments {
 pub(crate) enum WebhookMsg {
     /// Deliver an event.
     Raise(Event),
+    /// These are the receivers from now on.
+    Reconfigure(Vec<WebhookSettings>),
     /// Deliver what is queued, within the time, then answer. For the end of the process: there are
     /// no heartbeats after it.
     Flush {
@@ -65,8 +72,8 @@ pub(crate) enum WebhookMsg {
     },
     /// The attempt under way to a receiver ended.
     Ended {
-        /// Index of the receiver.
-        receiver: usize,
+        /// The receiver, which may be gone.
+        receiver: ReceiverId,
         /// How it ended.
         outcome: Result<(), DeliveryError>,
     },
@@ -74,8 +81,8 @@ pub(crate) enum WebhookMsg {
     DeliveryDue,
     /// A receiver is to get a heartbeat.
     HeartbeatDue {
-        /// Index of the receiver.
-        receiver: usize,
+        /// The receiver, which may be gone.
+        receiver: ReceiverId,
     },
     /// Flushing has taken long enough.
     FlushDeadline,
@@ -86,6 +93,7 @@ impl WebhookMsg {
     fn name(&self) -> &'static str {
         match self {
             Self::Raise(_) => "raise",
+            Self::Reconfigure(_) => "reconfigure",
             Self::Flush { .. } => "flush",
             Self::Ended { .. } => "ended",
             Self::DeliveryDue => "delivery_due",
@@ -95,6 +103,9 @@ impl WebhookMsg {
     }
 }
 
+/// Tells the receivers of one incarnation apart; never used twice.
+type ReceiverId = u64;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct WebhookActor;
@@ -102,7 +113,10 @@ pub(crate) struct WebhookActor;
 /// The state of the actor.
 #[derive(Debug)]
 pub(crate) struct WebhookState {
-    receivers: Vec<Receiver>,
+    myself: ActorRef<WebhookMsg>,
+    policy: DeliveryPolicy,
+    receivers: BTreeMap<ReceiverId, Receiver>,
+    next_id: ReceiverId,
     courier: Courier,
     /// Dropped with the actor, which aborts the attempts.
     attempts: JoinSet<()>,
@@ -122,118 +136,146 @@ impl Actor for WebhookActor {
         myself: ActorRef<WebhookMsg>,
         arguments: WebhookArguments,
     ) -> Result<WebhookState, ActorProcessingErr> {
-        let state = WebhookState::new(arguments);
-        for receiver in 0..state.receivers.len() {
-            myself.cast(WebhookMsg::HeartbeatDue { receiver })?;
-        }
-        Ok(state)
+        Ok(WebhookState::new(myself, arguments))
     }
 
     async fn handle(
         &self,
-        myself: ActorRef<WebhookMsg>,
+        _myself: ActorRef<WebhookMsg>,
         message: WebhookMsg,
         state: &mut WebhookState,
     ) -> Result<(), ActorProcessingErr> {
         crash_point("webhook", message.name())?;
         match message {
             WebhookMsg::Raise(event) => state.raise(event),
-            WebhookMsg::Flush { timeout, reply } => state.flush(timeout, reply, &myself),
+            WebhookMsg::Reconfigure(webhooks) => state.reconfigure(webhooks),
+            WebhookMsg::Flush { timeout, reply } => state.flush(timeout, reply),
             WebhookMsg::Ended { receiver, outcome } => state.ended(receiver, outcome),
             WebhookMsg::DeliveryDue => state.timer = None,
-            WebhookMsg::HeartbeatDue { receiver } => state.heartbeat(receiver, &myself),
+            WebhookMsg::HeartbeatDue { receiver } => state.heartbeat(receiver),
             WebhookMsg::FlushDeadline => state.flush_deadline(),
         }
-        state.start_attempts(&myself);
-        state.arm_timer(&myself);
+        state.start_attempts();
+        state.arm_timer();
         state.answer_if_flushed();
         Ok(())
     }
 }
 
 impl WebhookState {
-    fn new(arguments: WebhookArguments) -> Self {
+    fn new(myself: ActorRef<WebhookMsg>, arguments: WebhookArguments) -> Self {
         let WebhookArguments { webhooks, policy } = arguments;
-        let receivers = webhooks.into_iter().filter_map(|settings| {
-            Receiver::new(settings, policy)
-                .inspect_err(|error| tracing::error!(%error, "a webhook gets no events"))
-                .ok()
-        });
-        let receivers: Vec<_> = receivers.collect();
-        Self {
-            courier: Courier::new(receivers.iter().any(Receiver::uses_tls)),
-            receivers,
+        let mut state = Self {
+            myself,
+            policy,
+            receivers: BTreeMap::new(),
+            next_id: 0,
+            courier: Courier::new(false),
             attempts: JoinSet::new(),
             timer: None,
             flushing: Vec::new(),
+        };
+        state.reconfigure(webhooks);
+        state
+    }
+
+    fn reconfigure(&mut self, webhooks: Vec<WebhookSettings>) {
+        let (stay, go): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.receivers)
+            .into_iter()
+            .partition(|(_, receiver)| webhooks.contains(receiver.settings()));
+        let known = |settings: &WebhookSettings| stay.values().any(|it| it.settings() == settings);
+        let come: Vec<_> = webhooks.into_iter().filter(|settings| !known(settings)).collect();
+        self.receivers = stay;
+        let first_new = self.next_id;
+        for settings in come {
+            match Receiver::new(settings, self.policy) {
+                Ok(receiver) => self.add(receiver),
+                Err(error) => tracing::error!(%error, "a webhook gets no events"),
+            }
+        }
+        self.courier = Courier::new(self.receivers.values().any(Receiver::uses_tls));
+        for receiver in go.into_values() {
+            let undelivered = receiver.into_undelivered();
+            for new in self.receivers.range_mut(first_new..).map(|(_, receiver)| receiver) {
+                undelivered.iter().for_each(|notice| new.offer(notice));
+            }
+        }
+    }
+
+    fn add(&mut self, receiver: Receiver) {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.receivers.insert(id, receiver);
+        if self.myself.cast(WebhookMsg::HeartbeatDue { receiver: id }).is_err() {
+            tracing::debug!("the actor ends: no heartbeat");
         }
     }
 
     fn raise(&mut self, event: Event) {
         tracing::debug!(event = %event.kind, db = event.database, "event");
         let notice = Notice::of(event);
-        for receiver in &mut self.receivers {
+        for receiver in self.receivers.values_mut() {
             receiver.offer(&notice);
         }
     }
 
-    fn heartbeat(&mut self, index: usize, myself: &ActorRef<WebhookMsg>) {
-        let Some(receiver) = self.receivers.get_mut(index) else { return };
+    fn heartbeat(&mut self, id: ReceiverId) {
+        let Some(receiver) = self.receivers.get_mut(&id) else { return };
         let Some(interval) = receiver.heartbeat_interval() else { return };
         if !self.flushing.is_empty() {
             return;
         }
         receiver.offer(&Notice::of(Event::new(EventKind::Heartbeat)));
-        myself.send_after(interval, move || WebhookMsg::HeartbeatDue { receiver: index });
+        self.myself.send_after(interval, move || WebhookMsg::HeartbeatDue { receiver: id });
     }
 
-    fn start_attempts(&mut self, myself: &ActorRef<WebhookMsg>) {
-        for (index, receiver) in self.receivers.iter_mut().enumerate() {
+    fn start_attempts(&mut self) {
+        for (id, receiver) in &mut self.receivers {
             let Some(parcel) = receiver.start_next(Instant::now()) else { continue };
-            let (courier, myself) = (self.courier.clone(), myself.clone());
+            let (courier, myself, receiver) = (self.courier.clone(), self.myself.clone(), *id);
             self.attempts.spawn(async move {
                 let outcome = courier.deliver(&parcel).await;
                 // A dead actor aborts its attempts; nobody is left to be told.
-                let _ = myself.cast(WebhookMsg::Ended { receiver: index, outcome });
+                let _ = myself.cast(WebhookMsg::Ended { receiver, outcome });
             });
         }
     }
 
-    fn ended(&mut self, index: usize, outcome: Result<(), DeliveryError>) {
+    fn ended(&mut self, id: ReceiverId, outcome: Result<(), DeliveryError>) {
         // Frees what finished tasks hold.
         while self.attempts.try_join_next().is_some() {}
-        if let Some(receiver) = self.receivers.get_mut(index) {
+        if let Some(receiver) = self.receivers.get_mut(&id) {
             receiver.ended(Instant::now(), outcome, fastrand::f64());
         }
     }
 
-    fn arm_timer(&mut self, myself: &ActorRef<WebhookMsg>) {
+    fn arm_timer(&mut self) {
         let now = Instant::now();
-        let looks = self.receivers.iter().filter_map(|receiver| receiver.next_look(now));
+        let looks = self.receivers.values().filter_map(|receiver| receiver.next_look(now));
         let Some(next) = looks.min() else { return };
         if self.timer.is_some_and(|armed| armed <= next) {
             return;
         }
         self.timer = Some(next);
-        myself.send_after(next.saturating_duration_since(now), || WebhookMsg::DeliveryDue);
+        self.myself.send_after(next.saturating_duration_since(now), || WebhookMsg::DeliveryDue);
     }
 
-    fn flush(&mut self, timeout: Duration, reply: RpcReplyPort<()>, myself: &ActorRef<WebhookMsg>) {
+    fn flush(&mut self, timeout: Duration, reply: RpcReplyPort<()>) {
         self.flushing.push(reply);
-        for receiver in &mut self.receivers {
+        for receiver in self.receivers.values_mut() {
             receiver.hurry(Instant::now());
         }
-        myself.send_after(timeout, || WebhookMsg::FlushDeadline);
+        self.myself.send_after(timeout, || WebhookMsg::FlushDeadline);
     }
 
     fn answer_if_flushed(&mut self) {
-        if self.receivers.iter().all(Receiver::is_idle) {
+        if self.receivers.values().all(Receiver::is_idle) {
             self.answer_flush();
         }
     }
 
     fn flush_deadline(&mut self) {
-        for receiver in self.receivers.iter().filter(|receiver| !receiver.is_idle()) {
+        for receiver in self.receivers.values().filter(|receiver| !receiver.is_idle()) {
             receiver.left_behind();
         }
         self.answer_flush();

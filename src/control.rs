@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use walrust_actors::{DatabasePhase, DatabaseStatus, Status, UploaderStatus};
+use walrust_actors::{Cause, DatabasePhase, DatabaseStatus, Status, UploaderStatus};
 use walrust_engine::BreakerState;
 
 mod client;
@@ -121,6 +121,9 @@ pub struct SyncResult {
     pub txid: Option<String>,
     /// Why storage does not have everything, if so.
     pub error: Option<String>,
+    /// What stands in the way then: `storage`, `database` or `other`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<CauseName>,
 }
 
 /// Something about one database.
@@ -146,6 +149,40 @@ pub struct DatabaseAnswer {
 pub struct Problem {
     /// In words.
     pub error: String,
+    /// What stands in the way: `storage`, `database` or `other`.
+    pub cause: CauseName,
+}
+
+/// What stands in the way of a request; decides the exit code of the command that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CauseName {
+    /// Storage, or the way to it.
+    Storage,
+    /// The database, its WAL, or its local state.
+    Database,
+    /// Anything else.
+    Other,
+}
+
+impl From<Cause> for CauseName {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Storage => Self::Storage,
+            Cause::Database => Self::Database,
+            Cause::Other => Self::Other,
+        }
+    }
+}
+
+impl From<CauseName> for Cause {
+    fn from(name: CauseName) -> Self {
+        match name {
+            CauseName::Storage => Self::Storage,
+            CauseName::Database => Self::Database,
+            CauseName::Other => Self::Other,
+        }
+    }
 }
 
 impl StatusReport {

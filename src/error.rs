@@ -6,7 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use walrust_actors::{NotShipped, RemoteError, ReplicatorError};
+use walrust_actors::{Cause, NotShipped, RemoteError, ReplicatorError};
 use walrust_engine::NameError;
 use walrust_engine::manifest::ManifestError;
 use walrust_history::{FollowError, HistoryError};
@@ -109,12 +109,17 @@ pub enum Error {
     Refused {
         /// Why, with the name of the database.
         reason: String,
-        /// Storage is the reason, not the database.
-        storage: bool,
+        /// What stands in the way.
+        cause: Cause,
     },
     /// The daemon could not ship everything.
-    #[error("not everything is in storage:\n  {}", .0.join("\n  "))]
-    NotSynced(Vec<String>),
+    #[error("not everything is in storage:\n  {}", .problems.join("\n  "))]
+    NotSynced {
+        /// Names of databases, and why.
+        problems: Vec<String>,
+        /// The gravest cause.
+        cause: Cause,
+    },
     /// The supervision tree failed as a whole.
     #[error("the supervision tree failed; the log says why. Nothing is lost: start walrust again")]
     TreeFailed,
@@ -151,9 +156,14 @@ impl Error {
             // The contract of this command: 2 means that a restore fails.
             Self::Findings { .. } => ExitCode::Config,
             Self::Database(_) | Self::AllDatabases(_) => ExitCode::Database,
-            Self::Storage(_)
-            | Self::Refused { storage: true, .. }
-            | Self::Replicator(ReplicatorError::Refused { storage: true, .. }) => ExitCode::Storage,
+            Self::Storage(_) => ExitCode::Storage,
+            Self::Refused { cause, .. }
+            | Self::NotSynced { cause, .. }
+            | Self::Replicator(ReplicatorError::Refused { cause, .. }) => match cause {
+                Cause::Storage => ExitCode::Storage,
+                Cause::Database => ExitCode::Database,
+                Cause::Other => ExitCode::General,
+            },
             Self::History(error) => history_exit_code(error),
             Self::Follow(error) => follow_exit_code(error),
             Self::Remote(_)
@@ -162,8 +172,6 @@ impl Error {
             | Self::NotShipped(_)
             | Self::NoDaemon(_)
             | Self::DescriptorLimit { .. }
-            | Self::Refused { .. }
-            | Self::NotSynced(_)
             | Self::TreeFailed
             | Self::Io { .. }
             | Self::DemoDiffers(_) => ExitCode::General,

@@ -120,7 +120,7 @@ fn b18_a_sync_that_storage_does_not_answer_ends_and_says_why() {
     fs::write(&bucket, "a file where the directory was").unwrap();
     commit(&app, "CREATE TABLE extra (x)");
     let outcome = walrust.ask(["sync", "--timeout", "1s"]);
-    outcome.failed(1, &["not everything is in storage", "app"]);
+    outcome.failed(4, &["not everything is in storage", "app"]);
     fs::remove_file(&bucket).unwrap();
     fs::rename(&aside, &bucket).unwrap();
     daemon.kill();

@@ -9,6 +9,7 @@ use walrust_sqlite::{BegunSnapshot, Capture, DatabaseError, StagedFile, SyncOutc
 use super::DatabaseMsg;
 use super::state::DatabaseState;
 use crate::blocking::GatePass;
+use crate::crash_point::job_point;
 
 /// The capture of a database, with the right to use it.
 #[derive(Debug)]
@@ -54,9 +55,14 @@ pub(super) enum JobReport {
     HistoryEnded,
     Confirmed,
     Gathered,
-    Checkpointed { kind: CheckpointKind, complete: bool },
+    Checkpointed {
+        kind: CheckpointKind,
+        complete: bool,
+    },
     Settled,
     Left,
+    /// It would read all of a large database: it is to be done in the lane of long jobs.
+    TooLong(Job),
 }
 
 /// The state of a capture after a job.
@@ -70,6 +76,15 @@ pub(super) struct CaptureState {
 impl DatabaseState {
     /// Runs a job on the capture, which is gone until `JobEnded` brings it back.
     pub(super) fn start(&mut self, job: Job) {
+        self.start_in(Lane::Short, job);
+    }
+
+    /// Runs a job that was found to be [too long](JobReport::TooLong) beside the others.
+    pub(super) fn start_long(&mut self, job: Job) {
+        self.start_in(Lane::Long, job);
+    }
+
+    fn start_in(&mut self, lane: Lane, job: Job) {
         let Some(mut held) = self.held.take() else { return };
         self.quiet_since = None;
         // Before the job reads anything: what changes from now on is worth a message.
@@ -79,10 +94,16 @@ impl DatabaseState {
         let began = Instant::now();
         tokio::spawn(async move {
             let work = move || {
+                job_point(lane.job_point());
+                held.capture.allow_whole_reads(lane == Lane::Long);
                 let report = run(job, &mut held.capture);
                 JobEnded { held, began, report }
             };
-            let message = match pool.run(work).await {
+            let ended = match lane {
+                Lane::Short => pool.run(work).await,
+                Lane::Long => pool.run_long(work).await,
+            };
+            let message = match ended {
                 Ok(ended) => DatabaseMsg::JobEnded(Box::new(ended)),
                 Err(_) => DatabaseMsg::JobLost,
             };
@@ -92,8 +113,37 @@ impl DatabaseState {
     }
 }
 
+/// Which threads of the pool a job may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    Short,
+    /// So that a large database that is read as a whole holds up no other database.
+    Long,
+}
+
+impl Lane {
+    fn job_point(self) -> &'static str {
+        match self {
+            Self::Short => "database::short_job",
+            Self::Long => "database::long_job",
+        }
+    }
+}
+
 fn run(job: Job, capture: &mut Capture) -> Result<(JobReport, CaptureState), DatabaseError> {
-    let report = match job {
+    let report = match carry_out(job, capture) {
+        Err(DatabaseError::ReadsWhole { .. }) => JobReport::TooLong(job),
+        report => report?,
+    };
+    if matches!(report, JobReport::Left) {
+        return Ok((report, CaptureState { wal: WalFill::default(), staged: Vec::new() }));
+    }
+    let wal = capture.wal_fill()?;
+    Ok((report, CaptureState { wal, staged: capture.staged() }))
+}
+
+fn carry_out(job: Job, capture: &mut Capture) -> Result<JobReport, DatabaseError> {
+    Ok(match job {
         Job::Sync => JobReport::Synced(capture.sync(now_ms())?),
         Job::Snapshot => JobReport::SnapshotBegun(capture.begin_snapshot(now_ms())?),
         Job::EndHistory => {
@@ -120,16 +170,13 @@ fn run(job: Job, capture: &mut Capture) -> Result<(JobReport, CaptureState), Dat
                 // Everything is in storage, and the next start finds the WAL as it is.
                 tracing::warn!(%error, "the WAL of a database stays behind");
             }
-            let state = CaptureState { wal: WalFill::default(), staged: Vec::new() };
-            return Ok((JobReport::Left, state));
+            JobReport::Left
         }
         Job::Settle => {
             capture.settle()?;
             JobReport::Settled
         }
-    };
-    let wal = capture.wal_fill()?;
-    Ok((report, CaptureState { wal, staged: capture.staged() }))
+    })
 }
 
 /// Milliseconds since the Unix epoch.

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{BufReader, Seek};
 use std::time::SystemTime;
 
+use ractor::ActorRef;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
 use walrust_engine::{RestoreTarget, StoredFile, WalFill, plan_restore};
 use walrust_ltx::Txid;
 use walrust_sqlite::{
@@ -12,12 +14,32 @@ use walrust_sqlite::{
 };
 use walrust_storage::{ObjectStore, StorageError};
 
-use super::DatabaseArguments;
 use super::job::Held;
+use super::{Cause, DatabaseArguments, DatabaseMsg, Refusal};
 use crate::blocking::{GatePass, JobPanicked};
+use crate::crash_point::job_point;
 use crate::manifest_update::{Writer, claim};
 use crate::remote::{Remote, RemoteError, look_up};
 use crate::settings::DatabaseSettings;
+
+/// Bounds what is asked of the store for databases that are being opened: a thousand that start
+/// together, or come back together, are no herd.
+#[derive(Debug)]
+pub(crate) struct Openings {
+    /// Databases that look their position up.
+    asking: Semaphore,
+    /// Databases that fetch files to compare with, which may take long.
+    fetching: Semaphore,
+}
+
+impl Openings {
+    const ASKING: usize = 16;
+    const FETCHING: usize = 4;
+
+    pub(crate) fn new() -> Self {
+        Self { asking: Semaphore::new(Self::ASKING), fetching: Semaphore::new(Self::FETCHING) }
+    }
+}
 
 /// How an attempt to open ended.
 #[derive(Debug)]
@@ -61,9 +83,49 @@ pub(crate) enum OpenError {
 }
 
 impl OpenError {
+    /// The error as those see it who ask something of the database.
+    pub(super) fn refusal(&self) -> Refusal {
+        match self {
+            Self::Database(error) => Refusal::from(error),
+            Self::Storage(error) | Self::Remote(RemoteError::Storage(error)) => {
+                Refusal::from(error)
+            }
+            Self::Remote(_) | Self::Fetch(_) | Self::Panicked(_) => {
+                Refusal::new(Cause::Other, self)
+            }
+        }
+    }
+
     /// Whether the database or its WAL is damaged.
     pub(super) fn is_corruption(&self) -> bool {
         matches!(self, Self::Database(error) if error.is_corruption())
+    }
+}
+
+/// Tells the actor how an attempt to open ended, also if it panics: an actor that waits for an outcome
+/// that never comes would not replicate, and say nothing.
+#[derive(Debug)]
+pub(super) struct Opening {
+    actor: ActorRef<DatabaseMsg>,
+    outcome: OpenOutcome,
+}
+
+impl Opening {
+    pub(super) fn new(actor: ActorRef<DatabaseMsg>) -> Self {
+        Self { actor, outcome: OpenOutcome::Failed(OpenError::Panicked(JobPanicked)) }
+    }
+
+    pub(super) fn ended(mut self, outcome: OpenOutcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let panicked = OpenOutcome::Failed(OpenError::Panicked(JobPanicked));
+        let outcome = std::mem::replace(&mut self.outcome, panicked);
+        // If the actor is gone, the capture is dropped with the message and the gate opens.
+        let _ = self.actor.cast(DatabaseMsg::Opened(outcome));
     }
 }
 
@@ -76,13 +138,15 @@ pub(super) async fn open(arguments: DatabaseArguments) -> OpenOutcome {
 
 async fn try_open(arguments: DatabaseArguments) -> Result<Opened, OpenError> {
     let pass = arguments.gate.enter().await;
+    job_point("database::opening");
     let settings = arguments.settings.clone();
     // The pin comes first, so that nothing vanishes while the bucket is asked.
     let held = arguments.pool.run(move || open_capture(&settings, pass)).await??;
-    let _turn = arguments.openings.acquire().await;
     let (store, name) = (arguments.store.as_ref(), &arguments.settings.name);
+    let turn = arguments.openings.asking.acquire().await;
     let remote = look_up(store, name).await?;
     let writer = claim(store, name, held.capture.writer_id(), &arguments.host).await?;
+    drop(turn);
     let (held, new_chain) = reconcile(&arguments, held, &remote).await?;
     let finish = move || {
         let wal = held.capture.wal_fill()?;
@@ -159,6 +223,7 @@ async fn learn(
     head: Head,
     after: Option<Txid>,
 ) -> Result<(Held, bool), OpenError> {
+    let _turn = arguments.openings.fetching.acquire().await;
     let Ok(plan) = plan_restore(&remote.tree, RestoreTarget::Latest) else {
         return Ok((held, false));
     };
@@ -195,7 +260,8 @@ async fn apply(
         let applied = table.apply(file.name, BufReader::new(input))?;
         Ok::<_, DatabaseError>((table, applied))
     };
-    Ok(arguments.pool.run(apply).await??)
+    // The file of a large database is large as well.
+    Ok(arguments.pool.run_long(apply).await??)
 }
 
 /// Fetches an object into a file without a name.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use ractor::RpcReplyPort;
 use walrust_ltx::Txid;
 
-use super::Refusal;
 use super::state::{DatabaseState, answer};
+use super::{Cause, Refusal};
 use crate::status::{DatabasePhase, DatabaseStatus};
 
 impl DatabaseState {
@@ -45,21 +45,20 @@ impl DatabaseState {
     }
 
     pub(super) fn refusal(&self) -> Refusal {
-        let reason = self.last_error.clone().unwrap_or_else(|| self.phase.to_string());
-        Refusal { reason, storage: false }
+        self.last_error.clone().unwrap_or_else(|| Refusal::new(Cause::Other, self.phase))
     }
 
-    pub(super) fn refuse_requests(&mut self, error: &str, storage: bool) {
-        self.sync_requests.refuse(&Refusal { reason: error.to_owned(), storage });
-        self.refuse_snapshots(error, storage);
+    pub(super) fn refuse_requests(&mut self, error: &Refusal) {
+        self.sync_requests.refuse(error);
+        self.refuse_snapshots(error);
     }
 
     /// A snapshot failed; the history goes on.
-    pub(super) fn refuse_snapshots(&mut self, error: &str, storage: bool) {
+    pub(super) fn refuse_snapshots(&mut self, error: &Refusal) {
         let requests = std::mem::take(&mut self.snapshot_requests);
         let waiters = std::mem::take(&mut self.snapshot_waiters);
         for reply in requests.into_iter().chain(waiters) {
-            answer(reply, Err(Refusal { reason: error.to_owned(), storage }));
+            answer(reply, Err(error.clone()));
         }
     }
 
@@ -79,7 +78,7 @@ impl DatabaseState {
                 wal_pages: self.wal.frames,
                 staged_files: self.staged.len(),
                 staged_bytes: self.staged.iter().map(|file| file.size).sum(),
-                last_error: self.last_error.clone(),
+                last_error: self.last_error.as_ref().map(|error| error.reason.clone()),
                 incarnation: self.arguments.incarnation,
                 revision: self.arguments.revision,
                 ..DatabaseStatus::new(&self.arguments.settings, self.phase)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use walrust_ltx::{FileName, Txid};
 use walrust_sqlite::StagedFile;
 
-use super::DatabaseMsg;
 use super::state::{DatabaseState, answer};
+use super::{Cause, DatabaseMsg, Refusal};
 use crate::manifest_update::{ManifestUpdate, Stored, entry_of};
 use crate::uploader::{Lane, Upload, UploadJob, UploaderMsg};
 
@@ -122,17 +122,21 @@ impl DatabaseState {
         }
     }
 
-    pub(super) fn upload_failed(&mut self, error: String, retryable: bool) {
+    pub(super) fn upload_failed(&mut self, error: Refusal, retryable: bool) {
+        if !self.has_offered() {
+            // An attempt of an earlier opening of the database, or of what was given up since.
+            return;
+        }
         let lost = self.outstanding.as_ref().filter(|file| !file.is_whole());
         if let Some(path) = lost.map(|file| file.path.display().to_string()) {
             // Local state may be deleted at any time: it is made again from the database.
-            return self
-                .degrade(&format!("{path}: the staged file is gone or torn; it is made again"));
+            let reason = format!("{path}: the staged file is gone or torn; it is made again");
+            return self.degrade(Refusal::new(Cause::Database, reason));
         }
         let lost = self.outstanding_snapshot.take_if(|file| !file.is_whole());
         if !retryable || lost.is_some() {
             // Who waits for a snapshot is told; the upload is tried again all the same.
-            self.refuse_requests(&error, true);
+            self.refuse_requests(&error);
         }
         self.last_error = Some(error);
     }
@@ -146,11 +150,13 @@ impl DatabaseState {
     /// What an earlier run or writer had sent is the head now: the database is opened again from
     /// there.
     pub(super) fn overtaken(&mut self, object: &str) {
-        self.degrade(&format!("{object}: an upload of an earlier run or writer arrived late"));
+        let reason = format!("{object}: an upload of an earlier run or writer arrived late");
+        self.degrade(Refusal::new(Cause::Storage, reason));
     }
 
     pub(super) fn manifest_written(&mut self, stored: Stored) {
         self.manifest = ManifestState::Clean;
+        self.last_error = None;
         self.first_manifest |= stored == Stored::Part;
         self.report_indexed();
         if !self.entries.is_empty() {
@@ -185,6 +191,13 @@ impl DatabaseState {
         });
         self.manifest = ManifestState::Offered(Arc::clone(&update));
         self.offer(Lane::History, Upload::Manifest(update));
+    }
+
+    /// Whether anything was offered that has not ended.
+    fn has_offered(&self) -> bool {
+        self.outstanding.is_some()
+            || self.outstanding_snapshot.is_some()
+            || matches!(self.manifest, ManifestState::Offered(_))
     }
 
     fn offer(&self, lane: Lane, upload: Upload) {

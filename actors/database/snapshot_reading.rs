@@ -19,8 +19,8 @@ use std::time::Instant;
 
 use walrust_sqlite::{BegunSnapshot, DatabaseError, SnapshotReader, StagedFile};
 
-use super::DatabaseMsg;
 use super::state::DatabaseState;
+use super::{Cause, DatabaseMsg, Refusal};
 
 /// A snapshot that is being read; dropping it aborts that.
 #[derive(Debug)]
@@ -99,19 +99,20 @@ impl DatabaseState {
         match outcome {
             Ok(Some(file)) => self.staged_snapshot = Some(file),
             Ok(None) => {
-                self.refuse_snapshots("the snapshot was given up before all was read", false)
+                let reason = "the snapshot was given up before all was read";
+                self.refuse_snapshots(&Refusal::new(Cause::Database, reason));
             }
             Err(error @ DatabaseError::Diverged { .. }) => {
                 // Who waits for a snapshot gets the one that begins the new chain.
                 tracing::error!(db = self.name(), %error, "a snapshot does not fit its history");
                 self.raise_corruption(&error.to_string());
-                self.last_error = Some(error.to_string());
+                self.last_error = Some(Refusal::from(&error));
                 self.diverged = true;
             }
             Err(error) => {
                 // The history goes on without it.
                 tracing::error!(db = self.name(), %error, "a snapshot cannot be read");
-                self.refuse_snapshots(&error.to_string(), false);
+                self.refuse_snapshots(&Refusal::from(&error));
             }
         }
         self.proceed();

@@ -10,11 +10,11 @@ use walrust_ltx::{FileName, Txid};
 use walrust_sqlite::{StagedFile, SyncOutcome};
 
 use super::job::{CaptureState, Held, Job, JobEnded, JobReport};
-use super::open::{OpenOutcome, Opened, open};
+use super::open::{OpenOutcome, Opened, Opening, open};
 use super::shipping::ManifestState;
 use super::snapshot_reading::Reading;
 use super::sync_requests::SyncRequests;
-use super::{DatabaseArguments, DatabaseMsg, Refusal};
+use super::{Cause, DatabaseArguments, DatabaseMsg, Refusal};
 use crate::manifest_update::Writer;
 use crate::root::RootMsg;
 use crate::settings::DatabaseSettings;
@@ -87,7 +87,8 @@ pub(crate) struct DatabaseState {
     pub(super) has_rested: bool,
     epoch: u64,
     failures: u32,
-    pub(super) last_error: Option<String>,
+    /// What went wrong last, until something succeeds.
+    pub(super) last_error: Option<Refusal>,
     /// Bytes of a page of the captured state.
     pub(super) page_size: Option<u32>,
     pub(super) entries: Vec<FileEntry>,
@@ -96,7 +97,10 @@ pub(crate) struct DatabaseState {
     pub(super) writer: Option<Writer>,
     /// No manifest was written since the database was opened.
     pub(super) first_manifest: bool,
+    /// It is to let go of its files.
     pub(super) draining: bool,
+    /// A sync has begun since: what is committed later is not waited for.
+    last_sync_begun: bool,
 }
 
 impl DatabaseState {
@@ -141,6 +145,7 @@ impl DatabaseState {
             writer: None,
             first_manifest: true,
             draining: false,
+            last_sync_begun: false,
         }
     }
 
@@ -152,9 +157,8 @@ impl DatabaseState {
         self.phase = DatabasePhase::Opening;
         let (arguments, myself) = (self.arguments.clone(), self.myself.clone());
         tokio::spawn(async move {
-            let outcome = open(arguments).await;
-            // If the actor is gone, the capture is dropped with the message and the gate opens.
-            let _ = myself.cast(DatabaseMsg::Opened(outcome));
+            let report = Opening::new(myself);
+            report.ended(open(arguments).await);
         });
     }
 
@@ -165,7 +169,7 @@ impl DatabaseState {
                 if error.is_corruption() {
                     self.raise_corruption(&error.to_string());
                 }
-                return self.degrade(&error.to_string());
+                return self.degrade(error.refusal());
             }
         };
         let Opened { held, new_chain, staged, wal, last_snapshot, last_snapshot_at, writer } =
@@ -224,8 +228,7 @@ impl DatabaseState {
             return self.start(Job::Confirm(name));
         }
         if std::mem::take(&mut self.gathers) {
-            self.wanted = false;
-            self.sync_requests.begin();
+            self.begin_sync();
             return self.start(Job::Gather);
         }
         self.offer_next();
@@ -234,7 +237,7 @@ impl DatabaseState {
             return self.keep_wal_small(now);
         }
         if std::mem::take(&mut self.diverged) {
-            self.wanted = true;
+            (self.wanted, self.last_sync_begun) = (true, false);
             return self.start(Job::EndHistory);
         }
         if !self.snapshot_requests.is_empty() && !self.makes_snapshot() {
@@ -242,12 +245,13 @@ impl DatabaseState {
             self.wanted = false;
             return self.start(Job::Snapshot);
         }
-        if self.wanted || self.sync_requests.any_asked() {
+        // A writer that never pauses would never let go.
+        let has_synced_last = self.draining && self.last_sync_begun;
+        if (self.wanted && !has_synced_last) || self.sync_requests.any_asked() {
             let pause = self.not_before.map(|at| at.saturating_duration_since(now));
             let wait = self.pacing.wait(now).max(pause.unwrap_or_default());
             if wait.is_zero() || self.draining || self.sync_requests.any_asked() {
-                self.wanted = false;
-                self.sync_requests.begin();
+                self.begin_sync();
                 self.not_before = None;
                 return self.start(Job::Sync);
             }
@@ -266,6 +270,12 @@ impl DatabaseState {
             Some(wait) => self.arm(wait),
             None => self.rest_when_quiet(now),
         }
+    }
+
+    fn begin_sync(&mut self) {
+        self.wanted = false;
+        self.sync_requests.begin();
+        self.last_sync_begun = self.draining;
     }
 
     /// Offers what comes next: the oldest staged file, and the snapshot beside them.
@@ -312,7 +322,7 @@ impl DatabaseState {
                 if error.is_corruption() {
                     self.raise_corruption(&error.to_string());
                 }
-                return self.degrade(&error.to_string());
+                return self.degrade(Refusal::from(&error));
             }
         };
         self.hold(held);
@@ -339,6 +349,7 @@ impl DatabaseState {
             JobReport::Gathered => self.pacing.began(began),
             JobReport::Settled | JobReport::HistoryEnded => {}
             JobReport::Left => return self.drained(),
+            JobReport::TooLong(job) => return self.start_long(job),
         }
         self.proceed();
     }
@@ -405,7 +416,7 @@ impl DatabaseState {
     fn drained(&mut self) {
         let problem = match self.phase {
             DatabasePhase::Replicating => None,
-            _ => Some(self.last_error.clone().unwrap_or_else(|| self.phase.to_string())),
+            _ => Some(self.refusal().reason),
         };
         let drained = RootMsg::Drained { name: self.name().to_owned(), problem };
         self.held = None;
@@ -417,19 +428,19 @@ impl DatabaseState {
     }
 
     /// The database cannot be replicated now: lets go of it and tries again later.
-    pub(super) fn degrade(&mut self, error: &str) {
+    pub(super) fn degrade(&mut self, error: Refusal) {
         self.behind_since.get_or_insert_with(Instant::now);
         let pause = MIN_PAUSE.saturating_mul(1 << self.failures.min(10)).min(MAX_PAUSE);
         self.failures = self.failures.saturating_add(1);
         // An upload under way goes on; the next opening finds its file in the bucket.
         self.let_go();
-        if self.last_error.as_deref() != Some(error) {
-            tracing::error!(db = self.name(), error, "not replicated, will be tried again");
+        if self.last_error.as_ref() != Some(&error) {
+            tracing::error!(db = self.name(), error = error.reason, "not replicated, retrying");
         }
-        self.raise_unavailable(error);
+        self.raise_unavailable(&error.reason);
         self.phase = DatabasePhase::Degraded;
-        self.last_error = Some(error.to_owned());
-        self.refuse_requests(error, false);
+        self.refuse_requests(&error);
+        self.last_error = Some(error);
         if self.draining {
             return self.finish_draining();
         }
@@ -439,8 +450,8 @@ impl DatabaseState {
     pub(super) fn conflicted(&mut self, conflict: &Conflict) {
         self.let_go();
         self.phase = DatabasePhase::WriterConflict;
-        let error = conflict.to_string();
-        self.refuse_requests(&error, false);
+        let error = Refusal::new(Cause::Other, conflict);
+        self.refuse_requests(&error);
         self.last_error = Some(error);
         if self.draining {
             self.finish_draining();

@@ -18,6 +18,7 @@ use crate::database::DatabaseMsg;
 use crate::service::Service;
 use crate::settings::{DatabaseSettings, Settings};
 use crate::watcher::WatcherMsg;
+use crate::webhook::WebhookMsg;
 
 /// How long a database may ship before it has to go.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,7 +82,14 @@ impl RootState {
                 }
                 Child::Retention | Child::Validation => new_store,
                 Child::Snapshots => before.snapshots_at_once != now.snapshots_at_once,
-                Child::Webhook => before.webhooks != now.webhooks,
+                // It changes its receivers while it runs, and keeps what they have not got yet.
+                Child::Webhook => {
+                    if before.webhooks != now.webhooks {
+                        let webhooks = now.webhooks.clone();
+                        self.services.webhook.cast(WebhookMsg::Reconfigure(webhooks));
+                    }
+                    false
+                }
                 Child::Watcher | Child::Database(_) => false,
             };
             if !changed {

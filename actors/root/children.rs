@@ -151,6 +151,9 @@ impl RootState {
             if self.shutdown.is_some() || !database.is_some_and(wanted) {
                 return;
             }
+        } else if self.alive.values().any(|alive| *alive == child) {
+            // A change of the settings has started it while it waited for its turn.
+            return;
         }
         if let Err(error) = self.start(child.clone()).await {
             tracing::error!(?child, error, "cannot be started");

@@ -26,7 +26,7 @@ pub struct NotShipped {
 #[derive(Debug)]
 pub(crate) struct ShutdownReport {
     pub(crate) not_shipped: Vec<NotShipped>,
-    /// Of all databases. Whoever passes one knows that nothing uses the database any more.
+    /// Of the databases that are to be waited for. Whoever passes one knows that nothing uses the database any more.
     pub(crate) gates: Vec<Gate>,
 }
 
@@ -38,6 +38,8 @@ pub(super) struct Shutdown {
     not_shipped: Vec<NotShipped>,
     /// Nothing but the webhooks is waited for.
     flushing: bool,
+    /// Nothing at all is waited for.
+    hurried: bool,
     reply: Option<RpcReplyPort<ShutdownReport>>,
 }
 
@@ -51,6 +53,7 @@ impl RootState {
             waiting: Vec::new(),
             not_shipped: Vec::new(),
             flushing: false,
+            hurried: false,
             reply: Some(reply),
         };
         for (name, database) in &self.databases {
@@ -83,12 +86,24 @@ impl RootState {
     }
 
     pub(super) fn deadline_passed(&mut self) {
+        self.stop_waiting("the deadline of the shutdown passed");
+        self.finish_if_drained();
+    }
+
+    /// Somebody is in a hurry: not even webhooks and blocking jobs are waited for.
+    pub(super) fn hurry_shutdown(&mut self) {
+        self.stop_waiting("a second signal stopped the shutdown");
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.hurried = true;
+        }
+        self.flushed();
+    }
+
+    fn stop_waiting(&mut self, reason: &str) {
         let Some(shutdown) = &mut self.shutdown else { return };
         for name in std::mem::take(&mut shutdown.waiting) {
-            let reason = "the deadline of the shutdown passed".to_owned();
-            shutdown.not_shipped.push(NotShipped { name, reason });
+            shutdown.not_shipped.push(NotShipped { name, reason: reason.to_owned() });
         }
-        self.finish_if_drained();
     }
 
     fn finish_if_drained(&mut self) {
@@ -110,7 +125,8 @@ impl RootState {
         if let Some(reply) = shutdown.reply.take() {
             let mut not_shipped = std::mem::take(&mut shutdown.not_shipped);
             not_shipped.sort_by(|a, b| a.name.cmp(&b.name));
-            let gates = self.databases.values().map(|database| database.gate.clone()).collect();
+            let databases = self.databases.values().filter(|_| !shutdown.hurried);
+            let gates = databases.map(|database| database.gate.clone()).collect();
             answer(reply, ShutdownReport { not_shipped, gates });
         }
         self.myself.stop(None);

@@ -71,7 +71,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Deaths {
     }
 }
 
-fn count_deaths() -> Arc<AtomicUsize> {
+pub(crate) fn count_deaths() -> Arc<AtomicUsize> {
     let deaths = Arc::new(AtomicUsize::new(0));
     tracing_subscriber::registry().with(Deaths(Arc::clone(&deaths))).init();
     deaths

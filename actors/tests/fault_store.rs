@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -44,6 +44,10 @@ pub(crate) struct FaultStore {
     /// Uploads that are being held.
     holding: AtomicUsize,
     away: AtomicBool,
+    /// How long every upload takes.
+    latency: Mutex<Duration>,
+    /// So many manifests are refused.
+    refused_manifests: AtomicUsize,
     requests: AtomicUsize,
     /// When each LTX file was uploaded.
     uploads: Mutex<Vec<(String, Instant)>>,
@@ -73,6 +77,28 @@ impl FaultStore {
     /// Holds all uploads of LTX files whose keys begin with one of these, instead of those before.
     pub(crate) fn hold(&self, prefixes: impl IntoIterator<Item = String>) {
         self.held.send_replace(prefixes.into_iter().collect());
+    }
+
+    /// From now on every upload takes this long.
+    pub(crate) fn set_latency(&self, latency: Duration) {
+        *self.latency.lock().unwrap() = latency;
+    }
+
+    /// Refuses the next manifest.
+    pub(crate) fn refuse_next_manifest(&self) {
+        self.refused_manifests.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether a manifest is still to be refused.
+    pub(crate) fn refuses_manifest(&self) -> bool {
+        self.refused_manifests.load(Ordering::SeqCst) > 0
+    }
+
+    async fn take_time(&self) {
+        let latency = *self.latency.lock().unwrap();
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
     }
 
     /// Uploads that are being held.
@@ -151,6 +177,12 @@ impl ObjectStore for FaultStore {
         condition: &Condition,
     ) -> Result<PutReceipt, StorageError> {
         self.admit("put", key)?;
+        self.take_time().await;
+        let refused = &self.refused_manifests;
+        let refuse = |left: usize| left.checked_sub(1);
+        if refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, refuse).is_ok() {
+            return Err(self.error("put", key, ErrorClass::Transient));
+        }
         self.inner.put(key, body, metadata, condition).await
     }
 
@@ -163,6 +195,7 @@ impl ObjectStore for FaultStore {
     ) -> Result<PutReceipt, StorageError> {
         self.admit("put", key)?;
         self.while_held(key).await;
+        self.take_time().await;
         // A file that was merged is not an upload of a database.
         let is_staged = path.extension().is_some_and(|extension| extension == "ltx");
         let is_snapshot = key.rsplit('/').next().is_some_and(|name| name.starts_with(FIRST));

@@ -117,7 +117,7 @@ impl Scene {
         }
     }
 
-    async fn restore(&self, name: &str, output: &std::path::Path) {
+    pub(crate) async fn restore(&self, name: &str, output: &std::path::Path) {
         let tree = self.tree(name).await;
         let plan = walrust_engine::plan_restore(&tree, RestoreTarget::Latest).unwrap();
         let mut restore = Restore::begin(output, false, Mode::Strict).unwrap();

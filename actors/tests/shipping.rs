@@ -1,10 +1,14 @@
 //! The path of a commit when nothing fails.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use walrust_actors::DatabasePhase;
 use walrust_engine::CheckpointSettings;
+use walrust_engine::manifest::Manifest;
 
 use crate::scene::{PATIENCE, Scene, shut_down, wait_for_phase, wait_for_status};
 
@@ -163,4 +167,76 @@ async fn the_manifest_lists_every_file_after_a_clean_stop() {
     assert_eq!(stored, listed);
     assert_eq!(manifest.page_size, 4096);
     assert_eq!(manifest.writer.epoch, 1, "one local state is one writer");
+}
+
+/// Commits without a pause until it is told to stop; returns the number of rows.
+async fn write_without_pause(path: PathBuf, stop: Arc<AtomicBool>) -> i64 {
+    let write = move || {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection.busy_timeout(PATIENCE).unwrap();
+        while !stop.load(Ordering::SeqCst) {
+            connection.execute("INSERT INTO extra VALUES (randomblob(100))", []).unwrap();
+        }
+        connection.query_row("SELECT count(*) FROM extra", [], |row| row.get(0)).unwrap()
+    };
+    tokio::task::spawn_blocking(write).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b12_a_writer_that_never_pauses_does_not_hold_up_the_end() {
+    let scene = Scene::new(1);
+    // Every upload takes longer than the writer's pause.
+    scene.store.set_latency(Duration::from_millis(40));
+    let replicator = scene.start().await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn(write_without_pause(scene.path(0), Arc::clone(&stop)));
+    let before = replicator.status("a").await.unwrap().txid;
+    wait_for_status(&replicator, "a", |status| status.txid > before).await;
+    let committed = rows(&scene.path(0));
+    let paused = replicator.pause("a").await.unwrap();
+    assert_eq!(paused, None, "what was committed before is in storage");
+    assert!(rows_in_storage(&scene).await >= committed);
+    replicator.resume("a").await.unwrap();
+    wait_for_phase(&replicator, "a", DatabasePhase::Replicating).await;
+    let committed = rows(&scene.path(0));
+    assert_eq!(replicator.shut_down(PATIENCE).await.unwrap(), []);
+    assert!(rows_in_storage(&scene).await >= committed);
+    assert!(!writer.is_finished(), "it has written all the time");
+    stop.store(true, Ordering::SeqCst);
+    writer.await.unwrap();
+    shut_down(scene.start().await).await;
+    scene.assert_restorable().await;
+}
+
+async fn rows_in_storage(scene: &Scene) -> i64 {
+    let directory = tempfile::tempdir().unwrap();
+    let output = directory.path().join("restored.db");
+    scene.restore("a", &output).await;
+    rows(&output)
+}
+
+fn rows(path: &Path) -> i64 {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection.query_row("SELECT count(*) FROM extra", [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_of_the_manifest_is_forgotten_when_it_is_written() {
+    let scene = Scene::new(1);
+    let replicator = scene.start().await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    scene.commit(0);
+    scene.store.refuse_next_manifest();
+    let txid = replicator.snapshot("a").await.unwrap();
+    let began = Instant::now();
+    let knows_snapshot = |manifest: Manifest| {
+        manifest.files.iter().filter_map(|entry| entry.file_name()).any(|name| name.max == txid)
+    };
+    while scene.store.refuses_manifest() || !knows_snapshot(scene.manifest("a").await) {
+        assert!(began.elapsed() < PATIENCE, "the manifest is not written");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    wait_for_status(&replicator, "a", |status| status.last_error.is_none()).await;
+    shut_down(replicator).await;
 }

@@ -1,9 +1,10 @@
-//! Tells of failures: each attempt in the log, a trouble that lasts once to the receivers of events.
+//! Reports failed uploads: every attempt in the log, every lasting problem to the receivers of events,
+//! once and again now and then.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use walrust_engine::{ErrorClass, EventKind};
+use walrust_engine::{ErrorClass, EventKind, LastingAlarm};
 use walrust_storage::StorageError;
 
 use crate::event::Event;
@@ -13,8 +14,15 @@ use crate::services::Services;
 #[derive(Debug)]
 pub(super) struct Alarms {
     services: Services,
-    /// The events that were raised since the last success, by database.
-    raised: HashMap<String, Vec<EventKind>>,
+    /// What was raised since the last success, by database.
+    raised: HashMap<String, Raised>,
+}
+
+/// What was raised about the uploads of one database.
+#[derive(Debug, Default)]
+struct Raised {
+    auth_failure: LastingAlarm,
+    sync_failed: LastingAlarm,
 }
 
 /// A failed attempt.
@@ -51,7 +59,12 @@ impl Alarms {
             return;
         }
         tracing::error!(db = database, attempt, retry_ms, %error, "{words}");
-        if self.is_news(database, kind) {
+        let raised = self.raised.entry(database.to_owned()).or_default();
+        let alarm = match kind {
+            EventKind::AuthFailure => &mut raised.auth_failure,
+            _ => &mut raised.sync_failed,
+        };
+        if alarm.set(Instant::now()) {
             let event = Event::of(kind, database).error(error.to_string()).attempts(attempt);
             self.services.raise(event);
         }
@@ -67,14 +80,5 @@ impl Alarms {
     /// Nobody uploads for this database any more.
     pub(super) fn forget(&mut self, database: &str) {
         self.raised.remove(database);
-    }
-
-    fn is_news(&mut self, database: &str, kind: EventKind) -> bool {
-        let raised = self.raised.entry(database.to_owned()).or_default();
-        let news = !raised.contains(&kind);
-        if news {
-            raised.push(kind);
-        }
-        news
     }
 }

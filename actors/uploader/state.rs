@@ -17,7 +17,7 @@ use super::attempt::{AttemptError, Report, attempt, time_limit};
 use super::request_limits::{OverLimit, RequestLimits};
 use super::upload::{Lane, LaneKey};
 use super::{AttemptEnded, Upload, UploadJob, UploaderArguments, UploaderMsg};
-use crate::database::DatabaseMsg;
+use crate::database::{Cause, DatabaseMsg, Refusal};
 use crate::event::Event;
 use crate::manifest_update::Stored;
 use crate::services::Services;
@@ -85,7 +85,8 @@ impl UploaderState {
         let demand = job.demand();
         if let Err(error) = self.queue.offer(lane, job.clone(), demand, Instant::now()) {
             tracing::error!(db = %job.database, %error, "an upload was not taken");
-            job.tell(DatabaseMsg::UploadFailed { error: error.to_string(), retryable: false });
+            let error = Refusal::new(Cause::Other, error);
+            job.tell(DatabaseMsg::UploadFailed { error, retryable: false });
         }
         self.start_attempts();
     }
@@ -219,7 +220,7 @@ impl UploaderState {
         let failure = Failure { database, error, attempt: *attempt, retry_in, alarm };
         self.alarms.failed(&failure);
         let retryable = class.is_retryable();
-        job.tell(DatabaseMsg::UploadFailed { error: error.to_string(), retryable });
+        job.tell(DatabaseMsg::UploadFailed { error: Refusal::from(error), retryable });
         self.queue.retry(lane, Instant::now(), retry_in);
     }
 

@@ -19,7 +19,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-use super::WatchTarget;
+use ractor::ActorRef;
+
+use super::{WatchTarget, WatcherMsg};
+use crate::crash_point::job_point;
 
 /// How often everything is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -48,12 +51,15 @@ pub(crate) struct SweepThread {
 }
 
 impl SweepThread {
-    pub(super) fn start() -> io::Result<Self> {
+    pub(super) fn start(actor: ActorRef<WatcherMsg>) -> io::Result<Self> {
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let (commands, received) = channel();
         let sweep = Sweep::new(received, Arc::clone(&wake));
         let thread = std::thread::Builder::new().name("watcher".to_owned());
-        let thread = thread.spawn(move || sweep.run())?;
+        let thread = thread.spawn(move || {
+            let _alarm = Alarm(actor);
+            sweep.run();
+        })?;
         Ok(Self { commands: Some(commands), wake, thread: Some(thread) })
     }
 
@@ -75,6 +81,18 @@ impl Drop for SweepThread {
             && thread.join().is_err()
         {
             tracing::error!("the thread of the watcher panicked");
+        }
+    }
+}
+
+/// Tells the actor if the thread panics: without it no commit would be noticed, and nothing would say
+/// so.
+struct Alarm(ActorRef<WatcherMsg>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.0.cast(WatcherMsg::ThreadPanicked).is_err() {
+            tracing::debug!("the watcher is gone before its thread");
         }
     }
 }
@@ -157,6 +175,7 @@ impl Sweep {
     }
 
     fn sweep(&mut self) {
+        job_point("watcher::sweep");
         let mut moved = Vec::new();
         for (name, watched) in &mut self.databases {
             let seen = [look(&watched.target.database), look(&watched.wal_path)];

@@ -29,6 +29,24 @@ impl Receiver {
         Ok(Self { settings, target, queue: DeliveryQueue::new(policy), attempt: None })
     }
 
+    pub(super) fn settings(&self) -> &WebhookSettings {
+        &self.settings
+    }
+
+    /// What it was not known to have when it was taken out of the settings.
+    pub(super) fn into_undelivered(self) -> Vec<Notice> {
+        let undelivered = self.queue.into_undelivered();
+        if !undelivered.is_empty() {
+            let (receiver, events) = (&self.target.origin, undelivered.len());
+            tracing::warn!(
+                receiver,
+                events,
+                "a webhook is gone before all its events were delivered"
+            );
+        }
+        undelivered
+    }
+
     pub(super) fn uses_tls(&self) -> bool {
         self.target.url.scheme() == "https"
     }
@@ -120,6 +138,6 @@ impl Receiver {
     /// The process ends with events that were not delivered.
     pub(super) fn left_behind(&self) {
         let (receiver, events) = (&self.target.origin, self.queue.len());
-        tracing::error!(receiver, events, "events are not delivered at the end");
+        tracing::error!(receiver, events, "undelivered events dropped at shutdown");
     }
 }

@@ -45,6 +45,10 @@ impl Webhooks {
         self.actor.cast(WebhookMsg::Raise(event)).unwrap();
     }
 
+    fn reconfigure(&self, receivers: Vec<WebhookSettings>) {
+        self.actor.cast(WebhookMsg::Reconfigure(receivers)).unwrap();
+    }
+
     async fn flush(&self, timeout: Duration) -> Duration {
         let began = Instant::now();
         let message = |reply| WebhookMsg::Flush { timeout, reply };
@@ -215,7 +219,7 @@ async fn refusals_are_final_and_attempts_are_bounded() {
     ] {
         let receiver = WebhookReceiver::start(move |_| answer);
         let webhooks = Webhooks::start(vec![webhook(&receiver)]).await;
-        webhooks.raise(Event::of(EventKind::SyncFailed, "app"));
+        webhooks.raise(Event::of(EventKind::SnapshotCompleted, "app"));
         webhooks.flush(PATIENCE).await;
         assert_eq!(receiver.received().len(), attempts, "{answer:?}");
         webhooks.stop().await;
@@ -392,6 +396,35 @@ fn debug(value: &impl fmt::Debug) -> String {
     format!("{value:?} {value:#?}")
 }
 
+#[tokio::test]
+async fn a_corrected_receiver_gets_what_the_wrong_one_did_not() {
+    let right = WebhookReceiver::start(|_| ReceiverAnswer::Status(200));
+    let nobody = WebhookSettings { url: "http://127.0.0.1:1/hook".to_owned(), ..webhook(&right) };
+    let webhooks = Webhooks::start(vec![nobody]).await;
+    webhooks.raise(Event::of(EventKind::SyncFailed, "a"));
+    webhooks.raise(Event::of(EventKind::WriterConflict, "b"));
+    webhooks.reconfigure(vec![webhook(&right)]);
+    assert_eq!(summary(&deliveries(&right, 2).await), ["sync_failed a", "writer_conflict b"]);
+    webhooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_stays_keeps_its_queue_and_what_is_under_way() {
+    let (stays, release) = receiver_that_waits();
+    let comes = WebhookReceiver::start(|_| ReceiverAnswer::Status(200));
+    let webhooks = Webhooks::start(vec![webhook(&stays)]).await;
+    webhooks.raise(Event::of(EventKind::SyncFailed, "a"));
+    deliveries(&stays, 1).await;
+    webhooks.raise(Event::of(EventKind::SyncFailed, "b"));
+    webhooks.reconfigure(vec![webhook(&comes), webhook(&stays)]);
+    webhooks.raise(Event::of(EventKind::SyncFailed, "c"));
+    release.send(()).unwrap();
+    webhooks.flush(PATIENCE).await;
+    assert_eq!(summary(&stays.received()), ["sync_failed a", "sync_failed b", "sync_failed c"]);
+    assert_eq!(summary(&comes.received()), ["sync_failed c"]);
+    webhooks.stop().await;
+}
+
 /// On one thread, so that the log gets everything.
 #[tokio::test]
 async fn e04_neither_secret_nor_path_of_a_webhook_shows_in_logs_or_debug_output() {
@@ -423,12 +456,13 @@ async fn e04_neither_secret_nor_path_of_a_webhook_shows_in_logs_or_debug_output(
         DeliveryPolicy { base_delay: Duration::from_millis(5), ..DeliveryPolicy::default() };
     let arguments = WebhookArguments { webhooks: settings.clone(), policy };
     shown += &debug(&arguments);
-    let mut state = WebhookState::new(arguments);
+    let webhooks = Webhooks::start_with(settings, policy).await;
+    let mut state = WebhookState::new(webhooks.actor.clone(), arguments);
     state.raise(Event::of(EventKind::SyncFailed, "app"));
     shown += &debug(&state);
-    let parcel = state.receivers[0].start_next(Instant::now()).unwrap();
+    let mut receivers = state.receivers.into_values();
+    let parcel = receivers.next().and_then(|mut it| it.start_next(Instant::now())).unwrap();
     shown += &debug(&parcel);
-    let webhooks = Webhooks::start_with(settings, policy).await;
     webhooks.raise(Event::of(EventKind::SyncFailed, "app"));
     webhooks.flush(PATIENCE).await;
     webhooks.stop().await;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use walrust_actors::Cause;
 
 use super::{human_bytes, print, print_json, table};
 use crate::Error;
@@ -139,10 +140,13 @@ pub(super) async fn sync(args: SyncArgs, config: &Config) -> Result<(), Error> {
     if args.json {
         print_json(&report)?;
     }
-    let mut problems = Vec::new();
+    let (mut problems, mut causes) = (Vec::new(), Vec::new());
     for database in report.databases {
         match (database.error, database.txid) {
-            (Some(error), _) => problems.push(format!("{}: {error}", database.name)),
+            (Some(error), _) => {
+                problems.push(format!("{}: {error}", database.name));
+                causes.extend(database.cause.map(Cause::from));
+            }
             (None, txid) if !args.json => {
                 let txid = txid.unwrap_or_else(|| "none".to_owned());
                 print(&format!("{} is in storage up to TXID {txid}\n", database.name))?;
@@ -150,7 +154,12 @@ pub(super) async fn sync(args: SyncArgs, config: &Config) -> Result<(), Error> {
             (None, _) => {}
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(Error::NotSynced(problems)) }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    // What concerns all databases is worth more than what concerns one.
+    let cause = [Cause::Storage, Cause::Database].into_iter().find(|it| causes.contains(it));
+    Err(Error::NotSynced { problems, cause: cause.unwrap_or(Cause::Other) })
 }
 
 pub(super) async fn pause(args: NameArgs, config: &Config) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! `walrust watch`: the daemon.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -201,11 +202,12 @@ pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Erro
         () = replicator.ended() => return Err(Error::TreeFailed),
     }
     tracing::info!("stopping; a second signal stops at once");
+    let mut ending = pin!(replicator.shut_down(SHUTDOWN_TIMEOUT));
     let not_shipped = tokio::select! {
-        not_shipped = replicator.shut_down(SHUTDOWN_TIMEOUT) => not_shipped?,
+        not_shipped = &mut ending => not_shipped?,
         () = signals.next() => {
-            let reason = "a second signal stopped the shutdown".to_owned();
-            vec![NotShipped { name: "databases".to_owned(), reason }]
+            replicator.hurry_shutdown()?;
+            ending.await?
         }
     };
     if not_shipped.is_empty() {

@@ -108,7 +108,7 @@ impl Client {
         }
         let problem: Problem =
             serde_json::from_slice(&body).map_err(|error| self.failed(error.into()))?;
-        Err(Error::Refused { reason: problem.error, storage: status == StatusCode::BAD_GATEWAY })
+        Err(Error::Refused { reason: problem.error, cause: problem.cause.into() })
     }
 
     fn failed(&self, source: io::Error) -> Error {

@@ -24,10 +24,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 use tokio::task::AbortHandle;
-use walrust_actors::{Replicator, ReplicatorError};
+use walrust_actors::{Cause, Replicator, ReplicatorError};
 
 use super::{
-    DatabaseAnswer, DatabaseRequest, Problem, StatusReport, SyncReport, SyncRequest, SyncResult,
+    CauseName, DatabaseAnswer, DatabaseRequest, Problem, StatusReport, SyncReport, SyncRequest,
+    SyncResult,
 };
 
 /// A request is a few names.
@@ -127,8 +128,11 @@ async fn accept(listener: UnixListener, served: Arc<Served>) {
     }
 }
 
-/// What a request came to: the JSON of the answer, or the status and the words of the problem.
-type Outcome = Result<Vec<u8>, (StatusCode, String)>;
+/// What a request came to: the JSON of the answer, or why there is none.
+type Outcome = Result<Vec<u8>, Failure>;
+
+/// Why there is no answer: the status and the problem.
+type Failure = (StatusCode, Problem);
 
 async fn respond(
     request: Request<Incoming>,
@@ -145,11 +149,11 @@ async fn respond(
             Ok(DatabaseRequest { name }) => about_database(&served, &path, name).await,
             Err(problem) => Err(problem),
         },
-        _ => Err((StatusCode::NOT_FOUND, format!("there is no {method} {path}"))),
+        _ => Err(failure(StatusCode::NOT_FOUND, format!("there is no {method} {path}"))),
     };
     let (code, body) = match outcome {
         Ok(body) => (StatusCode::OK, body),
-        Err((code, error)) => (code, to_json(&Problem { error })),
+        Err((code, problem)) => (code, to_json(&problem)),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = code;
@@ -167,21 +171,25 @@ async fn status(served: &Served) -> Outcome {
 async fn sync(served: &Served, request: SyncRequest) -> Outcome {
     let SyncRequest { mut names, timeout_seconds } = request;
     let Ok(timeout) = Duration::try_from_secs_f64(timeout_seconds) else {
-        return Err((StatusCode::BAD_REQUEST, "the timeout is no number of seconds".to_owned()));
+        let error = "timeout_seconds must be a non-negative number";
+        return Err(failure(StatusCode::BAD_REQUEST, error.to_owned()));
     };
     if names.is_empty() {
-        let status = served.replicator.overview().await.map_err(problem)?;
-        names = status.databases.into_iter().map(|database| database.name).collect();
+        names = served.replicator.names().await.map_err(problem)?;
     }
     let syncs = names.into_iter().map(|name| async move {
         let result = tokio::time::timeout(timeout, served.replicator.sync(&name)).await;
-        let (txid, error) = match result {
+        let (txid, problem) = match result {
             Ok(Ok(txid)) => (txid.map(|txid| txid.to_string()), None),
-            Ok(Err(ReplicatorError::Refused { reason, .. })) => (None, Some(reason)),
-            Ok(Err(error)) => (None, Some(error.to_string())),
-            Err(_) => (None, Some(overdue(served, &name, timeout).await)),
+            Ok(Err(ReplicatorError::Refused { reason, cause, .. })) => {
+                (None, Some((reason, cause)))
+            }
+            Ok(Err(error)) => (None, Some((error.to_string(), Cause::Other))),
+            // Every other obstacle refuses the request.
+            Err(_) => (None, Some((overdue(served, &name, timeout).await, Cause::Storage))),
         };
-        SyncResult { name, txid, error }
+        let (error, cause) = problem.unzip();
+        SyncResult { name, txid, error, cause: cause.map(CauseName::from) }
     });
     Ok(to_json(&SyncReport { databases: join_all(syncs).await }))
 }
@@ -207,20 +215,27 @@ async fn about_database(served: &Served, path: &str, name: String) -> Outcome {
     Ok(to_json(&DatabaseAnswer { name, txid: txid.map(|txid| txid.to_string()), warning }))
 }
 
-fn problem(error: ReplicatorError) -> (StatusCode, String) {
-    let code = match &error {
-        ReplicatorError::NotRunning { .. } => StatusCode::NOT_FOUND,
-        ReplicatorError::Refused { storage: true, .. } => StatusCode::BAD_GATEWAY,
-        ReplicatorError::Refused { .. } => StatusCode::CONFLICT,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
+fn problem(error: ReplicatorError) -> Failure {
+    let (code, cause) = match &error {
+        ReplicatorError::NotRunning { .. } => (StatusCode::NOT_FOUND, Cause::Other),
+        ReplicatorError::Refused { cause: Cause::Storage, .. } => {
+            (StatusCode::BAD_GATEWAY, Cause::Storage)
+        }
+        ReplicatorError::Refused { cause, .. } => (StatusCode::CONFLICT, *cause),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, Cause::Other),
     };
-    (code, error.to_string())
+    (code, Problem { error: error.to_string(), cause: cause.into() })
 }
 
-async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, (StatusCode, String)> {
+fn failure(code: StatusCode, error: String) -> Failure {
+    (code, Problem { error, cause: CauseName::Other })
+}
+
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
+    let bad = |error: String| failure(StatusCode::BAD_REQUEST, error);
     let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
-    let body = body.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
+    let body = body.map_err(|error| bad(error.to_string()))?.to_bytes();
+    serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
 }
 
 fn to_json(value: &impl Serialize) -> Vec<u8> {

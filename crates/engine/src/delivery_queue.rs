@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 pub struct DeliveryPolicy {
     /// Notices that may wait; at least one.
     pub capacity: usize,
-    /// Attempts for one notice; at least one.
+    /// Attempts for one notice that is not critical; at least one.
     pub max_attempts: u32,
+    /// Attempts for one that is; at least one.
+    pub max_critical_attempts: u32,
     /// Upper bound of the first pause after a failure; doubles with each attempt.
     pub base_delay: Duration,
     /// Upper bound of every pause.
@@ -33,8 +35,10 @@ impl Default for DeliveryPolicy {
         Self {
             // Some hundred bytes each: enough for one notice of every database of a large host.
             capacity: 1024,
-            // With the pauses below a receiver may be away for one to two minutes.
+            // With the pauses below a receiver may be away for one to two minutes,
             max_attempts: 8,
+            // and for at least half a day.
+            max_critical_attempts: 1440,
             base_delay: Duration::from_secs(1),
             max_delay: Duration::from_secs(60),
             burst: 20,
@@ -116,6 +120,7 @@ struct Waiting<K, N> {
 
 #[derive(Debug)]
 struct Current<N> {
+    critical: bool,
     notice: N,
     repeats: u32,
     failures: u32,
@@ -160,8 +165,8 @@ impl<K: Eq, N: Clone> DeliveryQueue<K, N> {
         let current = match self.current.take() {
             Some(current) => Current { state: CurrentState::UnderWay, ..current },
             None => {
-                let Waiting { notice, repeats, .. } = self.waiting.pop_front()?;
-                Current { notice, repeats, failures: 0, state: CurrentState::UnderWay }
+                let Waiting { critical, notice, repeats, .. } = self.waiting.pop_front()?;
+                Current { critical, notice, repeats, failures: 0, state: CurrentState::UnderWay }
             }
         };
         self.due = Some(self.due.map_or(now, |due| due.max(now)) + self.policy.spacing);
@@ -186,7 +191,8 @@ impl<K: Eq, N: Clone> DeliveryQueue<K, N> {
             return DeliveryDecision::Done;
         };
         current.failures += 1;
-        if current.failures >= self.policy.max_attempts {
+        let DeliveryPolicy { max_attempts, max_critical_attempts, .. } = self.policy;
+        if current.failures >= if current.critical { max_critical_attempts } else { max_attempts } {
             return DeliveryDecision::GiveUp;
         }
         let pause = self.pause(current.failures, retry_after, random);
@@ -250,6 +256,13 @@ impl<K: Eq, N: Clone> DeliveryQueue<K, N> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Everything that was not delivered, the notice under way included, oldest first.
+    #[must_use]
+    pub fn into_undelivered(self) -> Vec<N> {
+        let current = self.current.into_iter().map(|current| current.notice);
+        current.chain(self.waiting.into_iter().map(|waiting| waiting.notice)).collect()
     }
 
     /// How many notices a full queue has lost since this was last asked.

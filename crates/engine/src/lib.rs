@@ -18,6 +18,7 @@ mod delivery_queue;
 mod error_class;
 mod event_kind;
 mod export_planner;
+mod lasting_alarm;
 mod links;
 pub mod manifest;
 mod names;
@@ -51,6 +52,7 @@ pub use delivery_queue::{
 pub use error_class::ErrorClass;
 pub use event_kind::{EventKind, UnknownEvent};
 pub use export_planner::{ExportPlan, ExportedFile, plan_export};
+pub use lasting_alarm::{LastingAlarm, REMINDER};
 pub use names::{NameError, NameRequest, assign_names, is_valid_name};
 pub use pacing::Pacing;
 pub use page_table::{MissingPages, PageTable};

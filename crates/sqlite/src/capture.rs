@@ -62,7 +62,12 @@ pub struct Capture {
     file: FileWatch,
     wal_pin: WalPin,
     writer_id: String,
+    /// Whether a large database may be read as a whole.
+    reads_whole: bool,
 }
+
+/// A database of this many bytes is large: to read all of it takes more than a moment.
+pub(crate) const LARGE: u64 = 32 << 20;
 
 /// How a database is captured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -159,7 +164,15 @@ impl Capture {
             file,
             wal_pin,
             writer_id,
+            reads_whole: true,
         })
+    }
+
+    /// Whether from now on work may read a large database as a whole, which takes seconds to minutes.
+    /// Where it may not, what needs that fails with [`DatabaseError::ReadsWhole`] and changes nothing,
+    /// so that it can be done again where it holds nobody up.
+    pub fn allow_whole_reads(&mut self, allowed: bool) {
+        self.reads_whole = allowed;
     }
 
     /// The identifier of the local state, 32 hex digits; signs the manifest.
@@ -407,6 +420,15 @@ impl Capture {
             }
             SyncPlan::Restarted => self.stage_frames(index, &position, None, now_ms),
         }
+    }
+
+    /// Fails if all of a large database would be read, and that is not allowed.
+    fn check_whole_read(&self, index: &WalIndex) -> Result<(), DatabaseError> {
+        let pages = u64::from(index.header.page_count) * u64::from(self.reader.page_size.get());
+        if self.reads_whole || pages.max(self.reader.files.database_size()?) < LARGE {
+            return Ok(());
+        }
+        Err(DatabaseError::ReadsWhole { path: self.reader.files.path().to_owned() })
     }
 
     /// Makes a state the captured one that was read under the pin of this run.

@@ -76,6 +76,13 @@ pub enum DatabaseError {
         /// Path of the database.
         path: PathBuf,
     },
+    /// All of a large database would have to be read where that is not allowed, see
+    /// [`Capture::allow_whole_reads`](crate::Capture::allow_whole_reads).
+    #[error("{}: all of it has to be read, which takes a while", .path.display())]
+    ReadsWhole {
+        /// Path of the database.
+        path: PathBuf,
+    },
     /// Another walrust process on this host replicates the database.
     #[error(
         "{}: another walrust process on this host replicates this database (it holds {})",

@@ -102,6 +102,33 @@ fn pauses_double_up_to_the_maximum_and_the_last_attempt_gives_up() {
 }
 
 #[test]
+fn a_critical_notice_is_tried_for_longer() {
+    let policy = DeliveryPolicy { max_attempts: 1, max_critical_attempts: 3, ..policy() };
+    let (mut queue, mut now) = (queue(policy), instant());
+    queue.push("a", true, 1);
+    queue.push("b", false, 2);
+    for number in 1..=3 {
+        assert_eq!(queue.start_next(now).unwrap().number, number);
+        match queue.ended(now, FAILED, 0.5) {
+            DeliveryDecision::Retry(pause) => now += pause,
+            decision => assert_eq!((decision, number), (DeliveryDecision::GiveUp, 3)),
+        }
+    }
+    assert_eq!(queue.start_next(now).unwrap().notice, 2);
+    assert_eq!(queue.ended(now, FAILED, 0.5), DeliveryDecision::GiveUp);
+}
+
+#[test]
+fn what_was_not_delivered_can_be_taken_over() {
+    let (mut queue, now) = (queue(policy()), instant());
+    for (key, notice) in [("a", 1), ("b", 2), ("a", 3)] {
+        queue.push(key, false, notice);
+    }
+    queue.start_next(now);
+    assert_eq!(queue.into_undelivered(), [2, 3]);
+}
+
+#[test]
 fn a_refusal_is_final() {
     let (mut queue, now) = (queue(policy()), instant());
     queue.push("a", false, 1);
@@ -181,7 +208,12 @@ proptest! {
     /// refused, given up, lost, repeated, or it is still there; and none is delivered twice.
     #[test]
     fn no_notice_vanishes_or_is_delivered_twice(steps in prop::collection::vec(step(), 0..200)) {
-        let policy = DeliveryPolicy { capacity: 6, max_attempts: 3, ..DeliveryPolicy::default() };
+        let policy = DeliveryPolicy {
+            capacity: 6,
+            max_attempts: 3,
+            max_critical_attempts: 4,
+            ..DeliveryPolicy::default()
+        };
         let mut queue = DeliveryQueue::new(policy);
         let mut now = instant();
         let (mut pushed, mut gone, mut delivered) = (0_usize, 0_usize, BTreeSet::new());
@@ -196,7 +228,7 @@ proptest! {
                     let attempt = queue.start_next(now);
                     prop_assert!(under_way.is_none() || attempt.is_none());
                     if let Some(attempt) = attempt {
-                        prop_assert!(attempt.number <= policy.max_attempts);
+                        prop_assert!(attempt.number <= policy.max_critical_attempts);
                         under_way = Some(attempt.notice);
                     }
                 }

@@ -113,7 +113,10 @@ impl Capture {
             Err(error) => return Err(self.barrier_error()(error)),
         }
         let stopped = Instant::now();
+        // Nobody waits while all of a large database is read: that is done before another barrier.
+        let allowed = std::mem::replace(&mut self.reads_whole, false);
         let result = self.checkpoint_stopped_writers(worker, now_ms);
+        self.reads_whole = allowed;
         connection::end_read(&barrier);
         tracing::debug!(
             path = %self.reader.files.path().display(),

@@ -151,6 +151,7 @@ impl Capture {
         txid: Txid,
         now_ms: i64,
     ) -> Result<Option<SyncOutcome>, DatabaseError> {
+        self.check_whole_read(index)?;
         let Some(generation) = self.reader.read_generation(index)? else { return Ok(None) };
         let header = self.header(generation.page_count, Txid::FIRST, txid, now_ms);
         let mut table = NewPageChecksums::create(&self.state.new_table_path())?;
@@ -175,6 +176,7 @@ impl Capture {
         reason: HealReason,
         now_ms: i64,
     ) -> Result<Option<SyncOutcome>, DatabaseError> {
+        self.check_whole_read(index)?;
         let Some(generation) = self.reader.read_generation(index)? else { return Ok(None) };
         let view = self.reader.view(&generation);
         let txid = self.after(position.txid)?;
