@@ -101,3 +101,19 @@ async fn a_webhook_actor_that_dies_is_followed_by_another() {
     root.call(shutdown, Some(PATIENCE)).await.unwrap();
     task.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_was_started_while_it_waited_for_its_turn_is_not_started_again() {
+    let settings = Settings::new(Vec::new(), "test".to_owned());
+    let arguments = RootArguments { settings, store: Arc::new(MemoryStore::default()) };
+    let (root, task) = Actor::spawn(None, RootSupervisor, arguments).await.unwrap();
+    for service in SERVICES {
+        root.cast(RootMsg::RestartDue(service)).unwrap();
+    }
+    // It answers when it has done all that.
+    root.call(RootMsg::Roster, Some(PATIENCE)).await.unwrap();
+    assert_eq!(root.get_cell().get_children().len(), SERVICES.len());
+    let shutdown = |reply| RootMsg::Shutdown { timeout: PATIENCE, reply };
+    root.call(shutdown, Some(PATIENCE)).await.unwrap();
+    task.await.unwrap();
+}

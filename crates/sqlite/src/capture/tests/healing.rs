@@ -8,6 +8,7 @@ under_both_pins!(
     a_database_overwritten_in_place_is_compared,
     a_replaced_file_begins_its_own_history,
     a_database_that_was_replaced_while_open_is_noticed,
+    all_of_a_large_database_is_read_only_where_that_is_allowed,
 );
 
 fn a_restart_goes_on_where_it_was(pin: WalPin) {
@@ -135,4 +136,30 @@ fn a_database_that_was_replaced_while_open_is_noticed(pin: WalPin) {
     fs::remove_file(scene.database()).unwrap();
     let error = capture.sync(5_000).unwrap_err();
     assert!(matches!(error, DatabaseError::Replaced { .. }), "{error}");
+}
+
+fn all_of_a_large_database_is_read_only_where_that_is_allowed(pin: WalPin) {
+    let refused = |capture: &mut Capture| {
+        capture.allow_whole_reads(false);
+        let refused = capture.sync(1_000).unwrap_err();
+        assert!(matches!(refused, DatabaseError::ReadsWhole { .. }), "{refused}");
+        capture.allow_whole_reads(true);
+    };
+    let mut scene = Scene::new(pin, 65536);
+    scene.write(&format!("INSERT INTO a (blob) VALUES (zeroblob({LARGE}))"));
+    let mut capture = scene.reconciled();
+    refused(&mut capture);
+    scene.ship(&mut capture);
+    // Frames are read wherever that is.
+    capture.allow_whole_reads(false);
+    scene.write("INSERT INTO a (text) VALUES ('frames')");
+    scene.ship(&mut capture);
+    drop(capture);
+    scene.write("UPDATE a SET text = 'away' WHERE id = 1");
+    scene.checkpoint("TRUNCATE");
+    scene.write("UPDATE a SET text = 'later' WHERE id = 1");
+    let mut capture = scene.reconciled();
+    refused(&mut capture);
+    assert_eq!(healed(&scene.ship(&mut capture)), Some(HealReason::WalRestarted));
+    scene.assert_restorable();
 }
