@@ -23,6 +23,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the end of the tree waits for what still uses a database.
 const LETTING_GO: Duration = Duration::from_secs(1);
 
+/// How long the end of the tree waits for storage to remove the parts of uploads that were given up.
+const SETTLING: Duration = Duration::from_secs(3);
+
 /// A running supervision tree; clones are the same tree.
 #[derive(Clone, Debug)]
 pub struct Replicator {
@@ -205,7 +208,8 @@ impl Replicator {
     }
 
     /// Ships everything and ends the tree, within `timeout` and at most five seconds more if events
-    /// wait for their webhooks. Then nothing uses the databases any more, unless the disk hangs.
+    /// wait for their webhooks, and three if storage is slow to remove the parts of a snapshot that was
+    /// given up. Then nothing uses the databases any more, unless the disk hangs.
     ///
     /// Returns the databases of which something may not be in storage.
     ///
@@ -214,7 +218,7 @@ impl Replicator {
     pub async fn shut_down(&self, timeout: Duration) -> Result<Vec<NotShipped>, ReplicatorError> {
         let message = |reply| RootMsg::Shutdown { timeout, reply };
         let answer = self.root.call(message, None).await;
-        let Ok(CallResult::Success(ShutdownReport { not_shipped, gates })) = answer else {
+        let Ok(CallResult::Success(ShutdownReport { not_shipped, gates, store })) = answer else {
             return Err(ReplicatorError::Ended);
         };
         self.ended().await;
@@ -227,6 +231,14 @@ impl Replicator {
         };
         if tokio::time::timeout(LETTING_GO, let_go).await.is_err() {
             tracing::warn!("a database is still in use; its files are let go of with the process");
+        }
+        if let Some(store) = store
+            && tokio::time::timeout(SETTLING, store.settle()).await.is_err()
+        {
+            tracing::warn!(
+                url = store.url(),
+                "parts of an upload that was given up stay in storage"
+            );
         }
         Ok(not_shipped)
     }

@@ -1,8 +1,10 @@
 //! The end of the tree: every database ships what it has, then everything stops.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::RpcReplyPort;
+use walrust_storage::ObjectStore;
 
 use super::children::Wish;
 use super::{RootMsg, RootState, answer};
@@ -28,6 +30,8 @@ pub(crate) struct ShutdownReport {
     pub(crate) not_shipped: Vec<NotShipped>,
     /// Of the databases that are to be waited for. Whoever passes one knows that nothing uses the database any more.
     pub(crate) gates: Vec<Gate>,
+    /// The store, if what uploads have left there is to be waited for.
+    pub(crate) store: Option<Arc<dyn ObjectStore>>,
 }
 
 /// A shutdown under way.
@@ -127,7 +131,8 @@ impl RootState {
             not_shipped.sort_by(|a, b| a.name.cmp(&b.name));
             let databases = self.databases.values().filter(|_| !shutdown.hurried);
             let gates = databases.map(|database| database.gate.clone()).collect();
-            answer(reply, ShutdownReport { not_shipped, gates });
+            let store = (!shutdown.hurried).then(|| Arc::clone(&self.store));
+            answer(reply, ShutdownReport { not_shipped, gates, store });
         }
         self.myself.stop(None);
     }

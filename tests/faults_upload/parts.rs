@@ -77,3 +77,29 @@ fn b13_parts_of_an_upload_that_failed_are_not_left_behind() {
     assert_eq!(ends(&proxy).into_values().collect::<Vec<_>>(), [1, 1, 1], "all have an end");
     walrust.restored("app", &[]);
 }
+
+#[test]
+fn b13_a_clean_stop_leaves_no_parts_behind() {
+    let (_directory, source) = large_database(40);
+    let storage = Storage::s3();
+    let proxy = FaultProxy::start();
+    let walrust = behind(&proxy, &storage);
+    // The next snapshot is beside the history, and nobody waits for it at the end.
+    walrust.configure("[sync]\nmax_changes = 1\n");
+    let mut daemon = walrust.watch(&[&source]);
+    storage.wait_for_manifest(&mut daemon, "app");
+    let earlier = ends(&proxy).len();
+    proxy.set(|exchange| match part(exchange) {
+        Some(2) => Fault::Silence,
+        _ => Fault::Pass,
+    });
+    rusqlite::Connection::open(&source).unwrap().execute("CREATE TABLE extra (x)", []).unwrap();
+    storage.wait_for_txid(&mut daemon, "app", 2);
+    daemon.wait_until("a part hangs", |_| {
+        proxy.exchanges().iter().any(|it| part(it) == Some(2) && it.status.is_none())
+    });
+    daemon.terminate();
+    let ends = ends(&proxy);
+    assert!(ends.len() > earlier, "another upload in parts had begun");
+    assert!(ends.values().all(|ends| *ends == 1), "all have an end: {ends:?}");
+}

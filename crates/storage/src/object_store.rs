@@ -157,6 +157,10 @@ pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// If a whole request fails; objects of earlier requests may be gone then.
     async fn delete(&self, keys: &[String]) -> Result<Vec<DeleteFailure>, StorageError>;
+
+    /// Waits until nothing is left of uploads that were cancelled. To be called, for a bounded time,
+    /// before the end of the runtime.
+    async fn settle(&self) {}
 }
 
 /// The object under a key is not the one that was meant.

@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::DateTime;
 use bytes::Bytes;
+use tokio_util::task::TaskTracker;
 use walrust_engine::ErrorClass;
 
 use crate::{
@@ -63,6 +64,8 @@ struct Shared {
     part_concurrency: usize,
     /// The store has refused a batch of deletes for being one.
     deletes_singly: AtomicBool,
+    /// Uploads in parts that have begun and neither ended nor been aborted.
+    multiparts: TaskTracker,
 }
 
 impl S3Store {
@@ -94,6 +97,7 @@ impl S3Store {
                 part_size: options.part_size,
                 part_concurrency: options.part_concurrency.max(1),
                 deletes_singly: AtomicBool::new(false),
+                multiparts: TaskTracker::new(),
             }),
         })
     }
@@ -210,6 +214,11 @@ impl ObjectStore for S3Store {
             }
         }
         self.shared.put_parts(&about, path, size, metadata, &condition).await
+    }
+
+    async fn settle(&self) {
+        self.shared.multiparts.close();
+        self.shared.multiparts.wait().await;
     }
 
     async fn get(&self, key: &str) -> Result<Object, StorageError> {

@@ -12,6 +12,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use walrust_engine::ErrorClass;
 
 use super::Shared;
@@ -130,7 +131,8 @@ impl Shared {
         };
         let (client, bucket) = (self.client.clone(), self.bucket.clone());
         let about = About { operation: "abort", ..about.clone() };
-        Ok(Multipart(Some(Abort { client, bucket, key, id, about })))
+        let token = self.multiparts.token();
+        Ok(Multipart(Some(Abort { client, bucket, key, id, about, _token: token })))
     }
 
     async fn send_parts(
@@ -245,6 +247,8 @@ struct Abort {
     key: String,
     id: String,
     about: About,
+    /// Counts the upload until it has ended.
+    _token: TaskTrackerToken,
 }
 
 impl Multipart {
@@ -266,7 +270,8 @@ impl Multipart {
 impl Drop for Multipart {
     fn drop(&mut self) {
         let Some(abort) = self.0.take() else { return };
-        // Outside of a runtime the process ends; then this is a crash.
+        // Outside of a runtime the process ends; then this is a crash. Whoever ends the runtime waits
+        // with `ObjectStore::settle`.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(abort.run());
         }
@@ -275,7 +280,7 @@ impl Drop for Multipart {
 
 impl Abort {
     async fn run(self) {
-        let Self { client, bucket, key, id, about } = self;
+        let Self { client, bucket, key, id, about, _token } = self;
         let request = client.abort_multipart_upload().bucket(bucket).key(key).upload_id(id);
         if let Err(error) = request.send().await {
             let error = about.request(&error);
