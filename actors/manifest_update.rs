@@ -1,23 +1,30 @@
 //! Brings `manifest.json` of a database up to date.
 //!
-//! Invariant: it is replaced only if it is still the object that was read, so two writers cannot
+//! Invariants: it is replaced only if it is still the object that was read, so two writers cannot
 //! undo each other's entries, and a writer that sees a later epoch than its own stops. Files that were
 //! uploaded but never entered (a crash came between) are found by listing and described from their own
 //! bytes. One that lies ahead of what this run has stored came in after it had looked: the database is
-//! opened again and goes on behind it.
+//! opened again and goes on after it.
+//!
+//! It is an index and not the truth: one that is damaged is made anew from the files.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(crate) use walrust_engine::manifest::Writer;
 use walrust_engine::manifest::{FORMAT, FileEntry, Manifest};
 use walrust_engine::{ErrorClass, StoredFile, Tree, manifest_key};
-use walrust_history::{HistoryError, describe, describe_file, read_manifest, write_manifest};
+use walrust_history::{
+    FoundManifest, HistoryError, ManifestObject, describe, describe_file, find_manifest,
+    write_manifest,
+};
 use walrust_ltx::{FileName, Txid};
 use walrust_sqlite::StagedFile;
 use walrust_storage::{Condition, ObjectStore, StorageError};
 
-/// How long one update looks at files of earlier runs: it holds up the other uploads of its database
-/// and has to end before its own time is over.
+/// How long one update looks at files of earlier runs: it has to end before its own time is over.
 const DESCRIBING: Duration = Duration::from_secs(30);
 
 /// What is new about a database.
@@ -29,19 +36,35 @@ pub(crate) struct ManifestUpdate {
     pub(crate) writer: Writer,
     /// Whether this is the first update of this run: files of earlier runs may be missing in it.
     pub(crate) first: bool,
-    /// The newest TXID that the database knows to be in storage.
-    pub(crate) txid: Option<Txid>,
+    /// The newest TXID that may be in storage from this run.
+    pub(crate) newest: NewestTxid,
     /// Files that were uploaded since the last update.
     pub(crate) entries: Vec<FileEntry>,
 }
 
+/// The newest TXID that a database has offered to storage, or knows to be there. Clones are the same:
+/// an update that waits knows what was offered beside it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NewestTxid(Arc<AtomicU64>);
+
+impl NewestTxid {
+    /// To be called before the file is offered, so that whoever finds it in storage knows of it.
+    pub(crate) fn reach(&self, txid: Txid) {
+        self.0.fetch_max(txid.get(), Ordering::AcqRel);
+    }
+
+    fn get(&self) -> Option<Txid> {
+        Txid::new(self.0.load(Ordering::Acquire))
+    }
+}
+
 /// What was stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stored {
-    /// All of it.
-    Whole,
-    /// A manifest without entries for some files of earlier runs, which storage did not show.
-    Part,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// The manifest has no entries for some files of earlier runs, which storage did not show.
+    pub(crate) partial: bool,
+    /// What was wrong with the manifest that was there, if it was made anew.
+    pub(crate) damage: Option<String>,
 }
 
 /// Why a manifest was not written.
@@ -51,6 +74,8 @@ pub(crate) enum ManifestUpdateError {
     Storage(StorageError),
     /// A writer with a later epoch has taken the name over.
     Superseded(Writer),
+    /// A newer program has written it.
+    Newer(HistoryError),
     /// The manifest was written, but there is a file with later TXIDs than ours: an upload of an
     /// earlier run or writer has come in since the database was opened.
     Overtaken {
@@ -81,12 +106,14 @@ pub(crate) async fn claim(
     loop {
         attempt += 1;
         let writer = |epoch| Writer { id: id.to_owned(), host: host.to_owned(), epoch };
-        let found = match read(store, database).await {
+        let found = match find_manifest(store, database).await {
             // A directory that does not exist yet has no manifest either.
-            Err(error) if error.is_missing_bucket() => None,
-            found => found?,
+            Err(HistoryError::Storage(error)) if error.is_missing_bucket() => FoundManifest::None,
+            found => found.map_err(|error| as_storage_error(store, database, error))?,
         };
-        let Some((mut manifest, etag)) = found else { return Ok(writer(1)) };
+        let FoundManifest::Read(ManifestObject { mut manifest, etag }) = found else {
+            return Ok(writer(1));
+        };
         if manifest.writer.id == id {
             return Ok(writer(manifest.writer.epoch));
         }
@@ -113,36 +140,57 @@ pub(crate) async fn took_over(
     database: &str,
     id: &str,
 ) -> Result<bool, StorageError> {
-    let found = read(store, database).await?;
-    Ok(found.is_some_and(|(manifest, _)| manifest.writer.id == id && manifest.writer.epoch > 1))
+    match find_manifest(store, database).await {
+        Ok(FoundManifest::Read(ManifestObject { manifest, .. })) => {
+            Ok(manifest.writer.id == id && manifest.writer.epoch > 1)
+        }
+        Ok(FoundManifest::None | FoundManifest::Damaged { .. }) => Ok(false),
+        Err(error) => Err(as_storage_error(store, database, error)),
+    }
 }
 
-/// Writes the manifest of a database.
+/// Writes the manifest of a database. `again`: an earlier attempt, whose outcome is not known, may have
+/// written it.
 ///
 /// # Errors
-/// If storage fails, also when another writer was faster; if another writer owns the name; or if a
-/// file lies ahead of ours.
+/// If storage fails, also when another writer was faster; if another writer or a newer program owns the
+/// name; or if a file lies ahead of ours.
 pub(crate) async fn write(
     store: &dyn ObjectStore,
     database: &str,
     update: &ManifestUpdate,
+    again: bool,
 ) -> Result<Stored, ManifestUpdateError> {
-    let (mut manifest, condition, new) = match read(store, database).await? {
-        Some((manifest, etag)) => (manifest, Condition::IfMatch(etag), false),
-        None => (new_manifest(database, update), Condition::IfAbsent, true),
+    let mut stored = Stored::default();
+    let (mut manifest, condition) = match find_manifest(store, database).await {
+        Ok(FoundManifest::Read(ManifestObject { manifest, etag })) => {
+            (manifest, Condition::IfMatch(etag))
+        }
+        Ok(FoundManifest::None) => (new_manifest(database, update), Condition::IfAbsent),
+        Ok(FoundManifest::Damaged { error, etag }) => {
+            stored.damage = Some(error.to_string());
+            (new_manifest(database, update), Condition::IfMatch(etag))
+        }
+        Err(HistoryError::Storage(error)) => return Err(error.into()),
+        Err(error) => return Err(ManifestUpdateError::Newer(error)),
     };
     if manifest.writer.id != update.writer.id && manifest.writer.epoch >= update.writer.epoch {
         return Err(ManifestUpdateError::Superseded(manifest.writer));
     }
+    let is_new = condition == Condition::IfAbsent || stored.damage.is_some();
     manifest.writer = update.writer.clone();
     manifest.page_size = update.page_size;
-    manifest.add(update.entries.iter().cloned());
-    let (mut stored, mut ahead) = (Stored::Whole, None);
-    if new || update.first {
+    let mut ahead = None;
+    if is_new || update.first || again {
+        let tree = list(store, database).await?;
+        let names: HashSet<FileName> = tree.files.iter().map(|file| file.name).collect();
+        let is_there =
+            |entry: &FileEntry| entry.file_name().is_some_and(|name| names.contains(&name));
+        // What was merged or removed since it was entered must not come back.
+        manifest.add(update.entries.iter().filter(|entry| is_there(entry)).cloned());
         // A writer before us may have been stopped between an upload and its manifest.
-        let unknown = unknown_files(store, database, &manifest).await?;
-        let ours = update.entries.iter().filter_map(FileEntry::file_name).map(|name| name.max);
-        if let Some(newest) = ours.chain(update.txid).max() {
+        let unknown = unknown_files(tree, &manifest);
+        if let Some(newest) = update.newest.get() {
             ahead = unknown.iter().find(|file| file.name.max > newest).cloned();
         }
         let mut entries = Vec::new();
@@ -152,11 +200,13 @@ pub(crate) async fn write(
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::debug!(db = database, %error, "the manifest is completed later");
-                stored = Stored::Part;
+                stored.partial = true;
             }
-            Err(_) => stored = Stored::Part,
+            Err(_) => stored.partial = true,
         }
         manifest.add(entries);
+    } else {
+        manifest.add(update.entries.iter().cloned());
     }
     write_manifest(store, &manifest, &condition).await?;
     match ahead {
@@ -187,34 +237,27 @@ pub(crate) fn random_id() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
-async fn read(
-    store: &dyn ObjectStore,
-    database: &str,
-) -> Result<Option<(Manifest, String)>, StorageError> {
-    match read_manifest(store, database).await {
-        Ok(found) => Ok(found.map(|object| (object.manifest, object.etag))),
-        Err(HistoryError::Storage(error)) => Err(error),
-        Err(error) => {
-            Err(StorageError::permanent("read", store.url(), &manifest_key(database), error))
-        }
+/// A manifest of a newer program is an error of storage where nothing else is waited for.
+fn as_storage_error(store: &dyn ObjectStore, database: &str, error: HistoryError) -> StorageError {
+    match error {
+        HistoryError::Storage(error) => error,
+        error => StorageError::permanent("read", store.url(), &manifest_key(database), error),
     }
 }
 
+async fn list(store: &dyn ObjectStore, database: &str) -> Result<Tree, StorageError> {
+    let listing = store.list(&format!("{database}/"), None).await?;
+    Ok(Tree::read(database, listing.iter().map(|entry| (entry.key.as_str(), entry.size))))
+}
+
 /// The files that are in the bucket but not in the manifest.
-async fn unknown_files(
-    store: &dyn ObjectStore,
-    database: &str,
-    manifest: &Manifest,
-) -> Result<Vec<StoredFile>, StorageError> {
+fn unknown_files(tree: Tree, manifest: &Manifest) -> Vec<StoredFile> {
     // What is retired is to be deleted: it does not come back.
-    let known: std::collections::HashSet<FileName> =
+    let known: HashSet<FileName> =
         manifest.entries_with_retired().filter_map(FileEntry::file_name).collect();
-    let prefix = format!("{database}/");
-    let listing = store.list(&prefix, None).await?;
-    let tree = Tree::read(database, listing.iter().map(|entry| (entry.key.as_str(), entry.size)));
     let mut files = tree.files;
     files.retain(|file| !known.contains(&file.name));
-    Ok(files)
+    files
 }
 
 /// Makes entries of files, as far as it gets.
@@ -234,4 +277,51 @@ async fn describe_files(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use walrust_ltx::{Checksum, Header, PageSize};
+    use walrust_storage::{MemoryStore, Metadata};
+
+    use super::*;
+
+    /// An update that enters a snapshot of each of these TXIDs.
+    fn update(txids: &[u64]) -> ManifestUpdate {
+        let entry = |txid: &u64| {
+            let max = Txid::new(*txid).unwrap();
+            let header = Header::new(PageSize::ALL[3], 1, Txid::FIRST, max);
+            let name = FileName { min: Txid::FIRST, max };
+            describe_file(name, &header, Checksum::EMPTY, 3, "00".to_owned())
+        };
+        ManifestUpdate {
+            page_size: 4096,
+            writer: Writer { id: "w".to_owned(), host: "h".to_owned(), epoch: 1 },
+            first: false,
+            newest: NewestTxid::default(),
+            entries: txids.iter().map(entry).collect(),
+        }
+    }
+
+    async fn entered(store: &MemoryStore) -> Vec<u64> {
+        let FoundManifest::Read(object) = find_manifest(store, "a").await.unwrap() else {
+            panic!("there is no manifest");
+        };
+        let names = object.manifest.files.iter().filter_map(FileEntry::file_name);
+        names.map(|name| name.max.get()).collect()
+    }
+
+    #[tokio::test]
+    async fn an_entry_whose_file_is_gone_does_not_come_back_with_a_repetition() {
+        let store = MemoryStore::default();
+        for txid in 1..=2 {
+            let key = format!("a/0000000000000001-{txid:016x}.ltx");
+            let (body, metadata) = (b"ltx".as_slice().into(), Metadata::new());
+            store.put(&key, body, &metadata, &Condition::IfAbsent).await.unwrap();
+        }
+        write(&store, "a", &update(&[1]), false).await.unwrap();
+        // The answer was lost, and the retention has removed file and entry since.
+        write(&store, "a", &update(&[2, 3]), true).await.unwrap();
+        assert_eq!(entered(&store).await, [1, 2]);
+    }
 }

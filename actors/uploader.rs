@@ -23,8 +23,8 @@
 //! harmless.
 //!
 //! # Back-pressure
-//! A job is a handle to a staged file, never its bytes. Each database has at most
-//! `walrust_engine::CREDITS` jobs offered at a time: one LTX file and one manifest.
+//! A job is a handle to a staged file, never its bytes. Each database has at most one job offered at a
+//! time in each of its lanes: a file of the history, a snapshot, a manifest.
 
 use std::sync::Arc;
 

@@ -24,6 +24,7 @@ pub(super) enum ManifestState {
 impl DatabaseState {
     /// Offers a staged file of the history.
     pub(super) fn offer_file(&mut self, file: StagedFile) {
+        self.newest.reach(file.name.max);
         let file = Arc::new(file);
         self.outstanding = Some(Arc::clone(&file));
         self.offer(Lane::History, Upload::File(file, self.writer_id()));
@@ -46,7 +47,7 @@ impl DatabaseState {
             }
         }
         if let ManifestState::Offered(update) = &self.manifest {
-            self.offer(Lane::History, Upload::Manifest(Arc::clone(update)));
+            self.offer(Lane::Manifest, Upload::Manifest(Arc::clone(update)));
         }
     }
 
@@ -54,7 +55,8 @@ impl DatabaseState {
     pub(super) fn forget_offers(&mut self) {
         if let ManifestState::Offered(update) = &self.manifest {
             self.entries.extend(update.entries.iter().cloned());
-            self.first_manifest |= update.first;
+            // It may be stored all the same, and its files merged or removed since.
+            self.first_manifest = true;
             self.manifest = ManifestState::Clean;
         }
         let database = self.name().to_owned();
@@ -157,7 +159,7 @@ impl DatabaseState {
     pub(super) fn manifest_written(&mut self, stored: Stored) {
         self.manifest = ManifestState::Clean;
         self.last_error = None;
-        self.first_manifest |= stored == Stored::Part;
+        self.first_manifest |= stored.partial;
         self.report_indexed();
         if !self.entries.is_empty() {
             self.manifest = ManifestState::Waiting;
@@ -186,11 +188,11 @@ impl DatabaseState {
             page_size,
             writer,
             first: std::mem::take(&mut self.first_manifest),
-            txid: self.txid,
+            newest: self.newest.clone(),
             entries: std::mem::take(&mut self.entries),
         });
         self.manifest = ManifestState::Offered(Arc::clone(&update));
-        self.offer(Lane::History, Upload::Manifest(update));
+        self.offer(Lane::Manifest, Upload::Manifest(update));
     }
 
     /// Whether anything was offered that has not ended.

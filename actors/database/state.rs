@@ -15,7 +15,7 @@ use super::shipping::ManifestState;
 use super::snapshot_reading::Reading;
 use super::sync_requests::SyncRequests;
 use super::{Cause, DatabaseArguments, DatabaseMsg, Refusal};
-use crate::manifest_update::Writer;
+use crate::manifest_update::{NewestTxid, Writer};
 use crate::root::RootMsg;
 use crate::settings::DatabaseSettings;
 use crate::status::DatabasePhase;
@@ -66,6 +66,7 @@ pub(crate) struct DatabaseState {
     /// When it was stored.
     pub(super) last_snapshot_at: Option<SystemTime>,
     pub(super) txid: Option<Txid>,
+    pub(super) newest: NewestTxid,
     pub(super) wal: WalFill,
     /// When a job last looked at the WAL.
     pub(super) looked: Instant,
@@ -127,6 +128,7 @@ impl DatabaseState {
             last_snapshot: None,
             last_snapshot_at: None,
             txid: None,
+            newest: NewestTxid::default(),
             wal: WalFill::default(),
             looked: Instant::now(),
             wanted: true,
@@ -197,6 +199,9 @@ impl DatabaseState {
     /// Takes the capture back.
     pub(super) fn hold(&mut self, held: Held) {
         self.txid = held.capture.position().map(|position| position.txid);
+        if let Some(txid) = self.txid {
+            self.newest.reach(txid);
+        }
         self.page_size = held.capture.captured().map(|position| position.page_size.get());
         self.held = Some(held);
     }

@@ -84,9 +84,9 @@ impl FaultStore {
         *self.latency.lock().unwrap() = latency;
     }
 
-    /// Refuses the next manifest.
-    pub(crate) fn refuse_next_manifest(&self) {
-        self.refused_manifests.fetch_add(1, Ordering::SeqCst);
+    /// Refuses so many manifests from now on.
+    pub(crate) fn refuse_manifests(&self, count: usize) {
+        self.refused_manifests.store(count, Ordering::SeqCst);
     }
 
     /// Whether a manifest is still to be refused.

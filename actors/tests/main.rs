@@ -7,6 +7,7 @@ mod crashes;
 mod fault_store;
 mod faults;
 mod faults_upload;
+mod manifests;
 mod panics;
 mod resting;
 mod retention;

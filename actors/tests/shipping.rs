@@ -227,7 +227,7 @@ async fn a_failure_of_the_manifest_is_forgotten_when_it_is_written() {
     let replicator = scene.start().await;
     wait_for_status(&replicator, "a", |status| status.up_to_date).await;
     scene.commit(0);
-    scene.store.refuse_next_manifest();
+    scene.store.refuse_manifests(1);
     let txid = replicator.snapshot("a").await.unwrap();
     let began = Instant::now();
     let knows_snapshot = |manifest: Manifest| {

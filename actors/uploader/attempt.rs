@@ -52,6 +52,11 @@ pub(crate) enum Conflict {
         /// Its epoch.
         epoch: u64,
     },
+    /// A newer program has written the manifest.
+    Newer {
+        /// What it says, and where it is.
+        error: String,
+    },
 }
 
 impl fmt::Display for Conflict {
@@ -70,6 +75,7 @@ impl fmt::Display for Conflict {
                 "{object} belongs to a later writer: host {host} has taken the name over \
                  (epoch {epoch})"
             )?,
+            Self::Newer { error } => f.write_str(error)?,
         }
         f.write_str("; stop one of them or give this database another prefix")
     }
@@ -97,9 +103,10 @@ pub(super) async fn attempt(
     store: &dyn ObjectStore,
     database: &str,
     upload: &Upload,
+    number: u32,
     limit: Duration,
 ) -> Result<Stored, AttemptError> {
-    match tokio::time::timeout(limit, put(store, database, upload)).await {
+    match tokio::time::timeout(limit, put(store, database, upload, number > 1)).await {
         Ok(outcome) => outcome,
         Err(_) => {
             let (url, key) = (store.url(), upload.key(database));
@@ -141,22 +148,27 @@ async fn put(
     store: &dyn ObjectStore,
     database: &str,
     upload: &Upload,
+    again: bool,
 ) -> Result<Stored, AttemptError> {
-    match upload {
+    let update = match upload {
         Upload::File(file, writer) => {
-            put_file(store, database, file, writer).await.map(|()| Stored::Whole)
+            return put_file(store, database, file, writer).await.map(|()| Stored::default());
         }
-        Upload::Manifest(update) => match manifest_update::write(store, database, update).await {
-            Ok(stored) => Ok(stored),
-            Err(ManifestUpdateError::Storage(error)) => Err(error.into()),
-            Err(ManifestUpdateError::Superseded(Writer { host, epoch, .. })) => {
-                let object = format!("{}/{}", store.url(), manifest_key(database));
-                Err(AttemptError::Conflict(Conflict::Superseded { object, host, epoch }))
-            }
-            Err(ManifestUpdateError::Overtaken { key }) => {
-                Err(AttemptError::Overtaken { object: format!("{}/{key}", store.url()) })
-            }
-        },
+        Upload::Manifest(update) => update,
+    };
+    match manifest_update::write(store, database, update, again).await {
+        Ok(stored) => Ok(stored),
+        Err(ManifestUpdateError::Storage(error)) => Err(error.into()),
+        Err(ManifestUpdateError::Superseded(Writer { host, epoch, .. })) => {
+            let object = format!("{}/{}", store.url(), manifest_key(database));
+            Err(AttemptError::Conflict(Conflict::Superseded { object, host, epoch }))
+        }
+        Err(ManifestUpdateError::Newer(error)) => {
+            Err(AttemptError::Conflict(Conflict::Newer { error: error.to_string() }))
+        }
+        Err(ManifestUpdateError::Overtaken { key }) => {
+            Err(AttemptError::Overtaken { object: format!("{}/{key}", store.url()) })
+        }
     }
 }
 
@@ -220,10 +232,9 @@ async fn stored_sha256(
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let length = match object.body.read(&mut buffer).await {
-            Ok(length) => length,
-            Err(_) => return Ok((None, writer)),
-        };
+        let length = object.body.read(&mut buffer).await.map_err(|error| {
+            StorageError::new("get", store.url(), key, ErrorClass::Transient, error)
+        })?;
         if length == 0 {
             return Ok((Some(hex(&hasher.finalize())), writer));
         }

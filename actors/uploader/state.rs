@@ -143,7 +143,7 @@ impl UploaderState {
         let report = Report::new(self.myself.clone(), lane.clone());
         self.under_way.insert(lane, UnderWay { job, number, pass });
         self.attempts.spawn(async move {
-            report.send(attempt(store.as_ref(), &database, &upload, limit).await);
+            report.send(attempt(store.as_ref(), &database, &upload, number, limit).await);
         });
     }
 
@@ -194,7 +194,19 @@ impl UploaderState {
         self.alarms.succeeded(&job.database);
         match &job.upload {
             Upload::File(file, _) => job.tell(DatabaseMsg::Uploaded(file.name)),
-            Upload::Manifest(_) => job.tell(DatabaseMsg::ManifestWritten(stored)),
+            Upload::Manifest(_) => {
+                if let Some(damage) = &stored.damage {
+                    let database = &job.database;
+                    tracing::error!(
+                        db = database,
+                        damage,
+                        "the manifest was made anew from the files"
+                    );
+                    let event = Event::of(EventKind::CorruptionDetected, database).error(damage);
+                    self.services.raise(event.with("repaired", true));
+                }
+                job.tell(DatabaseMsg::ManifestWritten(stored));
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use walrust_storage::{
 use super::*;
 use crate::database::DatabaseMsg;
 use crate::event::Event;
-use crate::manifest_update::ManifestUpdate;
+use crate::manifest_update::{ManifestUpdate, NewestTxid};
 use crate::webhook::WebhookMsg;
 
 /// How long anything may take before a test has failed.
@@ -157,7 +157,7 @@ impl Scene {
             page_size: 4096,
             writer,
             first: false,
-            txid: None,
+            newest: NewestTxid::default(),
             entries: Vec::new(),
         };
         UploadJob {
@@ -307,12 +307,17 @@ async fn a_manifest_is_written_although_files_of_earlier_runs_take_too_long_to_d
     let file = bytes::Bytes::from_static(&[0; 1000]);
     store.put(key, file, &Metadata::new(), &Condition::IfAbsent).await.unwrap();
     let writer = Writer { id: "we".to_owned(), host: "host".to_owned(), epoch: 1 };
-    let update =
-        ManifestUpdate { page_size: 4096, writer, first: true, txid: None, entries: Vec::new() };
+    let update = ManifestUpdate {
+        page_size: 4096,
+        writer,
+        first: true,
+        newest: NewestTxid::default(),
+        entries: Vec::new(),
+    };
     let upload = Upload::Manifest(Arc::new(update));
     let limit = UploadLimits::default().attempt_timeout;
-    let outcome = attempt::attempt(&store, "a", &upload, limit).await;
-    assert!(matches!(outcome, Ok(Stored::Part)), "{outcome:?}");
+    let outcome = attempt::attempt(&store, "a", &upload, 1, limit).await;
+    assert!(matches!(&outcome, Ok(stored) if stored.partial), "{outcome:?}");
     assert!(store.get("a/manifest.json").await.is_ok());
 }
 

@@ -35,16 +35,18 @@ pub(crate) struct UploadJob {
 /// The lanes of a database: what is in one does not wait for the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Lane {
-    /// The files that continue one another, and the manifest.
+    /// The files that continue one another.
     #[default]
     History,
     /// A snapshot of a state that the history has as well.
     Snapshot,
+    /// The manifest: an index that cannot be written holds no commit up.
+    Manifest,
 }
 
 impl Lane {
     /// Every lane.
-    pub(super) const ALL: [Self; 2] = [Self::History, Self::Snapshot];
+    pub(super) const ALL: [Self; 3] = [Self::History, Self::Snapshot, Self::Manifest];
 }
 
 /// Uploads of one lane of one database go in order.
@@ -58,7 +60,7 @@ impl UploadJob {
     pub(super) fn demand(&self) -> Demand {
         let priority = match self.lane {
             // The snapshot that begins a history is what everything behind it waits for.
-            Lane::History => Priority::Incremental,
+            Lane::History | Lane::Manifest => Priority::Incremental,
             Lane::Snapshot => Priority::Snapshot,
         };
         Demand { priority, bytes: self.upload.bytes() }

@@ -42,7 +42,8 @@ pub use file_description::{FileEnds, describe, describe_file, read_ends};
 pub use finding::{Finding, Problem, Severity};
 pub use history::{History, Times};
 pub use manifest_object::{
-    ManifestObject, edit_manifest, read_manifest, refuse_newer_formats, write_manifest,
+    FoundManifest, ManifestObject, edit_manifest, find_manifest, read_manifest,
+    refuse_newer_formats, write_manifest,
 };
 pub use patience::patiently;
 pub use point_in_time::{Neighbours, State};

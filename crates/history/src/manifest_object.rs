@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
-use walrust_engine::manifest::{Manifest, ManifestError, Writer};
+use walrust_engine::manifest::{Manifest, Writer};
 use walrust_engine::{ErrorClass, RetryDecision, RetryPolicy, manifest_key};
 use walrust_sqlite::hex;
 use walrust_storage::{Condition, Metadata, Object, ObjectStore, StorageError};
@@ -43,6 +43,41 @@ pub async fn read_manifest(
     }
 }
 
+/// What there is under the key of a manifest.
+#[derive(Debug)]
+pub enum FoundManifest {
+    /// Nothing.
+    None,
+    /// A manifest.
+    Read(ManifestObject),
+    /// Something that is not what was stored, or never was a manifest. The files are the truth.
+    Damaged {
+        /// What is wrong.
+        error: HistoryError,
+        /// The object's ETag, for [`Condition::IfMatch`].
+        etag: String,
+    },
+}
+
+/// As [`read_manifest`], for whoever may replace one that is damaged.
+///
+/// # Errors
+/// If storage fails, or the manifest is of a higher format.
+pub async fn find_manifest(
+    store: &dyn ObjectStore,
+    name: &str,
+) -> Result<FoundManifest, HistoryError> {
+    let Some(object) = get(store, &manifest_key(name)).await? else {
+        return Ok(FoundManifest::None);
+    };
+    let etag = object.meta.etag.clone();
+    match parse(store, object).await {
+        Ok(object) => Ok(FoundManifest::Read(object)),
+        Err(error) if error.is_damaged_manifest() => Ok(FoundManifest::Damaged { error, etag }),
+        Err(error) => Err(error),
+    }
+}
+
 /// As [`read_manifest`], but asks again what storage cannot answer at the moment.
 ///
 /// # Errors
@@ -69,8 +104,7 @@ pub async fn refuse_newer_formats(
 ) -> Result<(), HistoryError> {
     let refusals = names.into_iter().map(|name| async move {
         match read_manifest_patiently(store, &name).await {
-            Err(HistoryError::Manifest { source: ManifestError::Damaged(_), .. })
-            | Err(HistoryError::ManifestSha256 { .. }) => Ok(()),
+            Err(error) if error.is_damaged_manifest() => Ok(()),
             read => read.map(drop),
         }
     });

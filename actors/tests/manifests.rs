@@ -1,0 +1,85 @@
+//! A manifest is an index: nothing of a history depends on it.
+
+use std::time::{Duration, Instant};
+
+use walrust_engine::manifest::Manifest;
+use walrust_storage::{Condition, Metadata, ObjectStore};
+
+use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status};
+
+/// Something that is no manifest takes the place of one.
+async fn damage(scene: &Scene) {
+    let junk = b"{ no manifest".as_slice().into();
+    let key = "a/manifest.json";
+    scene.store.put(key, junk, &Metadata::new(), &Condition::None).await.unwrap();
+}
+
+/// Waits until the manifest can be read and lists every file.
+async fn wait_for_whole_manifest(scene: &Scene) {
+    let began = Instant::now();
+    loop {
+        let object = scene.store.get("a/manifest.json").await.unwrap();
+        let manifest = Manifest::parse(&object.bytes().await.unwrap());
+        let files = scene.tree("a").await.files;
+        if let Ok(manifest) = &manifest
+            && files
+                .iter()
+                .all(|file| manifest.files.iter().any(|it| it.file_name() == Some(file.name)))
+        {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{manifest:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn commit_and_wait(scene: &Scene, replicator: &walrust_actors::Replicator) {
+    let before = replicator.status("a").await.unwrap().txid;
+    scene.commit(0);
+    wait_for_status(replicator, "a", |status| status.txid > before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_are_shipped_while_the_manifest_cannot_be_written() {
+    let scene = Scene::new(1);
+    let replicator = scene.start().await;
+    commit_and_wait(&scene, &replicator).await;
+    scene.store.refuse_manifests(usize::MAX / 2);
+    for _ in 0..3 {
+        // Each of them wants a manifest at once.
+        replicator.snapshot("a").await.unwrap();
+        commit_and_wait(&scene, &replicator).await;
+    }
+    scene.store.refuse_manifests(0);
+    wait_for_whole_manifest(&scene).await;
+    shut_down(replicator).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_damaged_beside_the_daemon_is_made_anew() {
+    let scene = Scene::new(1);
+    let replicator = scene.start().await;
+    commit_and_wait(&scene, &replicator).await;
+    damage(&scene).await;
+    commit_and_wait(&scene, &replicator).await;
+    replicator.snapshot("a").await.unwrap();
+    wait_for_whole_manifest(&scene).await;
+    commit_and_wait(&scene, &replicator).await;
+    shut_down(replicator).await;
+    scene.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_was_damaged_before_the_start_is_made_anew() {
+    let scene = Scene::new(1);
+    let replicator = scene.start().await;
+    commit_and_wait(&scene, &replicator).await;
+    shut_down(replicator).await;
+    damage(&scene).await;
+    let replicator = scene.start().await;
+    commit_and_wait(&scene, &replicator).await;
+    replicator.snapshot("a").await.unwrap();
+    wait_for_whole_manifest(&scene).await;
+    shut_down(replicator).await;
+    scene.assert_restorable().await;
+}
