@@ -17,7 +17,7 @@ pub(crate) use walrust_engine::manifest::Writer;
 use walrust_engine::manifest::{FORMAT, FileEntry, Manifest};
 use walrust_engine::{ErrorClass, StoredFile, Tree, manifest_key};
 use walrust_history::{
-    FoundManifest, HistoryError, ManifestObject, describe, describe_file, find_manifest,
+    FoundManifest, HistoryError, ManifestObject, describe, describe_file, find_manifest, rfc3339,
     write_manifest,
 };
 use walrust_ltx::{FileName, Txid};
@@ -217,7 +217,9 @@ pub(crate) async fn write(
 
 /// The entry of a file that was just uploaded.
 pub(crate) fn entry_of(file: &StagedFile) -> FileEntry {
-    describe_file(file.name, &file.header, file.post_apply, file.size, file.sha256.clone())
+    let entry =
+        describe_file(file.name, &file.header, file.post_apply, file.size, file.sha256.clone());
+    FileEntry { merged_since: file.merged_since_ms.map(rfc3339), ..entry }
 }
 
 fn new_manifest(database: &str, update: &ManifestUpdate) -> Manifest {

@@ -165,7 +165,7 @@ fn a_server_that_refuses_connections() {
     let mut daemon = walrust.watch(&[&source]);
     daemon.wait_for_line(&["WARN", "storage is away", "127.0.0.1:1"]);
     // Trying again is what it does then.
-    daemon.wait_for_line(&["will be tried again"]);
+    daemon.wait_for_line(&["retrying"]);
     daemon.assert_running();
     let outcome = daemon.terminate();
     outcome.failed(1, &["app"]);

@@ -23,7 +23,12 @@ pub(super) enum ManifestState {
 
 impl DatabaseState {
     /// Offers a staged file of the history.
-    pub(super) fn offer_file(&mut self, file: StagedFile) {
+    pub(super) fn offer_file(&mut self, mut file: StagedFile) {
+        // States closer to one another than this are not told apart without a merge either.
+        let interval = i64::try_from(self.arguments.settings.sync_interval.as_millis());
+        let interval = interval.unwrap_or(i64::MAX);
+        let hides = |since: &i64| file.header.timestamp_ms.saturating_sub(*since) > interval;
+        file.merged_since_ms = file.merged_since_ms.filter(hides);
         self.newest.reach(file.name.max);
         let file = Arc::new(file);
         self.outstanding = Some(Arc::clone(&file));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ractor::ActorRef;
 use walrust_engine::{ErrorClass, manifest_key, object_key};
-use walrust_history::{SHA256, WRITER};
+use walrust_history::{MERGED_SINCE, SHA256, WRITER, rfc3339};
 use walrust_sqlite::{StagedFile, hex};
 use walrust_storage::{Condition, Metadata, ObjectStore, StorageError};
 
@@ -184,10 +184,11 @@ async fn put_file(
         let reason = format!("{path} is gone, or not as long as it was staged");
         return Err(StorageError::permanent("put", store.url(), &key, reason).into());
     }
-    let metadata = Metadata::from([
+    let mut metadata = Metadata::from([
         (SHA256.to_owned(), file.sha256.clone()),
         (WRITER.to_owned(), writer.to_owned()),
     ]);
+    metadata.extend(file.merged_since_ms.map(|ms| (MERGED_SINCE.to_owned(), rfc3339(ms))));
     match store.put_file(&key, &file.path, &metadata, &Condition::IfAbsent).await {
         Ok(_) => Ok(()),
         Err(error) if error.class() == ErrorClass::Precondition => {

@@ -203,7 +203,7 @@ fn b19_a_state_directory_that_cannot_be_made_is_named_and_waited_for() {
     walrust.configure("[state]\ndir = \"state\"\n");
     fs::write(walrust.file("state"), "in the way").expect("the directory is writable");
     let mut daemon = walrust.watch(&[database.path()]);
-    let line = daemon.wait_for_line(&["ERROR", "not replicated, will be tried again", "\"app\""]);
+    let line = daemon.wait_for_line(&["ERROR", "not replicated, retrying", "\"app\""]);
     let says_why = ["Not a directory", "File exists"].iter().any(|text| line.contains(text));
     assert!(says_why && line.contains("state"), "path and words of the system: {line}");
     database.run(INSERT);
@@ -246,7 +246,7 @@ fn b19_a_full_disk_is_named_and_replication_goes_on_when_there_is_space() {
     storage.wait_for_manifest(&mut daemon, "app");
     set_quota(&daemon, "8192");
     database.run("INSERT INTO documents (body) VALUES (randomblob(100000))");
-    let line = daemon.wait_for_line(&["ERROR", "not replicated, will be tried again", "\"app\""]);
+    let line = daemon.wait_for_line(&["ERROR", "not replicated, retrying", "\"app\""]);
     assert!(line.contains("File too large"), "the words of the system: {line}");
     for _ in 0..5 {
         database.run("INSERT INTO documents (body) VALUES (randomblob(100000))");
@@ -277,7 +277,7 @@ fn b19_a_position_that_cannot_be_saved_is_no_lost_position() {
     database.run(INSERT);
     daemon.wait_until("a file is on its way", |_| proxy.uploads("app").len() == 2);
     set_quota(&daemon, "0");
-    let line = daemon.wait_for_line(&["ERROR", "not replicated, will be tried again", "\"app\""]);
+    let line = daemon.wait_for_line(&["ERROR", "not replicated, retrying", "\"app\""]);
     assert!(line.contains("File too large"), "the words of the system: {line}");
     proxy.pass();
     database.run(INSERT);
@@ -286,5 +286,31 @@ fn b19_a_position_that_cannot_be_saved_is_no_lost_position() {
     storage.wait_for_txid(&mut daemon, "app", 3);
     daemon.stop();
     assert_one_history(&storage, "app");
+    assert_same_database(database.path(), &walrust.restored("app", &[]));
+}
+
+#[test]
+fn c10_a_time_within_an_outage_that_a_merged_file_hides_is_refused() {
+    let database = TestDatabase::with_history(4096, 413, 20);
+    let proxy = FaultProxy::start();
+    let storage = Storage::s3();
+    let walrust = behind(&proxy, &storage);
+    let mut daemon = watch_with(&walrust, database.path(), &SMALL_WAL);
+    storage.wait_for_manifest(&mut daemon, "app");
+    stage_several(&database, &proxy, &mut daemon);
+    let during = jiff::Timestamp::now().to_string();
+    let merged = staged(&database).last().cloned();
+    daemon.wait_until("more is merged", |_| {
+        database.run(INSERT);
+        database.run("INSERT INTO documents (body) VALUES (zeroblob(20000))");
+        staged(&database).last().cloned() != merged
+    });
+    proxy.pass();
+    database.run(INSERT);
+    daemon.stop();
+    let output = walrust.file("during.db");
+    let outcome = walrust.restore("app", &output, &["--point-in-time", &during]);
+    outcome.failed(6, &["merged"]);
+    assert!(!output.exists());
     assert_same_database(database.path(), &walrust.restored("app", &[]));
 }

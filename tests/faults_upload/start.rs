@@ -46,7 +46,7 @@ fn unreadable(seed: u64, asked: Asked, faults: &[Fault]) {
         });
         let uploads = proxy.uploads("app").len();
         let mut daemon = walrust.watch(&[&first_path, database.path()]);
-        let line = daemon.wait_for_line(&["not replicated, will be tried again", "\"app\""]);
+        let line = daemon.wait_for_line(&["not replicated, retrying", "\"app\""]);
         assert!(line.contains("ERROR"), "{fault:?}: {line}");
         assert_eq!(proxy.uploads("app").len(), uploads, "{fault:?} was taken for an answer");
         assert_eq!(storage.ltx_files("app"), before, "{fault:?}");
@@ -151,7 +151,7 @@ fn b14_broken_databases_are_named_and_stop_no_other() {
     storage.wait_for_txid(&mut daemon, "app", 2);
     for (path, phrase) in &broken {
         let name = path.file_name().expect("a file").to_string_lossy().into_owned();
-        daemon.wait_for_line(&["ERROR", "not replicated, will be tried again", &name, phrase]);
+        daemon.wait_for_line(&["ERROR", "not replicated, retrying", &name, phrase]);
     }
     // One of them is mended, and replicated without a restart.
     let mended = healthy.directory().join("rollback.db");

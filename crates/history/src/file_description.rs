@@ -94,7 +94,8 @@ pub async fn describe(
 }
 
 /// A time of an LTX header, RFC 3339 with milliseconds.
-pub(crate) fn rfc3339(timestamp_ms: i64) -> String {
+#[must_use]
+pub fn rfc3339(timestamp_ms: i64) -> String {
     match jiff::Timestamp::from_millisecond(timestamp_ms) {
         Ok(time) => format!("{time:.3}"),
         // Out of the range of years 1 to 9999: nothing that a clock shows.

@@ -38,7 +38,7 @@ pub use error::HistoryError;
 pub use export::{Export, Exported};
 pub use export_target::ExportTarget;
 pub use fetch::DEFAULT_PARALLELISM;
-pub use file_description::{FileEnds, describe, describe_file, read_ends};
+pub use file_description::{FileEnds, describe, describe_file, read_ends, rfc3339};
 pub use finding::{Finding, Problem, Severity};
 pub use history::{History, Times};
 pub use manifest_object::{

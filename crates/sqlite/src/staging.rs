@@ -4,13 +4,15 @@
 //! another name the next start clears. Staged files are not synced here: until storage has confirmed
 //! them the pin keeps the frames they were made of. Before a checkpoint gives those up it syncs them.
 //!
-//! Beside each file lies a note of where in the WAL it ends. Without it, or if it is torn, the file
-//! is good all the same, and the pages are compared once instead of continuing in the WAL.
+//! Beside each file lies a note of what the file itself does not tell, first of all where in the WAL it
+//! ends. Without it, or if it is torn, the file is good all the same, and the pages are compared once
+//! instead of continuing in the WAL.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use walrust_engine::WalPosition;
 use walrust_ltx::{Checksum, Decoder, Encoder, FileName, Header, MergeOptions, Mode, Pgno, merge};
@@ -34,6 +36,20 @@ pub struct StagedFile {
     pub sha256: String,
     /// Pages in it.
     pub pages: u32,
+    /// If it was merged from several files: the timestamp of the first of them, milliseconds since the
+    /// Unix epoch. From then on until its own timestamp it hides states.
+    pub merged_since_ms: Option<i64>,
+}
+
+/// What is noted beside a staged file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// Where in the WAL it ends.
+    #[serde(flatten)]
+    pub(crate) wal: WalPosition,
+    /// As in [`StagedFile`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) merged_since_ms: Option<i64>,
 }
 
 impl StagedFile {
@@ -59,16 +75,17 @@ impl StagedFile {
         Ok(())
     }
 
-    /// Notes where in the WAL the file ends.
-    pub(crate) fn note_wal(&self, wal: &WalPosition) -> Result<(), DatabaseError> {
+    /// Notes where in the WAL the file ends, and since when it hides states.
+    pub(crate) fn note(&self, wal: &WalPosition) -> Result<(), DatabaseError> {
         let path = note_path(&self.path);
-        let note = serde_json::to_vec(wal).expect("numbers always have a JSON form");
+        let note = Note { wal: *wal, merged_since_ms: self.merged_since_ms };
+        let note = serde_json::to_vec(&note).expect("numbers always have a JSON form");
         fs::write(&path, note).map_err(DatabaseError::io("write a note", &path))
     }
 }
 
-/// Where in the WAL a staged file ends, if its note is whole.
-pub(crate) fn wal_note(path: &Path) -> Option<WalPosition> {
+/// What is noted beside a staged file, if that is whole.
+pub(crate) fn read_note(path: &Path) -> Option<Note> {
     serde_json::from_slice(&fs::read(note_path(path)).ok()?).ok()
 }
 
@@ -137,6 +154,7 @@ impl StagedWriter {
             size: summary.size,
             sha256: digest,
             pages: summary.pages,
+            merged_since_ms: None,
         })
     }
 
@@ -148,10 +166,11 @@ impl StagedWriter {
 }
 
 /// Merges files that continue one another, oldest first, into one that is complete and survives a
-/// loss of power.
+/// loss of power. The last of them ends at `wal`.
 pub(crate) fn merge_staged(
     staging: &Path,
     sources: &[&StagedFile],
+    wal: &WalPosition,
 ) -> Result<StagedFile, DatabaseError> {
     let (Some(first), Some(last)) = (sources.first(), sources.last()) else {
         unreachable!("only files that are there are merged");
@@ -170,22 +189,26 @@ pub(crate) fn merge_staged(
     let out = HashingWriter { file: BufWriter::new(file), hasher: Sha256::new() };
     let (mut out, header, summary) =
         merge(inputs, out, MergeOptions::default()).map_err(DatabaseError::encode(&temporary))?;
-    let mut finish = || {
-        out.flush()?;
-        out.file.get_ref().sync_all()?;
-        fs::rename(&temporary, &path)?;
-        File::open(staging)?.sync_all()
-    };
-    finish().map_err(DatabaseError::io("complete a merged file", &path))?;
-    Ok(StagedFile {
+    let merged = StagedFile {
         name,
         header,
         post_apply: last.post_apply,
         size: summary.size,
-        sha256: hex(&out.hasher.finalize()),
+        sha256: String::new(),
         pages: summary.pages,
+        merged_since_ms: Some(first.merged_since_ms.unwrap_or(first.header.timestamp_ms)),
         path,
-    })
+    };
+    // Before the file has its name: what takes it up after a crash is to know what it hides.
+    merged.note(wal)?;
+    let mut finish = || {
+        out.flush()?;
+        out.file.get_ref().sync_all()?;
+        fs::rename(&temporary, &merged.path)?;
+        File::open(staging)?.sync_all()
+    };
+    finish().map_err(DatabaseError::io("complete a merged file", &merged.path))?;
+    Ok(StagedFile { sha256: hex(&out.hasher.finalize()), ..merged })
 }
 
 /// Hashes what it writes.

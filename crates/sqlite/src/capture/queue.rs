@@ -15,7 +15,7 @@ use walrust_ltx::{Checksum, Decoder, FileName, Mode, Pgno, Txid};
 
 use crate::DatabaseError;
 use crate::page_checksums::{NewPageChecksums, PageChecksums};
-use crate::staging::{StagedFile, merge_staged, sha256_of, wal_note};
+use crate::staging::{StagedFile, merge_staged, read_note, sha256_of};
 use crate::state_directory::StateDirectory;
 
 /// A staged file and the position that its confirmation leads to.
@@ -144,7 +144,9 @@ impl StagedQueue {
             return Ok(());
         }
         let sources: Vec<&StagedFile> = self.0.range(kept..).map(|staged| &staged.file).collect();
-        let file = merge_staged(staging, &sources)?;
+        let next = self.0.back().map(|staged| staged.next.clone());
+        let next = next.expect("at least two files are merged");
+        let file = merge_staged(staging, &sources, &next.wal)?;
         let sources: Vec<Staged> = self.0.drain(kept..).collect();
         let mut changes = BTreeMap::new();
         for staged in &sources {
@@ -152,10 +154,7 @@ impl StagedQueue {
                 changes.extend(pages.iter().copied());
             }
         }
-        let next = sources.last().map(|staged| staged.next.clone());
-        let next = next.expect("at least two files were merged");
         changes.retain(|pgno, _| *pgno <= next.page_count);
-        file.note_wal(&next.wal)?;
         let changes = Changes::Pages(changes.into_iter().collect());
         self.0.push_back(Staged { file, next, changes, durable: true });
         sources.iter().try_for_each(|staged| staged.file.remove())
@@ -273,18 +272,27 @@ impl StagedQueue {
             }
             None => Changes::Pages(pages),
         };
-        let note = wal_note(&path);
+        let note = read_note(&path);
         let next = Position {
             txid: name.max,
             checksum: rolling,
             page_size: header.page_size,
             page_count: header.commit,
             timestamp_ms: header.timestamp_ms,
-            wal: note.unwrap_or(WalPosition::UNKNOWN),
+            wal: note.as_ref().map_or(WalPosition::UNKNOWN, |note| note.wal),
         };
         let sha256 = sha256_of(&path)?;
-        let file =
-            StagedFile { path, name, header, post_apply: rolling, size, sha256, pages: count };
+        let merged_since_ms = note.as_ref().and_then(|note| note.merged_since_ms);
+        let file = StagedFile {
+            path,
+            name,
+            header,
+            post_apply: rolling,
+            size,
+            sha256,
+            pages: count,
+            merged_since_ms,
+        };
         // Its bytes were read, which does not mean that they are on the disk.
         Ok(Some((Staged { file, next, changes, durable: false }, note.is_some())))
     }

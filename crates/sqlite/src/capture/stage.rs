@@ -285,7 +285,7 @@ impl Capture {
         changes: Changes,
         healed: Option<HealReason>,
     ) -> Result<SyncOutcome, DatabaseError> {
-        file.note_wal(&wal)?;
+        file.note(&wal)?;
         let next = self.next_position(&file, wal);
         self.queue.push(Staged { file: file.clone(), next: next.clone(), changes, durable: false });
         self.continue_from(next);
