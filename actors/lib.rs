@@ -24,6 +24,7 @@ mod manifest_update;
 mod one_by_one;
 mod remote;
 mod replicator;
+mod request_rate;
 mod retention;
 mod root;
 mod service;

@@ -30,6 +30,7 @@ use walrust_storage::ObjectStore;
 use crate::blocking::BlockingPool;
 use crate::database::{DatabaseMsg, Openings, Refusal, Resting};
 use crate::event::Event;
+use crate::request_rate::RequestRate;
 use crate::services::Services;
 use crate::settings::Settings;
 use crate::status::{DatabaseStatus, UploaderStatus};
@@ -191,6 +192,7 @@ pub(crate) struct RootState {
     myself: ActorRef<RootMsg>,
     settings: Settings,
     store: Arc<dyn ObjectStore>,
+    rate: RequestRate,
     pool: BlockingPool,
     openings: Arc<Openings>,
     services: Services,
@@ -198,7 +200,7 @@ pub(crate) struct RootState {
     /// Names that were not started yet.
     to_spawn: Vec<String>,
     policies: HashMap<Child, RestartPolicy>,
-    rate: RestartRate,
+    restart_rate: RestartRate,
     alive: HashMap<ActorId, Child>,
     config_error: Option<String>,
     shutdown: Option<Shutdown>,
@@ -296,13 +298,14 @@ impl RootState {
         Self {
             myself,
             store,
+            rate: RequestRate::new(settings.limits.requests_per_second),
             pool: BlockingPool::new(),
             openings: Arc::new(Openings::new()),
             services: Services::new(),
             to_spawn: databases.keys().rev().cloned().collect(),
             databases,
             policies: HashMap::new(),
-            rate: RestartRate::new(RESTARTS_PER_SECOND),
+            restart_rate: RestartRate::new(RESTARTS_PER_SECOND),
             alive: HashMap::new(),
             config_error: None,
             shutdown: None,

@@ -62,9 +62,10 @@ pub struct UploadLimits {
     /// Bytes of the files that are being uploaded at once; 0: no limit. A larger file goes without
     /// another large one beside it.
     pub bytes_in_flight: u64,
-    /// Requests a second that uploads may make; 0: no limit. The parts of a large file are one.
+    /// Requests a second that the process may make; 0: no limit. The parts of a large file are one, and
+    /// so are the pages of a listing.
     pub requests_per_second: u32,
-    /// The same of one database; 0: no limit.
+    /// Requests a second that the uploads of one database may make; 0: no limit.
     pub requests_per_second_per_database: u32,
     /// How long one upload may take, before time for its size is added.
     pub attempt_timeout: Duration,

@@ -31,6 +31,8 @@ pub struct UploaderStatus {
     pub under_way: usize,
     /// Their bytes.
     pub bytes_under_way: u64,
+    /// Databases that are being opened and wait until storage may be asked.
+    pub asking: usize,
 }
 
 /// One database at one moment.

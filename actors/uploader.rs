@@ -1,8 +1,8 @@
 //! UploaderActor: brings staged files of all databases to storage.
 //!
 //! # Messages in / out
-//! In: [`UploaderMsg::Offer`] and [`UploaderMsg::Forget`] from databases, [`UploaderMsg::Status`]
-//! from outside. Out: `DatabaseMsg::Uploaded`, `ManifestWritten`, `UploadFailed`, `UploadConflict`
+//! In: [`UploaderMsg::Offer`] and [`UploaderMsg::Forget`] from databases, [`UploaderMsg::Admit`] and
+//! [`UploaderMsg::Asked`] from those that are being opened, [`UploaderMsg::Status`] from outside. Out: `DatabaseMsg::Uploaded`, `ManifestWritten`, `UploadFailed`, `UploadConflict`
 //! and `Overtaken`; events about failures, conflicts and the breaker.
 //!
 //! # State
@@ -29,21 +29,24 @@
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use walrust_engine::{BreakerSettings, RetryPolicy};
+use walrust_engine::{BreakerSettings, Pass, RetryPolicy};
 use walrust_storage::ObjectStore;
 
 use crate::crash_point::crash_point;
 use crate::manifest_update::Stored;
+use crate::request_rate::RequestRate;
 use crate::services::Services;
 use crate::settings::UploadLimits;
 use crate::status::UploaderStatus;
 
+mod admission;
 mod alarms;
 mod attempt;
 mod request_limits;
 mod state;
 mod upload;
 
+pub(crate) use admission::{Admission, Asked};
 use attempt::AttemptError;
 pub(crate) use attempt::Conflict;
 use state::UploaderState;
@@ -67,6 +70,10 @@ pub(crate) enum UploaderMsg {
         /// Only the timer that was armed last counts.
         epoch: u64,
     },
+    /// Somebody wants to ask storage something, and waits until the breaker lets it through.
+    Admit(RpcReplyPort<Pass>),
+    /// Somebody who was let through is done.
+    Asked(Asked),
     /// How are you?
     Status(RpcReplyPort<UploaderStatus>),
 }
@@ -79,6 +86,8 @@ impl UploaderMsg {
             Self::Forget { .. } => "forget",
             Self::Ended(_) => "ended",
             Self::Due { .. } => "due",
+            Self::Admit(_) => "admit",
+            Self::Asked(_) => "asked",
             Self::Status(_) => "status",
         }
     }
@@ -102,6 +111,8 @@ pub(crate) struct UploaderArguments {
     pub(crate) limits: UploadLimits,
     /// When requests are held back.
     pub(crate) breaker: BreakerSettings,
+    /// How many requests the process may make.
+    pub(crate) rate: RequestRate,
     /// For events.
     pub(crate) services: Services,
 }
@@ -135,6 +146,8 @@ impl Actor for UploaderActor {
             UploaderMsg::Forget { database } => state.forget(&database),
             UploaderMsg::Ended(ended) => state.ended(ended),
             UploaderMsg::Due { epoch } => state.due(epoch),
+            UploaderMsg::Admit(reply) => state.admit(reply),
+            UploaderMsg::Asked(asked) => state.asked(&asked),
             UploaderMsg::Status(reply) => state.report_status(reply),
         }
         Ok(())

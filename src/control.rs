@@ -65,6 +65,9 @@ pub struct UploadReport {
     pub queued: usize,
     /// Uploads that are under way.
     pub under_way: usize,
+    /// Databases that are being opened and wait until storage may be asked.
+    #[serde(default)]
+    pub asking: usize,
 }
 
 /// One database at one moment.
@@ -203,6 +206,7 @@ impl StatusReport {
                 .to_owned(),
                 queued: uploads.queued,
                 under_way: uploads.under_way,
+                asking: uploads.asking,
             }),
             databases: status.databases.into_iter().map(DatabaseReport::from).collect(),
         }

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{BufReader, Seek};
-use std::time::SystemTime;
+use std::pin::pin;
+use std::time::{Duration, SystemTime};
 
 use ractor::ActorRef;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use walrust_engine::{RestoreTarget, StoredFile, WalFill, plan_restore};
 use walrust_ltx::Txid;
 use walrust_sqlite::{
@@ -21,6 +22,7 @@ use crate::crash_point::job_point;
 use crate::manifest_update::{Writer, claim};
 use crate::remote::{Remote, RemoteError, look_up};
 use crate::settings::DatabaseSettings;
+use crate::uploader::Admission;
 
 /// Bounds what is asked of the store for databases that are being opened: a thousand that start
 /// together, or come back together, are no herd.
@@ -40,6 +42,9 @@ impl Openings {
         Self { asking: Semaphore::new(Self::ASKING), fetching: Semaphore::new(Self::FETCHING) }
     }
 }
+
+/// How long an opening that is to stop waits for leave to ask storage.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// How an attempt to open ended.
 #[derive(Debug)]
@@ -80,6 +85,8 @@ pub(crate) enum OpenError {
     Fetch(std::io::Error),
     #[error(transparent)]
     Panicked(#[from] JobPanicked),
+    #[error("stopped before storage had answered")]
+    Stopped,
 }
 
 impl OpenError {
@@ -90,6 +97,7 @@ impl OpenError {
             Self::Storage(error) | Self::Remote(RemoteError::Storage(error)) => {
                 Refusal::from(error)
             }
+            Self::Stopped => Refusal::new(Cause::Storage, self),
             Self::Remote(_) | Self::Fetch(_) | Self::Panicked(_) => {
                 Refusal::new(Cause::Other, self)
             }
@@ -129,23 +137,40 @@ impl Drop for Opening {
     }
 }
 
-pub(super) async fn open(arguments: DatabaseArguments) -> OpenOutcome {
-    match try_open(arguments).await {
+/// Opens a database; `stop` ends the wait for a storage that is away.
+pub(super) async fn open(arguments: DatabaseArguments, stop: &Notify) -> OpenOutcome {
+    match try_open(arguments, stop).await {
         Ok(opened) => OpenOutcome::Opened(Box::new(opened)),
         Err(error) => OpenOutcome::Failed(error),
     }
 }
 
-async fn try_open(arguments: DatabaseArguments) -> Result<Opened, OpenError> {
+async fn try_open(arguments: DatabaseArguments, stop: &Notify) -> Result<Opened, OpenError> {
     let pass = arguments.gate.enter().await;
     job_point("database::opening");
+    // Before anything is held: while storage is away the application's WAL is its own.
+    let mut admission = pin!(Admission::of(&arguments.services.uploader, &arguments.settings.name));
+    let admission = tokio::select! {
+        admission = &mut admission => admission,
+        // Unless storage is away the answer is on its way.
+        () = stop.notified() => {
+            let admission = tokio::time::timeout(LAST_MOMENT, admission).await;
+            admission.map_err(|_| OpenError::Stopped)?
+        }
+    };
     let settings = arguments.settings.clone();
     // The pin comes first, so that nothing vanishes while the bucket is asked.
     let held = arguments.pool.run(move || open_capture(&settings, pass)).await??;
     let (store, name) = (arguments.store.as_ref(), &arguments.settings.name);
     let turn = arguments.openings.asking.acquire().await;
-    let remote = look_up(store, name).await?;
-    let writer = claim(store, name, held.capture.writer_id(), &arguments.host).await?;
+    let asked = ask(store, name, held.capture.writer_id(), &arguments.host).await;
+    admission.ended(match &asked {
+        Err(OpenError::Storage(error) | OpenError::Remote(RemoteError::Storage(error))) => {
+            Err(error)
+        }
+        _ => Ok(()),
+    });
+    let (remote, writer) = asked?;
     drop(turn);
     let (held, new_chain) = reconcile(&arguments, held, &remote).await?;
     let finish = move || {
@@ -156,6 +181,18 @@ async fn try_open(arguments: DatabaseArguments) -> Result<Opened, OpenError> {
     let staged = held.capture.staged();
     let Remote { last_snapshot, last_snapshot_at, .. } = remote;
     Ok(Opened { held, new_chain, staged, wal, last_snapshot, last_snapshot_at, writer })
+}
+
+/// What the bucket has of a database, and how to sign its manifest.
+async fn ask(
+    store: &dyn ObjectStore,
+    name: &str,
+    writer_id: &str,
+    host: &str,
+) -> Result<(Remote, Writer), OpenError> {
+    let remote = look_up(store, name).await?;
+    let writer = claim(store, name, writer_id, host).await?;
+    Ok((remote, writer))
 }
 
 fn open_capture(settings: &DatabaseSettings, pass: GatePass) -> Result<Held, DatabaseError> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ractor::{ActorRef, RpcReplyPort};
+use tokio::sync::Notify;
 use walrust_engine::manifest::FileEntry;
 use walrust_engine::{CheckpointKind, CheckpointPolicy, Pacing, WalFill};
 use walrust_ltx::{FileName, Txid};
@@ -100,6 +101,8 @@ pub(crate) struct DatabaseState {
     pub(super) first_manifest: bool,
     /// It is to let go of its files.
     pub(super) draining: bool,
+    /// Says so to an opening that is under way.
+    stop: Arc<Notify>,
     /// A sync has begun since: what is committed later is not waited for.
     last_sync_begun: bool,
 }
@@ -147,6 +150,7 @@ impl DatabaseState {
             writer: None,
             first_manifest: true,
             draining: false,
+            stop: Arc::default(),
             last_sync_begun: false,
         }
     }
@@ -158,9 +162,10 @@ impl DatabaseState {
     pub(super) fn open(&mut self) {
         self.phase = DatabasePhase::Opening;
         let (arguments, myself) = (self.arguments.clone(), self.myself.clone());
+        let stop = Arc::clone(&self.stop);
         tokio::spawn(async move {
             let report = Opening::new(myself);
-            report.ended(open(arguments).await);
+            report.ended(open(arguments, &stop).await);
         });
     }
 
@@ -399,7 +404,8 @@ impl DatabaseState {
         self.draining = true;
         self.wanted = true;
         match self.phase {
-            DatabasePhase::Opening | DatabasePhase::Replicating => self.proceed(),
+            DatabasePhase::Opening => self.stop.notify_one(),
+            DatabasePhase::Replicating => self.proceed(),
             _ => self.finish_draining(),
         }
     }

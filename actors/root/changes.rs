@@ -52,6 +52,7 @@ impl RootState {
         let before = std::mem::replace(&mut self.settings, settings);
         let new_store = store.is_some();
         self.store = store.unwrap_or_else(|| Arc::clone(&self.store));
+        self.rate.set(self.settings.limits.requests_per_second);
         self.restart_services(&before, new_store).await;
         if new_store {
             self.move_to_new_store().await;

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorId, ActorRef, RpcReplyPort};
 use walrust_engine::{DeliveryPolicy, RestartDecision, RestartPolicy, RestartSettings};
+use walrust_storage::ObjectStore;
 
 use super::{RootMsg, RootState, SPAWNED_AT_ONCE};
 use crate::blocking::Gate;
 use crate::database::{Availability, DatabaseActor, DatabaseArguments, DatabaseMsg, Resting};
+use crate::request_rate::PacedStore;
 use crate::retention::{RetentionActor, RetentionArguments, RetentionMsg};
 use crate::settings::DatabaseSettings;
 use crate::snapshot_scheduler::{
@@ -136,7 +138,7 @@ impl RootState {
 
     /// A child may be started again, when it is its turn.
     pub(super) async fn restart_due(&mut self, child: Child) {
-        let wait = self.rate.admit(Instant::now());
+        let wait = self.restart_rate.admit(Instant::now());
         if wait.is_zero() {
             return self.restart(child).await;
         }
@@ -169,6 +171,7 @@ impl RootState {
                     retry: self.settings.retry,
                     limits: self.settings.limits,
                     breaker: self.settings.breaker,
+                    rate: self.rate.clone(),
                     services: self.services.clone(),
                 };
                 let actor = self.spawn(UploaderActor, arguments).await?;
@@ -194,14 +197,14 @@ impl RootState {
                 actor.get_id()
             }
             Child::Retention => {
-                let arguments = RetentionArguments { store: Arc::clone(&self.store) };
+                let arguments = RetentionArguments { store: self.paced_store() };
                 let actor = self.spawn(RetentionActor, arguments).await?;
                 self.services.retention.set(actor.clone());
                 self.tell_all(|| DatabaseMsg::RetentionRestarted).await;
                 actor.get_id()
             }
             Child::Validation => {
-                let (store, services) = (Arc::clone(&self.store), self.services.clone());
+                let (store, services) = (self.paced_store(), self.services.clone());
                 let arguments = ValidationArguments { store, services };
                 let actor = self.spawn(ValidationActor, arguments).await?;
                 self.services.validation.set(actor.clone());
@@ -260,7 +263,7 @@ impl RootState {
             settings: database.settings.clone(),
             incarnation: database.incarnation,
             revision: database.revision,
-            store: Arc::clone(&self.store),
+            store: self.paced_store(),
             services: self.services.clone(),
             root: self.myself.clone(),
             pool: self.pool.clone(),
@@ -272,6 +275,11 @@ impl RootState {
             manifest_interval: self.settings.manifest_interval,
             host: self.settings.host.clone(),
         })
+    }
+
+    /// The store for everybody but the uploader, which looks at the rate itself.
+    fn paced_store(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(PacedStore::new(Arc::clone(&self.store), self.rate.clone()))
     }
 
     fn watch(&self, name: &str) {

@@ -44,6 +44,8 @@ pub(crate) struct FaultStore {
     /// Uploads that are being held.
     holding: AtomicUsize,
     away: AtomicBool,
+    /// Every request is refused with an error of this class.
+    refusal: Mutex<Option<ErrorClass>>,
     /// How long every upload takes.
     latency: Mutex<Duration>,
     /// So many manifests are refused.
@@ -72,6 +74,11 @@ impl FaultStore {
     /// While the store is away every request fails.
     pub(crate) fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// Every request is refused with an error of this class, or none any more.
+    pub(crate) fn refuse_everything(&self, class: Option<ErrorClass>) {
+        *self.refusal.lock().unwrap() = class;
     }
 
     /// Holds all uploads of LTX files whose keys begin with one of these, instead of those before.
@@ -136,6 +143,9 @@ impl FaultStore {
 
     fn admit(&self, operation: &'static str, key: &str) -> Result<(), StorageError> {
         self.requests.fetch_add(1, Ordering::SeqCst);
+        if let Some(class) = *self.refusal.lock().unwrap() {
+            return Err(self.error(operation, key, class));
+        }
         if self.away.load(Ordering::SeqCst) {
             return Err(self.error(operation, key, ErrorClass::Transient));
         }

@@ -8,6 +8,7 @@ mod fault_store;
 mod faults;
 mod faults_upload;
 mod manifests;
+mod openings;
 mod panics;
 mod resting;
 mod retention;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use walrust_actors::{
-    DatabasePhase, DatabaseSettings, DatabaseStatus, NotShipped, Replicator, Settings, UploadLimits,
+    DatabasePhase, DatabaseSettings, DatabaseStatus, NotShipped, Replicator, Settings,
+    UploadLimits, UploaderStatus,
 };
 use walrust_engine::{BreakerSettings, CheckpointSettings, RestoreTarget, RetryPolicy, Tree};
 use walrust_ltx::Mode;
@@ -168,6 +169,21 @@ pub(crate) async fn wait_for_status(
             return status.clone();
         }
         assert!(began.elapsed() < PATIENCE, "{name} did not get there: {status:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub(crate) async fn wait_for_uploads(
+    replicator: &Replicator,
+    wanted: impl Fn(&UploaderStatus) -> bool,
+) -> UploaderStatus {
+    let began = Instant::now();
+    loop {
+        let status = replicator.uploader_status().await.unwrap();
+        if wanted(&status) {
+            return status;
+        }
+        assert!(began.elapsed() < PATIENCE, "the uploads did not get there: {status:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

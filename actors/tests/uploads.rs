@@ -8,7 +8,7 @@ use walrust_actors::{Replicator, UploadLimits, UploaderStatus};
 use walrust_engine::{BreakerSettings, BreakerState, ErrorClass};
 
 use crate::fault_store::Fault;
-use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status};
+use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status, wait_for_uploads};
 
 const COOLDOWN: Duration = Duration::from_millis(300);
 
@@ -36,21 +36,6 @@ async fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < PATIENCE, "it never came: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn wait_for_uploads(
-    replicator: &Replicator,
-    wanted: impl Fn(&UploaderStatus) -> bool,
-) -> UploaderStatus {
-    let began = Instant::now();
-    loop {
-        let status = replicator.uploader_status().await.unwrap();
-        if wanted(&status) {
-            return status;
-        }
-        assert!(began.elapsed() < PATIENCE, "the uploads did not get there: {status:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

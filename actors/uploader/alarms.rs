@@ -70,6 +70,14 @@ impl Alarms {
         }
     }
 
+    /// Storage has refused the credentials to a database that is being opened.
+    pub(super) fn refused(&mut self, database: &str, error: &str) {
+        if self.raised.entry(database.to_owned()).or_default().auth_failure.set(Instant::now()) {
+            tracing::error!(db = database, error, "storage refuses the credentials");
+            self.services.raise(Event::of(EventKind::AuthFailure, database).error(error));
+        }
+    }
+
     /// An upload succeeded: the next trouble is a new one.
     pub(super) fn succeeded(&mut self, database: &str) {
         if self.raised.remove(database).is_some() {

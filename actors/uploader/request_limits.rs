@@ -8,8 +8,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
+use crate::request_rate::RequestRate;
 use crate::settings::UploadLimits;
 
 /// Databases that are remembered before it is looked for some to forget.
@@ -18,15 +19,14 @@ const SWEEP_AT: usize = 1024;
 /// The limits of all requests.
 #[derive(Debug)]
 pub(super) struct RequestLimits {
-    process: Option<ProcessLimit>,
+    process: ProcessLimit,
     database: Option<DatabaseLimits>,
     clock: DefaultClock,
 }
 
 #[derive(Debug)]
 struct ProcessLimit {
-    limiter: DefaultDirectRateLimiter,
-    most: NonZeroU32,
+    rate: RequestRate,
     /// Requests that were allowed and not made.
     saved: u32,
 }
@@ -49,11 +49,9 @@ pub(super) enum OverLimit {
 }
 
 impl RequestLimits {
-    pub(super) fn new(limits: &UploadLimits) -> Self {
-        let process = NonZeroU32::new(limits.requests_per_second).map(|most| {
-            let limiter = RateLimiter::direct(Quota::per_second(most));
-            ProcessLimit { limiter, most, saved: 0 }
-        });
+    /// `rate` is that of the process, uploads and everything else together.
+    pub(super) fn new(rate: RequestRate, limits: &UploadLimits) -> Self {
+        let process = ProcessLimit { rate, saved: 0 };
         let database = NonZeroU32::new(limits.requests_per_second_per_database).map(|most| {
             let limiter = RateLimiter::keyed(Quota::per_second(most));
             DatabaseLimits { limiter, most, sweep_at: SWEEP_AT }
@@ -64,23 +62,20 @@ impl RequestLimits {
     /// Takes so many requests of a database off the limits, or none.
     pub(super) fn admit(&mut self, database: &str, requests: NonZeroU32) -> Result<(), OverLimit> {
         let Self { process, database: databases, clock } = self;
-        if let Some(process) = process {
-            process.save_up(requests, clock).map_err(OverLimit::Process)?;
-        }
+        process.save_up(requests).map_err(OverLimit::Process)?;
         if let Some(databases) = databases {
             databases.admit(database, requests, clock).map_err(OverLimit::Database)?;
         }
-        if let Some(process) = process {
-            process.saved = process.saved.saturating_sub(requests.get());
-        }
+        process.saved = process.saved.saturating_sub(requests.get());
         Ok(())
     }
 }
 
 impl ProcessLimit {
-    fn save_up(&mut self, requests: NonZeroU32, clock: &DefaultClock) -> Result<(), Duration> {
-        while self.saved < requests.min(self.most).get() {
-            self.limiter.check().map_err(|not_until| not_until.wait_time_from(clock.now()))?;
+    fn save_up(&mut self, requests: NonZeroU32) -> Result<(), Duration> {
+        let Some(most) = self.rate.most() else { return Ok(()) };
+        while self.saved < requests.min(most).get() {
+            self.rate.check()?;
             self.saved += 1;
         }
         Ok(())
@@ -102,6 +97,7 @@ impl DatabaseLimits {
         let requests = requests.min(self.most);
         match self.limiter.check_key_n(&database.to_owned(), requests) {
             Ok(Err(not_until)) => Err(not_until.wait_time_from(clock.now())),
+            // Not more than the limit was asked for, so that is no error.
             Ok(Ok(())) | Err(_) => Ok(()),
         }
     }
@@ -114,11 +110,10 @@ mod tests {
     const ONE: NonZeroU32 = NonZeroU32::MIN;
 
     fn limits(process: u32, database: u32) -> RequestLimits {
-        RequestLimits::new(&UploadLimits {
-            requests_per_second: process,
-            requests_per_second_per_database: database,
-            ..UploadLimits::default()
-        })
+        RequestLimits::new(
+            RequestRate::new(process),
+            &UploadLimits { requests_per_second_per_database: database, ..UploadLimits::default() },
+        )
     }
 
     #[test]

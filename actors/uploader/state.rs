@@ -1,6 +1,6 @@
 //! The state of the uploader: which attempts are started, and what follows from their outcomes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,11 +12,12 @@ use walrust_engine::{
 };
 use walrust_storage::{ObjectStore, StorageError};
 
+use super::admission::Unanswered;
 use super::alarms::{Alarms, Failure};
 use super::attempt::{AttemptError, Report, attempt, time_limit};
 use super::request_limits::{OverLimit, RequestLimits};
 use super::upload::{Lane, LaneKey};
-use super::{AttemptEnded, Upload, UploadJob, UploaderArguments, UploaderMsg};
+use super::{Asked, AttemptEnded, Upload, UploadJob, UploaderArguments, UploaderMsg};
 use crate::database::{Cause, DatabaseMsg, Refusal};
 use crate::event::Event;
 use crate::manifest_update::Stored;
@@ -40,6 +41,8 @@ pub(crate) struct UploaderState {
     paused_until: Option<Instant>,
     alarms: Alarms,
     under_way: HashMap<LaneKey, UnderWay>,
+    /// Who waits to ask storage something, first come first served.
+    asking: VecDeque<RpcReplyPort<Pass>>,
     /// Dropped with the actor, which aborts the attempts.
     attempts: JoinSet<()>,
     /// When the timer that counts fires.
@@ -57,7 +60,7 @@ struct UnderWay {
 
 impl UploaderState {
     pub(super) fn new(myself: ActorRef<UploaderMsg>, arguments: UploaderArguments) -> Self {
-        let UploaderArguments { store, retry, limits, breaker, services } = arguments;
+        let UploaderArguments { store, retry, limits, breaker, rate, services } = arguments;
         Self {
             myself,
             store,
@@ -65,11 +68,12 @@ impl UploaderState {
             limits,
             queue: UploadQueue::new(limits.concurrency, limits.bytes_in_flight),
             breaker: CircuitBreaker::new(breaker),
-            rates: RequestLimits::new(&limits),
+            rates: RequestLimits::new(rate, &limits),
             paused_until: None,
             alarms: Alarms::new(services.clone()),
             services,
             under_way: HashMap::new(),
+            asking: VecDeque::new(),
             attempts: JoinSet::new(),
             timer: None,
             epoch: 0,
@@ -99,6 +103,26 @@ impl UploaderState {
         self.start_attempts();
     }
 
+    pub(super) fn admit(&mut self, reply: RpcReplyPort<Pass>) {
+        self.asking.push_back(reply);
+        self.start_attempts();
+    }
+
+    pub(super) fn asked(&mut self, asked: &Asked) {
+        let change = self.breaker.ended(Instant::now(), asked.pass, asked.evidence());
+        match &asked.outcome {
+            Some(Err(Unanswered { class: ErrorClass::Auth, error, .. })) => {
+                self.alarms.refused(&asked.database, error);
+            }
+            Some(Err(Unanswered { error, .. })) if change == Some(BreakerChange::Opened) => {
+                self.breaker_opened(error);
+            }
+            _ => {}
+        }
+        self.breaker_changed(change);
+        self.start_attempts();
+    }
+
     pub(super) fn due(&mut self, epoch: u64) {
         if epoch == self.epoch {
             self.timer = None;
@@ -110,7 +134,9 @@ impl UploaderState {
         let (queued, bytes_queued) = self.queue.queued();
         let (under_way, bytes_under_way) = self.queue.under_way();
         let breaker = self.breaker.state(Instant::now());
-        let status = UploaderStatus { breaker, queued, bytes_queued, under_way, bytes_under_way };
+        let asking = self.asking.len();
+        let status =
+            UploaderStatus { breaker, queued, bytes_queued, under_way, bytes_under_way, asking };
         if reply.send(status).is_err() {
             tracing::debug!("nobody waits for an answer any more");
         }
@@ -131,7 +157,23 @@ impl UploaderState {
                 }
             }
         }
+        self.let_others_ask(now);
         self.arm_timer(now);
+    }
+
+    /// Behind the uploads: whoever asks has a commit to upload at best.
+    fn let_others_ask(&mut self, now: Instant) {
+        // Who does not wait any more must not become the probe.
+        self.asking.retain(|reply| !reply.is_closed());
+        while self.breaker.admits(now)
+            && let Some(reply) = self.asking.pop_front()
+            && let Some(pass) = self.breaker.begin(now)
+        {
+            if reply.send(pass).is_err() {
+                // It has gone in this moment; its change cannot be news.
+                self.breaker.ended(now, pass, Evidence::Nothing);
+            }
+        }
     }
 
     fn start(&mut self, lane: LaneKey, job: UploadJob, now: Instant) {
@@ -176,17 +218,21 @@ impl UploaderState {
             }
             Err(AttemptError::Storage(error)) => {
                 if change == Some(BreakerChange::Opened) {
-                    self.breaker_opened(&error);
+                    self.breaker_opened(&error.to_string());
                 }
                 self.failed(&lane, &under_way, &error);
             }
         }
+        self.breaker_changed(change);
+        self.start_attempts();
+    }
+
+    fn breaker_changed(&self, change: Option<BreakerChange>) {
         if change == Some(BreakerChange::Closed) {
-            tracing::info!(url = self.store.url(), "storage answers again; uploads go on");
+            tracing::info!(url = self.store.url(), "storage answers again");
             let event = Event::new(EventKind::CircuitBreakerClosed);
             self.services.raise(event.with("storage", self.store.url()));
         }
-        self.start_attempts();
     }
 
     fn succeeded(&mut self, lane: &LaneKey, job: &UploadJob, stored: Stored) {
@@ -236,10 +282,10 @@ impl UploaderState {
         self.queue.retry(lane, Instant::now(), retry_in);
     }
 
-    fn breaker_opened(&self, error: &StorageError) {
+    fn breaker_opened(&self, error: &str) {
         let (url, queued) = (self.store.url(), self.queue.queued().0);
-        tracing::error!(url, queued, %error, "storage fails; uploads are held back for a while");
-        let event = Event::new(EventKind::CircuitBreakerOpen).error(error.to_string());
+        tracing::error!(url, queued, error, "storage fails; requests are held back for a while");
+        let event = Event::new(EventKind::CircuitBreakerOpen).error(error);
         self.services.raise(event.with("storage", url).with("queued", queued));
     }
 

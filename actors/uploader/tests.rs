@@ -18,6 +18,7 @@ use super::*;
 use crate::database::DatabaseMsg;
 use crate::event::Event;
 use crate::manifest_update::{ManifestUpdate, NewestTxid};
+use crate::request_rate::RequestRate;
 use crate::webhook::WebhookMsg;
 
 /// How long anything may take before a test has failed.
@@ -145,6 +146,7 @@ impl Scene {
             },
             limits: UploadLimits::default(),
             breaker,
+            rate: RequestRate::new(0),
             services: services.clone(),
         };
         let (uploader, _) = Actor::spawn(None, UploaderActor, arguments).await.unwrap();

@@ -11,7 +11,8 @@ use super::{human_bytes, print, print_json, table};
 use crate::Error;
 use crate::config::{Config, Interval, parse_interval};
 use crate::control::{
-    Client, DatabaseAnswer, SOCKET_VARIABLE, StatusReport, SyncRequest, default_socket,
+    Client, DatabaseAnswer, SOCKET_VARIABLE, StatusReport, SyncRequest, UploadReport,
+    default_socket,
 };
 
 /// How often `status --watch` asks.
@@ -107,7 +108,9 @@ fn shown(report: &StatusReport) -> String {
         text += &format!("the configuration was not applied: {error}\n");
     }
     if let Some(uploads) = uploads.as_ref().filter(|uploads| uploads.breaker != "closed") {
-        text += &format!("storage fails, {} uploads wait until it answers\n", uploads.queued);
+        let UploadReport { queued, asking, .. } = uploads;
+        text += "storage fails; until it answers ";
+        text += &format!("{queued} uploads and {asking} databases to be opened wait\n");
     }
     let mut rows = table(["NAME", "STATE", "LAG", "TXID", "WAL PAGES", "STAGED"]);
     for database in databases {
