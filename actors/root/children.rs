@@ -315,6 +315,7 @@ impl RootState {
                 }
                 return self.see_off(name).await;
             }
+            tracing::error!(?child, reason, "an actor died");
             self.forget(name);
             let Some(database) = self.databases.get_mut(name) else { return };
             database.actor = None;
@@ -326,8 +327,9 @@ impl RootState {
             if database.wish != Wish::Run {
                 return self.let_go(name, problem).await;
             }
+        } else {
+            tracing::error!(?child, reason, "an actor died");
         }
-        tracing::error!(?child, reason, "an actor died");
         self.schedule_restart(child, reason);
     }
 

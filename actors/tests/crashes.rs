@@ -2,20 +2,21 @@
 //!
 //! Crash points are global to the process: nextest gives every test its own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use walrust_actors::{DatabasePhase, Replicator, Settings};
+use walrust_actors::{DatabasePhase, Replicator, Settings, WebhookSettings};
 use walrust_engine::{RestartSettings, RetentionPolicy};
-use walrust_testkit::Prng;
+use walrust_testkit::{Prng, WebhookReceiver};
 
 use crate::fault_store::Fault;
 use crate::scene::{PATIENCE, Scene, shut_down, wait_for_phase, wait_for_status};
 
-/// Every message of every actor, but those of the root: it is the process.
+/// Every message of every actor, but those of the root, which is the process, and those after which
+/// nothing goes on: a conflict, the end.
 const MESSAGES: &[(&str, &[&str])] = &[
     (
         "database",
@@ -40,16 +41,20 @@ const MESSAGES: &[(&str, &[&str])] = &[
             "snapshot",
             "sync",
             "reconfigured",
+            "drain",
             "status",
         ],
     ),
     ("snapshots", &["replicated", "confirmed", "taken", "ended", "forget", "due"]),
     ("retention", &["replicated", "indexed", "snapshot_taken", "due", "ended", "forget"]),
     ("validation", &["replicated", "snapshot_taken", "due", "ended", "forget"]),
-    ("uploader", &["offer", "forget", "ended", "due"]),
+    ("uploader", &["offer", "forget", "ended", "due", "admit", "asked", "status"]),
     ("watcher", &["watch", "unwatch"]),
-    ("webhook", &["raise"]),
+    ("webhook", &["raise", "reconfigure", "ended", "heartbeat_due"]),
 ];
+
+/// Gets the events of every tree.
+static RECEIVER: LazyLock<WebhookReceiver> = LazyLock::new(WebhookReceiver::that_accepts);
 
 /// What leads to a message is done so often at most; some depend on a race.
 const ROUNDS: usize = 8;
@@ -91,6 +96,12 @@ fn settings(scene: &Scene) -> Settings {
         ..RestartSettings::default()
     };
     settings.manifest_interval = Duration::from_millis(20);
+    settings.webhooks = vec![WebhookSettings {
+        url: RECEIVER.url("/"),
+        events: Vec::new(),
+        secret: None,
+        heartbeat_interval: Duration::ZERO,
+    }];
     for database in &mut settings.databases {
         database.snapshot.max_changes = 3;
         database.checkpoint.interval = Duration::from_millis(10);
@@ -118,6 +129,7 @@ async fn provoke(replicator: &Replicator, scene: &mut Scene) {
         let _ = replicator.sync(name).await;
         let _ = replicator.status(name).await;
     }
+    let _ = replicator.uploader_status().await;
     // One is let go of and taken up again, another comes to rest.
     let _ = replicator.pause("a").await;
     let _ = replicator.resume("a").await;
@@ -128,6 +140,7 @@ async fn provoke(replicator: &Replicator, scene: &mut Scene) {
     // Other retries are another uploader, another bound another scheduler.
     settings.retry.max_retries += 1;
     settings.snapshots_at_once += 1;
+    settings.webhooks.pop();
     for database in &mut settings.databases {
         database.sync_interval += Duration::from_millis(1);
     }
