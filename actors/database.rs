@@ -44,8 +44,11 @@ use crate::uploader::Conflict;
 use crate::watcher::Notified;
 
 mod availability;
+mod drain;
 mod events;
+mod index;
 mod job;
+mod looks;
 mod open;
 mod refusal;
 mod requests;
@@ -53,6 +56,7 @@ mod resting;
 mod scheduling;
 mod shipping;
 mod snapshot_reading;
+mod snapshot_work;
 mod state;
 mod sync_requests;
 
@@ -215,7 +219,7 @@ impl Actor for DatabaseActor {
         state: &mut DatabaseState,
     ) -> Result<(), ActorProcessingErr> {
         crash_point("database", message.name())?;
-        if state.has_rested {
+        if state.rest.is_given_up {
             state.send_back(message);
             return Ok(());
         }

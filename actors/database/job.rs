@@ -86,7 +86,7 @@ impl DatabaseState {
 
     fn start_in(&mut self, lane: Lane, job: Job) {
         let Some(mut held) = self.held.take() else { return };
-        self.quiet_since = None;
+        self.rest.quiet_since = None;
         // Before the job reads anything: what changes from now on is worth a message.
         self.arguments.notified.clear();
         let pool = self.arguments.pool.clone();

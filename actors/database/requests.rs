@@ -16,7 +16,7 @@ impl DatabaseState {
     pub(super) fn snapshot_requested(&mut self, reply: RpcReplyPort<Result<Txid, Refusal>>) {
         match self.phase {
             DatabasePhase::Opening | DatabasePhase::Replicating => {
-                self.snapshot_requests.push(reply);
+                self.snapshots.requests.push(reply);
                 self.proceed();
             }
             _ => answer(reply, Err(self.refusal())),
@@ -25,19 +25,19 @@ impl DatabaseState {
 
     /// If everything that the last sync found is in storage: tells who waits for it.
     pub(super) fn caught_up(&mut self) {
-        if !self.staged.is_empty() || self.outstanding.is_some() {
+        if !self.history.staged.is_empty() || self.history.outstanding.is_some() {
             return;
         }
         self.sync_requests.stored(self.txid);
         // Something that came meanwhile has waited since the look that will not find it.
-        self.behind_since = self.wanted.then_some(self.looked);
+        self.look.behind_since = self.look.is_wanted.then_some(self.look.last_at);
     }
 
     pub(super) fn sync_requested(&mut self, reply: RpcReplyPort<Result<Option<Txid>, Refusal>>) {
         match self.phase {
             DatabasePhase::Opening | DatabasePhase::Replicating => {
                 self.sync_requests.ask(reply);
-                self.wanted = true;
+                self.look.is_wanted = true;
                 self.proceed();
             }
             _ => answer(reply, Err(self.refusal())),
@@ -55,8 +55,8 @@ impl DatabaseState {
 
     /// A snapshot failed; the history goes on.
     pub(super) fn refuse_snapshots(&mut self, error: &Refusal) {
-        let requests = std::mem::take(&mut self.snapshot_requests);
-        let waiters = std::mem::take(&mut self.snapshot_waiters);
+        let requests = std::mem::take(&mut self.snapshots.requests);
+        let waiters = std::mem::take(&mut self.snapshots.waiters);
         for reply in requests.into_iter().chain(waiters) {
             answer(reply, Err(error.clone()));
         }
@@ -65,19 +65,19 @@ impl DatabaseState {
     pub(super) fn report_status(&self, reply: RpcReplyPort<DatabaseStatus>) {
         let up_to_date = self.phase == DatabasePhase::Replicating
             && self.held.is_some()
-            && self.outstanding.is_none()
-            && self.staged.is_empty()
-            && !self.wanted
+            && self.history.outstanding.is_none()
+            && self.history.staged.is_empty()
+            && !self.look.is_wanted
             && self.txid.is_some();
         answer(
             reply,
             DatabaseStatus {
                 txid: self.txid,
                 up_to_date,
-                lag: self.behind_since.map_or(Duration::ZERO, |since| since.elapsed()),
+                lag: self.look.behind_since.map_or(Duration::ZERO, |since| since.elapsed()),
                 wal_pages: self.wal.frames,
-                staged_files: self.staged.len(),
-                staged_bytes: self.staged.iter().map(|file| file.size).sum(),
+                staged_files: self.history.staged.len(),
+                staged_bytes: self.history.staged.iter().map(|file| file.size).sum(),
                 last_error: self.last_error.as_ref().map(|error| error.reason.clone()),
                 incarnation: self.arguments.incarnation,
                 revision: self.arguments.revision,

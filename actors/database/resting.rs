@@ -19,7 +19,6 @@ use walrust_ltx::Txid;
 
 use super::DatabaseMsg;
 use super::job::Held;
-use super::shipping::ManifestState;
 use super::state::DatabaseState;
 use crate::manifest_update::Writer;
 use crate::root::RootMsg;
@@ -39,6 +38,17 @@ pub(crate) struct Resting {
     first_manifest: bool,
 }
 
+/// Whether the actor may give its database up.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    /// The database was written to, or asked something, since it was opened: that may go on.
+    pub(super) is_used: bool,
+    /// Since when there is nothing to do.
+    pub(super) quiet_since: Option<Instant>,
+    /// The root has the database.
+    pub(super) is_given_up: bool,
+}
+
 impl Resting {
     /// The status of the database.
     pub(crate) fn status(&self, settings: &DatabaseSettings) -> DatabaseStatus {
@@ -55,36 +65,27 @@ impl DatabaseState {
     /// Nothing is to be done: waits a while, then gives the database to the root.
     pub(super) fn rest_when_quiet(&mut self, now: Instant) {
         if !self.is_quiet() {
-            self.quiet_since = None;
+            self.rest.quiet_since = None;
             return;
         }
-        let since = *self.quiet_since.get_or_insert(now);
+        let since = *self.rest.quiet_since.get_or_insert(now);
         // Of hundreds that are opened one after the other few have an actor at a time.
-        let wait = if self.is_used { self.arguments.rest_after } else { Duration::ZERO };
+        let wait = if self.rest.is_used { self.arguments.rest_after } else { Duration::ZERO };
         let left = wait.saturating_sub(now.saturating_duration_since(since));
         if left.is_zero() { self.rest() } else { self.arm(left) }
     }
 
     /// Whether storage has everything and nobody waits for anything.
     fn is_quiet(&self) -> bool {
-        let is_shipped = self.staged.is_empty()
-            && self.outstanding.is_none()
-            && self.stored.is_none()
-            && self.behind_since.is_none();
-        let has_snapshot = self.outstanding_snapshot.is_none()
-            && self.staged_snapshot.is_none()
-            && self.reading.is_none()
-            && self.snapshot_requests.is_empty()
-            && self.snapshot_waiters.is_empty();
-        let is_indexed = self.entries.is_empty() && matches!(self.manifest, ManifestState::Clean);
         self.phase == DatabasePhase::Replicating
             && self.last_error.is_none()
-            && !self.wanted
-            && !self.draining
+            && !self.look.is_wanted
+            && self.look.behind_since.is_none()
+            && !self.drain.is_wanted
             && !self.sync_requests.any()
-            && is_shipped
-            && has_snapshot
-            && is_indexed
+            && self.history.is_empty()
+            && self.snapshots.is_idle()
+            && self.index.is_clean()
     }
 
     fn rest(&mut self) {
@@ -92,14 +93,14 @@ impl DatabaseState {
         let resting = Box::new(Resting {
             held,
             wal: self.wal,
-            pacing: self.pacing.clone(),
+            pacing: self.look.pacing.clone(),
             checkpoint: self.checkpoint.clone(),
-            last_snapshot: self.last_snapshot,
-            last_snapshot_at: self.last_snapshot_at,
-            writer: self.writer.take(),
-            first_manifest: self.first_manifest,
+            last_snapshot: self.snapshots.last,
+            last_snapshot_at: self.snapshots.last_at,
+            writer: self.index.writer.take(),
+            first_manifest: self.index.is_first,
         });
-        self.has_rested = true;
+        self.rest.is_given_up = true;
         tracing::trace!(db = self.name(), "rests");
         let (name, actor) = (self.name().to_owned(), self.myself.get_id());
         // If the root is gone, so is everything else soon.
@@ -119,12 +120,12 @@ impl DatabaseState {
             first_manifest,
         } = resting;
         self.phase = DatabasePhase::Replicating;
-        self.is_used = true;
+        self.rest.is_used = true;
         self.hold(held);
-        (self.wal, self.pacing, self.checkpoint) = (wal, pacing, checkpoint);
-        (self.last_snapshot, self.last_snapshot_at) = (last_snapshot, last_snapshot_at);
-        (self.writer, self.first_manifest) = (writer, first_manifest);
-        (self.wanted, self.behind_since) = (false, None);
+        (self.wal, self.look.pacing, self.checkpoint) = (wal, pacing, checkpoint);
+        (self.snapshots.last, self.snapshots.last_at) = (last_snapshot, last_snapshot_at);
+        (self.index.writer, self.index.is_first) = (writer, first_manifest);
+        (self.look.is_wanted, self.look.behind_since) = (false, None);
         // The message for which it wakes comes first; it must not find an actor that rests again.
         self.arm(self.arguments.rest_after);
     }

@@ -19,9 +19,9 @@ impl DatabaseState {
             return;
         }
         let age = |at: SystemTime| SystemTime::now().duration_since(at).unwrap_or_default();
-        let last = self.last_snapshot.map(|txid| LastSnapshot {
+        let last = self.snapshots.last.map(|txid| LastSnapshot {
             txid: txid.get(),
-            age: self.last_snapshot_at.map(age).unwrap_or_default(),
+            age: self.snapshots.last_at.map(age).unwrap_or_default(),
         });
         let scheduled = Box::new(Scheduled {
             settings: self.arguments.settings.snapshot,
@@ -34,7 +34,7 @@ impl DatabaseState {
 
     /// Tells the retention, which may be a new one, how things are.
     pub(super) fn report_to_retention(&self) {
-        if let (DatabasePhase::Replicating, Some(writer)) = (self.phase, &self.writer) {
+        if let (DatabasePhase::Replicating, Some(writer)) = (self.phase, &self.index.writer) {
             let (database, settings) = (self.name().to_owned(), self.arguments.settings.compaction);
             let message = RetentionMsg::Replicated { database, settings, writer: writer.clone() };
             self.arguments.services.retention.cast(message);
@@ -44,7 +44,7 @@ impl DatabaseState {
     /// Tells the validation, which may be a new one, how things are.
     pub(super) fn report_to_validation(&self) {
         if self.phase == DatabasePhase::Replicating {
-            let (database, is_stored) = (self.name().to_owned(), self.last_snapshot.is_some());
+            let (database, is_stored) = (self.name().to_owned(), self.snapshots.last.is_some());
             let settings = self.arguments.settings.validation;
             let message = ValidationMsg::Replicated { database, settings, is_stored };
             self.arguments.services.validation.cast(message);
@@ -66,8 +66,8 @@ impl DatabaseState {
 
     /// Storage has a snapshot.
     pub(super) fn report_snapshot(&mut self, txid: Txid) {
-        self.last_snapshot = Some(txid);
-        self.last_snapshot_at = Some(SystemTime::now());
+        self.snapshots.last = Some(txid);
+        self.snapshots.last_at = Some(SystemTime::now());
         self.tell_scheduler(|database| SnapshotSchedulerMsg::Taken { database, txid });
         let database = || self.name().to_owned();
         let services = &self.arguments.services;

@@ -48,9 +48,9 @@ pub(crate) type ReadingOutcome = Result<Option<StagedFile>, DatabaseError>;
 impl DatabaseState {
     pub(super) fn snapshot_begun(&mut self, begun: BegunSnapshot, began: Instant) {
         let BegunSnapshot { before, reader } = begun;
-        self.pacing.began(began);
+        self.look.pacing.began(began);
         // Of a state that has a snapshot already no second one is stored.
-        match reader.filter(|reader| Some(reader.txid()) != self.last_snapshot) {
+        match reader.filter(|reader| Some(reader.txid()) != self.snapshots.last) {
             Some(reader) => self.read_snapshot(reader),
             None if before.is_empty() => {
                 if let Some(txid) = self.txid {
@@ -62,17 +62,11 @@ impl DatabaseState {
         }
     }
 
-    /// Whether a snapshot is on its way: read, waiting for the history before it, or uploaded.
-    pub(super) fn makes_snapshot(&self) -> bool {
-        self.reading.is_some()
-            || self.staged_snapshot.is_some()
-            || self.outstanding_snapshot.is_some()
-    }
-
     fn read_snapshot(&mut self, reader: SnapshotReader) {
         let Some(held) = &self.held else { return };
         let abort = Arc::new(AtomicBool::new(false));
-        self.reading = Some(Reading { abort: Arc::clone(&abort), frames: self.wal.frames });
+        self.snapshots.reading =
+            Some(Reading { abort: Arc::clone(&abort), frames: self.wal.frames });
         let (pool, myself) = (self.arguments.pool.clone(), self.myself.clone());
         let pass = held.pass.clone();
         tokio::spawn(async move {
@@ -89,7 +83,7 @@ impl DatabaseState {
 
     /// The pages of a snapshot were read, or not.
     pub(super) fn snapshot_read(&mut self, outcome: ReadingOutcome) {
-        if self.reading.take().is_none() {
+        if self.snapshots.reading.take().is_none() {
             // The database was let go of meanwhile.
             if let Ok(Some(file)) = outcome {
                 self.remove_snapshot(&file);
@@ -97,7 +91,7 @@ impl DatabaseState {
             return;
         }
         match outcome {
-            Ok(Some(file)) => self.staged_snapshot = Some(file),
+            Ok(Some(file)) => self.snapshots.staged = Some(file),
             Ok(None) => {
                 let reason = "the snapshot was given up before all was read";
                 self.refuse_snapshots(&Refusal::new(Cause::Database, reason));
@@ -107,7 +101,7 @@ impl DatabaseState {
                 tracing::error!(db = self.name(), %error, "a snapshot does not fit its history");
                 self.raise_corruption(&error.to_string());
                 self.last_error = Some(Refusal::from(&error));
-                self.diverged = true;
+                self.snapshots.diverged = true;
             }
             Err(error) => {
                 // The history goes on without it.
@@ -122,7 +116,7 @@ impl DatabaseState {
     /// be given up: that would cost the history, a snapshot can be made later.
     pub(super) fn keep_snapshot_from_filling_the_disk(&mut self) {
         let limit = self.arguments.settings.checkpoint.limit_pages;
-        let Some(reading) = &self.reading else { return };
+        let Some(reading) = &self.snapshots.reading else { return };
         let grown = self.wal.frames.saturating_sub(reading.frames);
         if limit > 0 && grown >= limit / 2 {
             tracing::warn!(db = self.name(), grown, "a snapshot is given up: the WAL grows");
@@ -132,8 +126,8 @@ impl DatabaseState {
 
     /// Before stopping: whether a snapshot is still being read. One that nobody waits for is aborted.
     pub(super) fn snapshot_outstanding(&self) -> bool {
-        let Some(reading) = &self.reading else { return false };
-        if self.snapshot_waiters.iter().all(ractor::RpcReplyPort::is_closed) {
+        let Some(reading) = &self.snapshots.reading else { return false };
+        if self.snapshots.waiters.iter().all(ractor::RpcReplyPort::is_closed) {
             reading.abort();
         }
         true

@@ -14,6 +14,7 @@ mod circuit_breaker;
 mod compaction_planner;
 mod config_diff;
 mod cost;
+mod database_planner;
 mod delivery_queue;
 mod error_class;
 mod event_kind;
@@ -46,6 +47,7 @@ pub use circuit_breaker::{
 pub use compaction_planner::{Merge, plan_compaction};
 pub use config_diff::{Diff, diff};
 pub use cost::{ChangeRate, Cost, ReplicationSettings, Usage, most_snapshots};
+pub use database_planner::{DatabaseStep, DatabaseView, LOOK_INTERVAL, plan_database};
 pub use delivery_queue::{
     DeliveryAttempt, DeliveryDecision, DeliveryOutcome, DeliveryPolicy, DeliveryQueue, Queued,
 };
