@@ -8,9 +8,8 @@
 //!
 //! It is an index and not the truth: one that is damaged is made anew from the files.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(crate) use walrust_engine::manifest::Writer;
@@ -36,25 +35,56 @@ pub(crate) struct ManifestUpdate {
     pub(crate) writer: Writer,
     /// Whether this is the first update of this run: files of earlier runs may be missing in it.
     pub(crate) first: bool,
-    /// The newest TXID that may be in storage from this run.
-    pub(crate) newest: NewestTxid,
+    /// What this run has offered.
+    pub(crate) run: RunFiles,
     /// Files that were uploaded since the last update.
     pub(crate) entries: Vec<FileEntry>,
 }
 
-/// The newest TXID that a database has offered to storage, or knows to be there. Clones are the same:
-/// an update that waits knows what was offered beside it.
+/// The files that a run has offered to storage. Clones are the same: an update that waits knows what
+/// was offered beside it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NewestTxid(Arc<AtomicU64>);
+pub(crate) struct RunFiles(Arc<Mutex<Offered>>);
 
-impl NewestTxid {
-    /// To be called before the file is offered, so that whoever finds it in storage knows of it.
-    pub(crate) fn reach(&self, txid: Txid) {
-        self.0.fetch_max(txid.get(), Ordering::AcqRel);
+#[derive(Debug, Default)]
+struct Offered {
+    /// The newest TXID that may be in storage.
+    newest: Option<Txid>,
+    /// Files that no manifest has yet. Each is entered once, by the update that has its entry: if a
+    /// listing entered it before, it could be removed again before that update brings it back.
+    not_entered: BTreeSet<FileName>,
+}
+
+impl RunFiles {
+    /// To be called before a file is offered, so that whoever finds it in storage knows of it.
+    pub(crate) fn offered(&self, name: FileName) {
+        self.reach(name.max);
+        self.lock().not_entered.insert(name);
     }
 
-    fn get(&self) -> Option<Txid> {
-        Txid::new(self.0.load(Ordering::Acquire))
+    /// Storage is known to have a state.
+    pub(crate) fn reach(&self, txid: Txid) {
+        let mut offered = self.lock();
+        offered.newest = offered.newest.max(Some(txid));
+    }
+
+    /// A manifest has these.
+    pub(crate) fn entered<'a>(&self, entries: impl IntoIterator<Item = &'a FileEntry>) {
+        let mut offered = self.lock();
+        for name in entries.into_iter().filter_map(FileEntry::file_name) {
+            offered.not_entered.remove(&name);
+        }
+    }
+
+    /// Of what was offered only these are still to be entered: nobody will hear of the rest.
+    pub(crate) fn keep_only<'a>(&self, entries: impl IntoIterator<Item = &'a FileEntry>) {
+        let names = entries.into_iter().filter_map(FileEntry::file_name);
+        self.lock().not_entered = names.collect();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Offered> {
+        // It is never left half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -189,8 +219,8 @@ pub(crate) async fn write(
         // What was merged or removed since it was entered must not come back.
         manifest.add(update.entries.iter().filter(|entry| is_there(entry)).cloned());
         // A writer before us may have been stopped between an upload and its manifest.
-        let unknown = unknown_files(tree, &manifest);
-        if let Some(newest) = update.newest.get() {
+        let unknown = unknown_files(tree, &manifest, &update.run);
+        if let Some(newest) = update.run.lock().newest {
             ahead = unknown.iter().find(|file| file.name.max > newest).cloned();
         }
         let mut entries = Vec::new();
@@ -252,13 +282,15 @@ async fn list(store: &dyn ObjectStore, database: &str) -> Result<Tree, StorageEr
     Ok(Tree::read(database, listing.iter().map(|entry| (entry.key.as_str(), entry.size))))
 }
 
-/// The files that are in the bucket but not in the manifest.
-fn unknown_files(tree: Tree, manifest: &Manifest) -> Vec<StoredFile> {
+/// The files that were in the bucket when it was listed, but neither in the manifest nor on their way
+/// there.
+fn unknown_files(tree: Tree, manifest: &Manifest, run: &RunFiles) -> Vec<StoredFile> {
     // What is retired is to be deleted: it does not come back.
     let known: HashSet<FileName> =
         manifest.entries_with_retired().filter_map(FileEntry::file_name).collect();
     let mut files = tree.files;
-    files.retain(|file| !known.contains(&file.name));
+    let offered = run.lock();
+    files.retain(|file| !known.contains(&file.name) && !offered.not_entered.contains(&file.name));
     files
 }
 
@@ -300,7 +332,7 @@ mod tests {
             page_size: 4096,
             writer: Writer { id: "w".to_owned(), host: "h".to_owned(), epoch: 1 },
             first: false,
-            newest: NewestTxid::default(),
+            run: RunFiles::default(),
             entries: txids.iter().map(entry).collect(),
         }
     }

@@ -6,7 +6,7 @@ use walrust_engine::manifest::FileEntry;
 
 use super::DatabaseMsg;
 use super::state::DatabaseState;
-use crate::manifest_update::{ManifestUpdate, NewestTxid, Stored, Writer};
+use crate::manifest_update::{ManifestUpdate, RunFiles, Stored, Writer};
 use crate::uploader::{Lane, Upload};
 
 /// Whether the manifest in the bucket knows all files.
@@ -30,8 +30,8 @@ pub(super) struct Index {
     pub(super) writer: Option<Writer>,
     /// Files of earlier runs may be missing in the manifest.
     pub(super) is_first: bool,
-    /// The newest TXID that may be in storage.
-    pub(super) newest: NewestTxid,
+    /// What was offered to storage.
+    pub(super) run: RunFiles,
 }
 
 impl Default for Index {
@@ -41,7 +41,7 @@ impl Default for Index {
             manifest: ManifestState::Clean,
             writer: None,
             is_first: true,
-            newest: NewestTxid::default(),
+            run: RunFiles::default(),
         }
     }
 }
@@ -60,7 +60,7 @@ impl Index {
         }
     }
 
-    /// An update that was offered may not come to an end that anybody hears of.
+    /// What was offered may come to an end that nobody hears of.
     pub(super) fn take_back(&mut self) {
         if let Some(update) = self.offered().map(Arc::clone) {
             self.entries.extend(update.entries.iter().cloned());
@@ -68,6 +68,7 @@ impl Index {
             self.is_first = true;
             self.manifest = ManifestState::Clean;
         }
+        self.run.keep_only(&self.entries);
     }
 }
 
@@ -79,6 +80,9 @@ impl DatabaseState {
     }
 
     pub(super) fn manifest_written(&mut self, stored: Stored) {
+        if let Some(update) = self.index.offered() {
+            self.index.run.entered(&update.entries);
+        }
         self.index.manifest = ManifestState::Clean;
         self.last_error = None;
         self.index.is_first |= stored.partial;
@@ -117,7 +121,7 @@ impl DatabaseState {
             page_size,
             writer,
             first: std::mem::take(&mut self.index.is_first),
-            newest: self.index.newest.clone(),
+            run: self.index.run.clone(),
             entries: std::mem::take(&mut self.index.entries),
         });
         self.index.manifest = ManifestState::Offered(Arc::clone(&update));

@@ -54,7 +54,7 @@ impl DatabaseState {
         let interval = interval.unwrap_or(i64::MAX);
         let hides = |since: &i64| file.header.timestamp_ms.saturating_sub(*since) > interval;
         file.merged_since_ms = file.merged_since_ms.filter(hides);
-        self.index.newest.reach(file.name.max);
+        self.index.run.offered(file.name);
         let file = Arc::new(file);
         self.history.outstanding = Some(Arc::clone(&file));
         self.offer(Lane::History, Upload::File(file, self.writer_id()));
@@ -62,6 +62,7 @@ impl DatabaseState {
 
     /// Offers a staged snapshot, which goes beside the history.
     fn offer_snapshot(&mut self, file: StagedFile) {
+        self.index.run.offered(file.name);
         let file = Arc::new(file);
         self.snapshots.outstanding = Some(Arc::clone(&file));
         self.offer(Lane::Snapshot, Upload::File(file, self.writer_id()));

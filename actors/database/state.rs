@@ -135,7 +135,7 @@ impl DatabaseState {
     pub(super) fn hold(&mut self, held: Held) {
         self.txid = held.capture.position().map(|position| position.txid);
         if let Some(txid) = self.txid {
-            self.index.newest.reach(txid);
+            self.index.run.reach(txid);
         }
         self.page_size = held.capture.captured().map(|position| position.page_size.get());
         self.held = Some(held);

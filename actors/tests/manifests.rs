@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use walrust_actors::{Replicator, Settings};
 use walrust_engine::manifest::Manifest;
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
@@ -33,7 +34,7 @@ async fn wait_for_whole_manifest(scene: &Scene) {
     }
 }
 
-async fn commit_and_wait(scene: &Scene, replicator: &walrust_actors::Replicator) {
+async fn commit_and_wait(scene: &Scene, replicator: &Replicator) {
     let before = replicator.status("a").await.unwrap().txid;
     scene.commit(0);
     wait_for_status(replicator, "a", |status| status.txid > before).await;
@@ -42,7 +43,9 @@ async fn commit_and_wait(scene: &Scene, replicator: &walrust_actors::Replicator)
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_are_shipped_while_the_manifest_cannot_be_written() {
     let scene = Scene::new(1);
-    let replicator = scene.start().await;
+    let quick = Duration::from_millis(20);
+    let settings = Settings { manifest_interval: quick, ..scene.settings() };
+    let replicator = scene.start_with(settings).await;
     commit_and_wait(&scene, &replicator).await;
     scene.store.refuse_manifests(usize::MAX / 2);
     for _ in 0..3 {

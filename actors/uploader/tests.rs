@@ -17,7 +17,7 @@ use walrust_storage::{
 use super::*;
 use crate::database::DatabaseMsg;
 use crate::event::Event;
-use crate::manifest_update::{ManifestUpdate, NewestTxid};
+use crate::manifest_update::{ManifestUpdate, RunFiles};
 use crate::request_rate::RequestRate;
 use crate::webhook::WebhookMsg;
 
@@ -159,7 +159,7 @@ impl Scene {
             page_size: 4096,
             writer,
             first: false,
-            newest: NewestTxid::default(),
+            run: RunFiles::default(),
             entries: Vec::new(),
         };
         UploadJob {
@@ -313,7 +313,7 @@ async fn a_manifest_is_written_although_files_of_earlier_runs_take_too_long_to_d
         page_size: 4096,
         writer,
         first: true,
-        newest: NewestTxid::default(),
+        run: RunFiles::default(),
         entries: Vec::new(),
     };
     let upload = Upload::Manifest(Arc::new(update));
