@@ -14,7 +14,6 @@ use crate::walrust::{Outcome, Walrust};
 
 mod crashes;
 mod histories;
-mod killer;
 mod ledger;
 mod ownership;
 mod readers;

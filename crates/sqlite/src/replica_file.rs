@@ -25,11 +25,13 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use walrust_ltx::{Checksum, FileName};
 
+use crate::output::{check_output, directory_of};
 use crate::page_checksums::NewPageChecksums;
 use crate::replica_connection::{OpenReplica, lock_alone};
 use crate::replica_directory::{ReplicaDirectory, ReplicaState};
 use crate::replica_incoming::Incoming;
-use crate::restore::{Restored, check_output, directory_of, remove_sidecars};
+use crate::restore::Restored;
+use crate::set_aside::SetAside;
 use crate::staging::hex;
 use crate::{DatabaseError, ReplicaError, RestoreError};
 
@@ -256,7 +258,7 @@ impl Replica {
         self.directory.save(&incoming.state)?;
         self.state = Some(incoming.state.clone());
         // Of a replica that was there before.
-        remove_sidecars(&self.path)?;
+        SetAside::sidecars_of(&self.path)?.remove();
         let directory = directory_of(&self.path);
         let waiting = self.directory.incoming_database();
         let link = || {

@@ -8,18 +8,17 @@
 //! The files are applied in order while they stream in. Memory: 8 bytes per page of the database,
 //! and buffers of fixed size.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
-use tempfile::NamedTempFile;
 use walrust_engine::{MissingPages, PageTable};
 use walrust_ltx::{Checksum, Decoder, FileName, Header, Mode, PageSize, Pgno, Txid};
 
 use crate::RestoreError;
-use crate::database_files::sidecar;
+use crate::output::Output;
 use crate::writeback::Writeback;
 
 /// Which of SQLite's checks the result must pass.
@@ -49,15 +48,10 @@ pub struct Restored {
     pub timestamp_ms: i64,
 }
 
-/// The sidecars that SQLite would replay into, or trust beside, a restored database.
-const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
-
 /// A database that is being rebuilt.
 #[derive(Debug)]
 pub struct Restore {
-    output: PathBuf,
-    force: bool,
-    temporary: NamedTempFile,
+    output: Output,
     mode: Mode,
     image: Option<Image>,
     writeback: Writeback,
@@ -72,43 +66,14 @@ struct Image {
     last_file: String,
 }
 
-/// Refuses an output that exists, or beside which there are sidecars that SQLite would replay.
-///
-/// # Errors
-/// If `force` is false and something is there, or the output is a directory.
-pub fn check_output(output: &Path, force: bool) -> Result<(), RestoreError> {
-    if output.is_dir() {
-        return Err(RestoreError::OutputIsDirectory { path: output.to_owned() });
-    }
-    if force {
-        return Ok(());
-    }
-    let sidecars = SIDECARS.map(|suffix| sidecar(output, suffix));
-    for path in std::iter::once(output).chain(sidecars.iter().map(PathBuf::as_path)) {
-        // A dangling symbolic link is in the way as well.
-        if path.symlink_metadata().is_ok() {
-            return Err(RestoreError::OutputExists { path: path.to_owned() });
-        }
-    }
-    Ok(())
-}
-
 impl Restore {
     /// Begins a restore to `output`; the directories above it are created.
     ///
     /// # Errors
     /// If the output is in the way and `force` is false, or the temporary file cannot be created.
     pub fn begin(output: &Path, force: bool, mode: Mode) -> Result<Self, RestoreError> {
-        check_output(output, force)?;
-        let directory = directory_of(output);
-        fs::create_dir_all(directory)
-            .map_err(RestoreError::io("create the directory", directory))?;
-        let temporary = tempfile::Builder::new()
-            .prefix(".walrust-restore-")
-            .tempfile_in(directory)
-            .map_err(RestoreError::io("create a temporary file in", directory))?;
-        let writeback = Writeback::default();
-        Ok(Self { output: output.to_owned(), force, temporary, mode, image: None, writeback })
+        let output = Output::begin(output, force)?;
+        Ok(Self { output, mode, image: None, writeback: Writeback::default() })
     }
 
     /// Applies the next file of the chain. `file` is its key, for messages.
@@ -136,10 +101,10 @@ impl Restore {
             Some(image) => image.continued_by(file, header)?,
             None => Image::started_by(file, header)?,
         };
-        image.shrink(self.temporary.as_file(), self.temporary.path())?;
+        image.shrink(self.output.file(), self.output.temporary_path())?;
         let page_size = image.header.page_size.bytes();
-        let mut out = RunWriter::new(self.temporary.as_file(), page_size, &mut self.writeback);
-        let write_error = || RestoreError::io("write", self.temporary.path());
+        let mut out = RunWriter::new(self.output.file(), page_size, &mut self.writeback);
+        let write_error = || RestoreError::io("write", self.output.temporary_path());
         let mut page = vec![0; page_size];
         while let Some(pgno) = decoder.next_page(&mut page).map_err(damaged)? {
             image.set(pgno, Checksum::of_page(pgno, &page))?;
@@ -157,34 +122,20 @@ impl Restore {
     /// # Errors
     /// If SQLite finds faults, or the output cannot be written. The output is untouched then.
     pub fn finish(self, check: IntegrityCheck) -> Result<Restored, RestoreError> {
-        let path = self.temporary.path();
+        let path = self.output.temporary_path();
         let Some(image) = self.image else {
-            return Err(RestoreError::NoPages { file: self.output.display().to_string() });
+            return Err(RestoreError::NoPages { file: self.output.path().display().to_string() });
         };
         if image.header.commit == 0 {
             return Err(RestoreError::NoPages { file: image.last_file });
         }
-        let file = self.temporary.as_file();
+        let file = self.output.file();
         file.set_len(u64::from(image.header.commit) * u64::from(image.header.page_size.get()))
             .map_err(RestoreError::io("resize", path))?;
         run_integrity_check(path, check)?;
         let synced = self.writeback.finish().and_then(|()| file.sync_all());
         synced.map_err(RestoreError::io("sync", path))?;
-        check_output(&self.output, self.force)?;
-        if self.force {
-            remove_sidecars(&self.output)?;
-        }
-        set_usual_permissions(file, path)?;
-        let persisted = if self.force {
-            self.temporary.persist(&self.output)
-        } else {
-            self.temporary.persist_noclobber(&self.output)
-        };
-        persisted.map_err(|error| RestoreError::io("create", &self.output)(error.error))?;
-        let directory = directory_of(&self.output);
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(RestoreError::io("sync the directory", directory))?;
+        self.output.publish()?;
         Ok(Restored {
             txid: image.header.max_txid,
             page_count: image.header.commit,
@@ -311,38 +262,6 @@ impl<'a> RunWriter<'a> {
 
 fn broken(file: &str, what: String) -> RestoreError {
     RestoreError::BrokenLink { file: file.to_owned(), what }
-}
-
-/// The directory that a file is in.
-pub(crate) fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Removes what SQLite would replay into, or trust beside, a database.
-pub(crate) fn remove_sidecars(output: &Path) -> Result<(), RestoreError> {
-    for path in SIDECARS.map(|suffix| sidecar(output, suffix)) {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(RestoreError::io("remove", &path)(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Temporary files are readable by their owner only; a database is an ordinary file.
-fn set_usual_permissions(file: &File, path: &Path) -> Result<(), RestoreError> {
-    use std::os::unix::fs::PermissionsExt;
-    let set = || {
-        let mask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-        nix::sys::stat::umask(mask);
-        file.set_permissions(fs::Permissions::from_mode(0o666 & !mask.bits()))
-    };
-    set().map_err(RestoreError::io("set the permissions of", path))
 }
 
 /// Runs SQLite's check on a file that nobody else uses: without locks, WAL or journal.
