@@ -174,6 +174,16 @@ pub enum HistoryError {
 }
 
 impl HistoryError {
+    /// Whether a manifest is not what was stored. One that a newer program wrote is another matter:
+    /// whoever does not know its rules must not say what its files mean.
+    #[must_use]
+    pub fn is_damaged_manifest(&self) -> bool {
+        matches!(
+            self,
+            Self::Manifest { source: ManifestError::Damaged(_), .. } | Self::ManifestSha256 { .. }
+        )
+    }
+
     /// Whether an object is gone that was there when it was listed: retention deletes files that
     /// nothing needs any more, and a new plan does without them.
     #[must_use]

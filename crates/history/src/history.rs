@@ -1,7 +1,9 @@
 //! The files of one database in storage, and their index.
 //!
 //! Invariant: the listing and the headers of the files are the truth. What the manifest says of a
-//! file counts only while the listing has the file with the same size.
+//! file counts only while the listing has the file with the same size, and a manifest that is damaged
+//! says nothing: the history is read as if it had none. What is lost with it is what neither listing
+//! nor files hold: whether files are missing at the end, and which ones retention has given up.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +32,7 @@ pub struct History {
     /// Files of a branch that does not go on: another writer had continued a state that this history
     /// has continued as well. Nothing is restored from them.
     pub abandoned: Vec<StoredFile>,
-    /// Their index, if there is one.
+    /// Their index, if there is one that can be used.
     pub manifest: Option<Manifest>,
 }
 
@@ -45,7 +47,7 @@ impl History {
     /// Where names leave in doubt which files belong together, their ends are read.
     ///
     /// # Errors
-    /// If storage fails, or the manifest is damaged or of a higher format.
+    /// If storage fails, or the manifest is of a higher format. One that is damaged is warned of.
     pub async fn read(store: &dyn ObjectStore, name: &str) -> Result<Self, HistoryError> {
         let name = name.trim_matches('/');
         let prefix = format!("{name}/");
@@ -53,6 +55,14 @@ impl History {
         let manifest = match read_manifest_patiently(store, name).await {
             // What a place without anything means is for its listing to say.
             Err(HistoryError::Storage(error)) if error.is_missing_bucket() => None,
+            Err(error) if error.is_damaged_manifest() => {
+                tracing::warn!(
+                    %error,
+                    "the history is read without its manifest: whether its newest files are all \
+                     there cannot be told"
+                );
+                None
+            }
             manifest => manifest?,
         };
         let listing = patiently(|| store.list(&prefix, None)).await?;

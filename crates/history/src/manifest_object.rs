@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
-use walrust_engine::manifest::{Manifest, ManifestError, Writer};
+use walrust_engine::manifest::{Manifest, Writer};
 use walrust_engine::{ErrorClass, RetryDecision, RetryPolicy, manifest_key};
 use walrust_sqlite::hex;
 use walrust_storage::{Condition, Metadata, Object, ObjectStore, StorageError};
@@ -69,8 +69,7 @@ pub async fn refuse_newer_formats(
 ) -> Result<(), HistoryError> {
     let refusals = names.into_iter().map(|name| async move {
         match read_manifest_patiently(store, &name).await {
-            Err(HistoryError::Manifest { source: ManifestError::Damaged(_), .. })
-            | Err(HistoryError::ManifestSha256 { .. }) => Ok(()),
+            Err(error) if error.is_damaged_manifest() => Ok(()),
             read => read.map(drop),
         }
     });

@@ -206,6 +206,11 @@ impl<'a> StateTimes<'a> {
             Some(entry) => entry.merged_since.clone(),
             None => {
                 let mut meta = patiently(|| self.store.head(&file.key)).await?;
+                // A merged file is in the manifest before its sources go. Without a manifest it is
+                // the metadata that tell, and every file has some unless storage keeps none.
+                if self.history.manifest.is_none() && meta.metadata.is_empty() {
+                    return Ok(Some(i64::MIN));
+                }
                 meta.metadata.remove(MERGED_SINCE)
             }
         };

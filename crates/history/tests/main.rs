@@ -5,6 +5,7 @@
 mod branches;
 mod compaction;
 mod crashing_store;
+mod damaged_manifest;
 mod retention;
 mod scene;
 mod verify;
