@@ -12,6 +12,7 @@ use crate::small_history::{NAME, SmallHistory};
 use crate::storage::Storage;
 use crate::walrust::{Outcome, Walrust};
 
+mod branches;
 mod crashes;
 mod histories;
 mod ledger;

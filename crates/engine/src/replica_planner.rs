@@ -1,6 +1,6 @@
 //! What a replica does next: apply files that lead on, or begin anew from a snapshot.
 //!
-//! Invariant: a replica never goes back. Files are applied only if together they lead from its state
+//! Invariant: a replica never goes back in time. Files are applied only if together they lead from its state
 //! to a newer one; it is made anew only to get to a newer state, or because its own is no state of
 //! the history any more. If neither is possible it stays where it is, and says why.
 
@@ -18,6 +18,8 @@ pub enum Kinship {
     Unknown,
     /// Where the state of the replica should be is another one, or it is another history.
     Other,
+    /// It is of a branch that does not go on, and newer than the newest state of the history.
+    Newer,
 }
 
 /// The next step of a replica.
@@ -67,8 +69,12 @@ pub fn files_behind(tree: &Tree, txid: Txid) -> Vec<StoredFile> {
 #[must_use]
 pub fn plan_replica(tree: &Tree, txid: Txid, kinship: Kinship) -> ReplicaStep {
     let newest = restorable_txids(tree).last().copied();
-    if kinship == Kinship::Other {
-        return newest.map_or(ReplicaStep::Behind { newest }, ReplicaStep::Rebuild);
+    match kinship {
+        Kinship::Same | Kinship::Unknown => {}
+        Kinship::Other => {
+            return newest.map_or(ReplicaStep::Behind { newest }, ReplicaStep::Rebuild);
+        }
+        Kinship::Newer => return ReplicaStep::Behind { newest },
     }
     let files = files_behind(tree, txid);
     let reached = files.last().map_or(txid, |file| file.name.max);
@@ -161,6 +167,12 @@ mod tests {
     fn another_history_begins_anew_whatever_its_numbers_are() {
         assert_eq!(plan(&[(1, 1), (2, 3)], 5, Kinship::Other), ReplicaStep::Rebuild(txid(3)));
         assert_eq!(plan(&[], 5, Kinship::Other), ReplicaStep::Behind { newest: None });
+    }
+
+    #[test]
+    fn files_of_the_branch_that_goes_on_do_not_take_a_newer_state_back() {
+        let step = plan(&[(1, 1), (2, 5), (6, 9)], 5, Kinship::Newer);
+        assert_eq!(step, ReplicaStep::Behind { newest: Some(txid(9)) });
     }
 
     proptest! {

@@ -10,7 +10,13 @@
 //! # Consistency
 //!
 //! A file is applied only if its bytes are those that were stored and it continues the replica, page
-//! checksums included (`walrust_sqlite::Replica`). A replica never goes back.
+//! checksums included (`walrust_sqlite::Replica`). A replica never goes back in time.
+//!
+//! # Branches
+//!
+//! While a history seems to go on with a late upload the replica does so too. When it has turned out
+//! that another branch goes on, the replica is made anew from that one as soon as its newest state is
+//! not older than the replica, whatever their TXIDs are.
 //!
 //! # Failures
 //!
@@ -25,12 +31,13 @@ use tokio::runtime::Handle;
 use tokio_util::io::SyncIoBridge;
 use walrust_engine::{
     ErrorClass, Kinship, Layout, ReplicaStep, RestoreTarget, StoredFile, Tree, files_behind,
-    manifest_key, plan_replica,
+    manifest_key, plan_replica, restorable_txids,
 };
 use walrust_ltx::Txid;
 use walrust_sqlite::{Replica, ReplicaChange, ReplicaError, ReplicaState, RestoreError};
 use walrust_storage::{ObjectStore, StorageError};
 
+use crate::point_in_time::StateTimes;
 use crate::{History, HistoryError, RestoreOptions, SHA256, execute, patiently, plan, read_ends};
 
 /// Every so many looks that find nothing everything is listed all the same: a history may have lost
@@ -310,8 +317,16 @@ impl ReplicaFollower {
         file: &StoredFile,
         error: FollowError,
     ) -> Result<Option<ReplicaChange>, FollowError> {
-        let Some(kinship) = error.kinship() else { return Err(error) };
+        let Some(mut kinship) = error.kinship() else { return Err(error) };
         let mut history = self.history().await?;
+        let left_behind = history.abandoned.iter().any(|other| other.name == file.name);
+        if kinship == Kinship::Other {
+            let found = self.kinship(&history, state).await?;
+            // A file that was left behind says nothing of the branch that goes on.
+            if left_behind || found == Kinship::Newer {
+                kinship = found;
+            }
+        }
         if kinship == Kinship::Unknown {
             history.tree.files.retain(|other| other.name != file.name);
         }
@@ -324,6 +339,11 @@ impl ReplicaFollower {
             ReplicaStep::Rebuild(txid) => {
                 tracing::warn!(db = self.name, %error, "a file does not continue the replica");
                 self.rebuild(&history, state, txid).await.map(Some)
+            }
+            ReplicaStep::Stay if left_behind => Ok(None),
+            ReplicaStep::Behind { newest } if kinship == Kinship::Newer => {
+                let source_url = state.source.clone();
+                Err(FollowError::Behind { source_url, newest, at: state.txid })
             }
             _ => Err(error),
         }
@@ -392,13 +412,42 @@ impl ReplicaFollower {
             _ => Kinship::Unknown,
         };
         for file in history.tree.files.iter().filter(|file| file.name.max == state.txid) {
-            let Some(ends) = read_ends(self.store.as_ref(), file).await? else { continue };
-            if ends.post_apply == Some(state.checksum) {
-                return Ok(Kinship::Same);
+            match self.ends_in(file, state).await? {
+                Some(true) => return Ok(Kinship::Same),
+                Some(false) => kinship = Kinship::Other,
+                None => {}
             }
-            kinship = Kinship::Other;
+        }
+        for file in history.abandoned.iter().filter(|file| file.name.max == state.txid) {
+            if self.ends_in(file, state).await? == Some(true) {
+                return Ok(match self.has_newer_head(history, state).await? {
+                    true => Kinship::Other,
+                    false => Kinship::Newer,
+                });
+            }
         }
         Ok(kinship)
+    }
+
+    /// Whether a file ends in a state, if that can be told.
+    async fn ends_in(
+        &self,
+        file: &StoredFile,
+        state: &ReplicaState,
+    ) -> Result<Option<bool>, FollowError> {
+        let ends = patiently(|| read_ends(self.store.as_ref(), file)).await?;
+        Ok(ends.map(|ends| ends.post_apply == Some(state.checksum)))
+    }
+
+    /// Whether the newest state of a history is not older than another one.
+    async fn has_newer_head(
+        &self,
+        history: &History,
+        state: &ReplicaState,
+    ) -> Result<bool, FollowError> {
+        let Some(head) = restorable_txids(&history.tree).last().copied() else { return Ok(false) };
+        let head = StateTimes::new(self.store.as_ref(), history).state(head).await?;
+        Ok(head.timestamp_ms.is_some_and(|time| time >= state.timestamp_ms))
     }
 
     async fn with<T: Send + 'static>(
