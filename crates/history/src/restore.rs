@@ -120,7 +120,7 @@ pub(crate) async fn plan_state(
         }
         Err(RestorePlanError::TargetUnavailable { target, before, after }) => {
             let target = format!("TXID {target} ({})", target.get());
-            return Err(times.unavailable(target, "", before, after).await?);
+            return Err(times.unavailable(target, String::new(), before, after).await?);
         }
         Err(source) => {
             return Err(HistoryError::Plan { name: name.clone(), url: store.url(), source });
