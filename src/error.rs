@@ -134,6 +134,9 @@ pub enum Error {
         /// Findings that make a restore fail.
         critical: usize,
     },
+    /// A signal has ended the command.
+    #[error("interrupted by a signal")]
+    Interrupted,
     /// The demonstration did not end as it must.
     #[error("the restored database differs from {}", .0.display())]
     DemoDiffers(PathBuf),
@@ -165,6 +168,7 @@ impl Error {
             | Self::Refused { .. }
             | Self::NotSynced(_)
             | Self::TreeFailed
+            | Self::Interrupted
             | Self::Io { .. }
             | Self::DemoDiffers(_) => ExitCode::General,
         }
@@ -234,7 +238,7 @@ fn restore_exit_code(error: &RestoreError) -> ExitCode {
         | RestoreError::NoPages { .. } => ExitCode::Restore,
         // The object did not arrive whole: that is the network, not the object.
         RestoreError::Damaged { source, .. } if source.is_io() => ExitCode::Storage,
-        RestoreError::Io { .. } => ExitCode::General,
+        RestoreError::Io { .. } | RestoreError::Cancelled => ExitCode::General,
         _ => ExitCode::Integrity,
     }
 }

@@ -22,6 +22,7 @@ mod follow;
 mod forced_restore;
 mod format;
 mod history;
+mod interruptions;
 mod killer;
 mod layout;
 mod litestream;

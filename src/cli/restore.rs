@@ -13,7 +13,7 @@ use walrust_history::{
     DEFAULT_PARALLELISM, HistoryError, Planned, RestoreOptions, execute, plan, plan_at,
 };
 use walrust_ltx::Txid;
-use walrust_sqlite::{IntegrityCheck, Restored, check_output};
+use walrust_sqlite::{Cancellation, IntegrityCheck, Restored, check_output};
 use walrust_storage::ObjectStore;
 
 use super::progress::progress_bar;
@@ -72,7 +72,12 @@ impl From<Check> for IntegrityCheck {
     }
 }
 
-pub(super) async fn run(args: RestoreArgs, config: &Config) -> Result<(), Error> {
+/// `cancellation` tells when it is too late to give the restore up.
+pub(super) async fn run(
+    args: RestoreArgs,
+    config: &Config,
+    cancellation: &Cancellation,
+) -> Result<(), Error> {
     if let Some(output) = args.output.as_ref().filter(|_| !args.plan) {
         // Before anything is fetched.
         check_output(output, args.force)?;
@@ -86,8 +91,9 @@ pub(super) async fn run(args: RestoreArgs, config: &Config) -> Result<(), Error>
         force: args.force,
         integrity_check: args.integrity_check.into(),
         parallelism: args.parallelism,
+        cancellation: cancellation.clone(),
     };
-    let restored = match carry_out(&store, &planned, output, options).await {
+    let restored = match carry_out(&store, &planned, output, options.clone()).await {
         // Retention may delete what it does not need any more while it is read, and has left
         // another way to the same state.
         Err(error) if error.is_vanished_file() => {

@@ -22,7 +22,7 @@ use walrust_engine::{
     plan_restore, restorable_txids,
 };
 use walrust_ltx::{FileName, Mode, Txid};
-use walrust_sqlite::{IntegrityCheck, Restore, RestoreError, Restored, hex};
+use walrust_sqlite::{Cancellation, IntegrityCheck, Restore, RestoreError, Restored, hex};
 use walrust_storage::ObjectStore;
 
 use crate::fetch::{DEFAULT_PARALLELISM, fetch};
@@ -55,7 +55,7 @@ pub struct Planned {
 }
 
 /// How a restore works and writes its result.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RestoreOptions {
     /// Replace an existing output.
     pub force: bool,
@@ -63,6 +63,8 @@ pub struct RestoreOptions {
     pub integrity_check: IntegrityCheck,
     /// Requests at once. Each takes up to 1 MiB of memory.
     pub parallelism: NonZeroUsize,
+    /// Gives the restore up, as long as the output has not got its name.
+    pub cancellation: Cancellation,
 }
 
 impl Default for RestoreOptions {
@@ -71,6 +73,7 @@ impl Default for RestoreOptions {
             force: false,
             integrity_check: IntegrityCheck::default(),
             parallelism: DEFAULT_PARALLELISM,
+            cancellation: Cancellation::default(),
         }
     }
 }
@@ -172,7 +175,8 @@ pub(crate) fn refuse_lost_tail(
     })
 }
 
-/// Carries a plan out. `progress` is told the bytes of each piece that was read.
+/// Carries a plan out. `progress` is told the bytes of each piece that was read. Who drops the future
+/// gives the restore up: its thread ends soon after, and leaves the output as it was.
 ///
 /// # Errors
 /// If storage fails, a file or a link between files is damaged, SQLite finds faults in the result,
@@ -188,7 +192,10 @@ pub async fn execute(
         Layout::Walrust => Mode::Strict,
         Layout::LitestreamS3 | Layout::LitestreamFile => Mode::Lenient,
     };
+    let RestoreOptions { cancellation, integrity_check, .. } = options;
+    let cancel = cancellation.on_drop();
     let restore = Restore::begin(output, options.force, mode)?;
+    let restore = restore.cancelled_by(cancellation.clone());
     let files: Vec<StoredFile> = planned.plan.files.iter().map(|(file, _)| file.clone()).collect();
     let fetching = fetch(Arc::clone(&store), files.clone(), options.parallelism);
     let (handle, recorded) = (Handle::current(), planned.sha256.clone());
@@ -201,6 +208,9 @@ pub async fn execute(
             let hasher = std::thread::Builder::new().spawn_scoped(scope, hasher);
             let hasher = hasher.map_err(HistoryError::NoThread)?;
             let observe = |bytes: &Bytes| {
+                if cancellation.is_cancelled() {
+                    return Err(io::Error::other("nobody waits for it any more"));
+                }
                 progress(bytes.len() as u64);
                 queue.borrow_mut().bytes(bytes.clone())
             };
@@ -211,10 +221,11 @@ pub async fn execute(
             let compared = hasher.join();
             // A file with another hash may still decode; it is not the one that was stored.
             compared.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok(restored?.finish(options.integrity_check)?)
+            Ok(restored?.finish(integrity_check)?)
         })
     };
     let restored = tokio::task::spawn_blocking(work).await;
+    cancel.disarm();
     restored.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 

@@ -282,6 +282,9 @@ pub enum RestoreError {
         /// The first lines of SQLite's report.
         report: String,
     },
+    /// Nobody waits for the result any more.
+    #[error("the restore was given up")]
+    Cancelled,
     /// Writing or reading the output failed.
     #[error("{}: cannot {operation}: {source}", .path.display())]
     Io {

@@ -2,8 +2,7 @@
 //!
 //! Invariant: the output appears under its name only when every file and every link was verified,
 //! the rolling checksum of the result is that of the last file, and SQLite's check passed. Until
-//! then everything happens in a temporary file beside it, which goes on any error. A crash leaves
-//! at most that temporary file.
+//! then everything happens in a temporary file beside it, which goes on any error (`output.rs`).
 //!
 //! The files are applied in order while they stream in. Memory: 8 bytes per page of the database,
 //! and buffers of fixed size.
@@ -13,25 +12,15 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 use walrust_engine::{MissingPages, PageTable};
 use walrust_ltx::{Checksum, Decoder, FileName, Header, Mode, PageSize, Pgno, Txid};
 
-use crate::RestoreError;
+use crate::integrity_check::open_immutable;
 use crate::output::Output;
+use crate::scratch_database::ScratchDatabase;
 use crate::writeback::Writeback;
-
-/// Which of SQLite's checks the result must pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum IntegrityCheck {
-    /// `PRAGMA quick_check`: structure of all pages.
-    #[default]
-    Quick,
-    /// `PRAGMA integrity_check`: also that indexes agree with their tables.
-    Full,
-    /// None beyond our own checksums.
-    None,
-}
+use crate::{Cancellation, IntegrityCheck, RestoreError};
 
 /// A restored database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +40,18 @@ pub struct Restored {
 /// A database that is being rebuilt.
 #[derive(Debug)]
 pub struct Restore {
-    output: Output,
+    destination: Destination,
     mode: Mode,
     image: Option<Image>,
     writeback: Writeback,
+    cancellation: Cancellation,
+}
+
+/// Where the database is rebuilt.
+#[derive(Debug)]
+enum Destination {
+    Output(Output),
+    Scratch(ScratchDatabase),
 }
 
 /// What the files so far add up to.
@@ -72,8 +69,28 @@ impl Restore {
     /// # Errors
     /// If the output is in the way and `force` is false, or the temporary file cannot be created.
     pub fn begin(output: &Path, force: bool, mode: Mode) -> Result<Self, RestoreError> {
-        let output = Output::begin(output, force)?;
-        Ok(Self { output, mode, image: None, writeback: Writeback::default() })
+        Ok(Self::to(Destination::Output(Output::begin(output, force)?), mode))
+    }
+
+    /// Begins a restore whose result is only looked at, in a directory for temporary files.
+    ///
+    /// # Errors
+    /// If no file can be created there.
+    pub fn begin_scratch(directory: &Path, mode: Mode) -> Result<Self, RestoreError> {
+        let scratch = ScratchDatabase::create(directory)
+            .map_err(RestoreError::io("create a temporary file in", directory))?;
+        Ok(Self::to(Destination::Scratch(scratch), mode))
+    }
+
+    fn to(destination: Destination, mode: Mode) -> Self {
+        let (writeback, cancellation) = (Writeback::default(), Cancellation::default());
+        Self { destination, mode, image: None, writeback, cancellation }
+    }
+
+    /// Has the restore fail when nobody waits for it any more.
+    #[must_use]
+    pub fn cancelled_by(self, cancellation: Cancellation) -> Self {
+        Self { cancellation, ..self }
     }
 
     /// Applies the next file of the chain. `file` is its key, for messages.
@@ -101,10 +118,10 @@ impl Restore {
             Some(image) => image.continued_by(file, header)?,
             None => Image::started_by(file, header)?,
         };
-        image.shrink(self.output.file(), self.output.temporary_path())?;
+        image.shrink(self.destination.file(), self.destination.path())?;
         let page_size = image.header.page_size.bytes();
-        let mut out = RunWriter::new(self.output.file(), page_size, &mut self.writeback);
-        let write_error = || RestoreError::io("write", self.output.temporary_path());
+        let mut out = RunWriter::new(self.destination.file(), page_size, &mut self.writeback);
+        let write_error = || RestoreError::io("write", self.destination.path());
         let mut page = vec![0; page_size];
         while let Some(pgno) = decoder.next_page(&mut page).map_err(damaged)? {
             image.set(pgno, Checksum::of_page(pgno, &page))?;
@@ -122,20 +139,26 @@ impl Restore {
     /// # Errors
     /// If SQLite finds faults, or the output cannot be written. The output is untouched then.
     pub fn finish(self, check: IntegrityCheck) -> Result<Restored, RestoreError> {
-        let path = self.output.temporary_path();
-        let Some(image) = self.image else {
-            return Err(RestoreError::NoPages { file: self.output.path().display().to_string() });
+        let Self { destination, image, writeback, cancellation, .. } = self;
+        let path = destination.path();
+        let Some(image) = image else {
+            return Err(RestoreError::NoPages { file: path.display().to_string() });
         };
         if image.header.commit == 0 {
             return Err(RestoreError::NoPages { file: image.last_file });
         }
-        let file = self.output.file();
+        let file = destination.file();
         file.set_len(u64::from(image.header.commit) * u64::from(image.header.page_size.get()))
             .map_err(RestoreError::io("resize", path))?;
-        run_integrity_check(path, check)?;
-        let synced = self.writeback.finish().and_then(|()| file.sync_all());
+        check.run(|| destination.open(), &cancellation)?;
+        let synced = writeback.finish().and_then(|()| destination.sync());
         synced.map_err(RestoreError::io("sync", path))?;
-        self.output.publish()?;
+        if !cancellation.commit() {
+            return Err(RestoreError::Cancelled);
+        }
+        if let Destination::Output(output) = destination {
+            output.publish()?;
+        }
         Ok(Restored {
             txid: image.header.max_txid,
             page_count: image.header.commit,
@@ -143,6 +166,39 @@ impl Restore {
             checksum: image.pages.rolling(),
             timestamp_ms: image.header.timestamp_ms,
         })
+    }
+}
+
+impl Destination {
+    fn file(&self) -> &File {
+        match self {
+            Self::Output(output) => output.file(),
+            Self::Scratch(scratch) => scratch.file(),
+        }
+    }
+
+    /// Where the file is now.
+    fn path(&self) -> &Path {
+        match self {
+            Self::Output(output) => output.temporary_path(),
+            Self::Scratch(scratch) => scratch.path(),
+        }
+    }
+
+    /// Opens the database for SQLite's check.
+    fn open(&self) -> rusqlite::Result<Connection> {
+        match self {
+            Self::Output(output) => open_immutable(output.temporary_path()),
+            Self::Scratch(scratch) => scratch.open(),
+        }
+    }
+
+    /// Brings the file to the disk if it is going to stay.
+    fn sync(&self) -> io::Result<()> {
+        match self {
+            Self::Output(output) => output.file().sync_all(),
+            Self::Scratch(_) => Ok(()),
+        }
     }
 }
 
@@ -262,42 +318,4 @@ impl<'a> RunWriter<'a> {
 
 fn broken(file: &str, what: String) -> RestoreError {
     RestoreError::BrokenLink { file: file.to_owned(), what }
-}
-
-/// Runs SQLite's check on a file that nobody else uses: without locks, WAL or journal.
-fn run_integrity_check(path: &Path, check: IntegrityCheck) -> Result<(), RestoreError> {
-    let pragma = match check {
-        IntegrityCheck::None => return Ok(()),
-        IntegrityCheck::Quick => "PRAGMA quick_check(10)",
-        IntegrityCheck::Full => "PRAGMA integrity_check(10)",
-    };
-    let report = || -> rusqlite::Result<Vec<String>> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        let connection = Connection::open_with_flags(immutable_uri(path), flags)?;
-        let mut statement = connection.prepare(pragma)?;
-        statement.query_map([], |row| row.get(0))?.collect()
-    };
-    let report = match report() {
-        Ok(lines) => lines,
-        Err(error) => vec![error.to_string()],
-    };
-    if report == ["ok"] {
-        return Ok(());
-    }
-    Err(RestoreError::IntegrityCheck { report: report.join("; ") })
-}
-
-fn immutable_uri(path: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let mut uri = String::from("file:");
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                uri.push(char::from(*byte));
-            }
-            _ => uri.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    uri.push_str("?immutable=1");
-    uri
 }
