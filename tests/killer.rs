@@ -1,4 +1,5 @@
-//! Kills a process right before one of its calls that change files, or has that call fail.
+//! Kills a process right before one of its calls that change files, has that call fail, or does
+//! something else before it.
 //!
 //! Invariant: which call it is follows from its number alone, so every moment between two changes
 //! has its turn.
@@ -18,19 +19,18 @@ use nix::unistd::Pid;
 use crate::traced::{seize, stopped};
 
 /// What happens to the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+enum Fault<'a> {
     Kill,
-    /// It does nothing and returns this error.
-    Fail(i32),
+    /// Something is done before it. Then it does nothing and returns an error, if there is one.
+    Meet(&'a mut dyn FnMut(), Option<i32>),
 }
 
-/// How a process ended one of whose calls failed.
+/// How a process ended one of whose calls was met.
 #[derive(Debug)]
-pub(crate) struct Failed {
+pub(crate) struct Met {
     pub(crate) code: i32,
     pub(crate) stderr: String,
-    /// The call that failed; `None` if the process has made fewer.
+    /// The call; `None` if the process has made fewer.
     pub(crate) call: Option<i64>,
 }
 
@@ -39,28 +39,40 @@ pub(crate) struct Failed {
 /// process of the test ends meanwhile.
 #[track_caller]
 pub(crate) fn killed_at(command: &Command, nth: usize) -> bool {
-    let (code, _) = run(stopped(command).stdout(Stdio::null()), nth, Fault::Kill);
+    let (code, _) = run(stopped(command).stdout(Stdio::null()), nth, &mut Fault::Kill);
     assert!(code.is_none_or(|code| code == 0), "the process failed: {code:?}");
     code.is_none()
 }
 
 /// Runs a command whose `nth` change fails with an error of the system.
 #[track_caller]
-pub(crate) fn failed_at(command: &Command, nth: usize, errno: i32) -> Failed {
+pub(crate) fn failed_at(command: &Command, nth: usize, errno: i32) -> Met {
+    met_at(command, nth, &mut || {}, Some(errno))
+}
+
+/// Runs a command before whose `nth` change something happens; with `errno` it fails, too. No process
+/// of the test ends meanwhile.
+#[track_caller]
+pub(crate) fn met_at(
+    command: &Command,
+    nth: usize,
+    action: &mut dyn FnMut(),
+    errno: Option<i32>,
+) -> Met {
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     let mut shell = stopped(command);
     shell.stdout(Stdio::null()).stderr(writer);
-    let (code, call) = run(&mut shell, nth, Fault::Fail(errno));
+    let (code, call) = run(&mut shell, nth, &mut Fault::Meet(action, errno));
     // The last one who could write to it.
     drop(shell);
     let mut stderr = String::new();
     reader.read_to_string(&mut stderr).expect("the program prints UTF-8");
-    Failed { code: code.expect("nobody kills it"), stderr, call }
+    Met { code: code.expect("nobody kills it"), stderr, call }
 }
 
 /// The exit code, or `None` if it was killed; and the call that was met.
 #[track_caller]
-fn run(shell: &mut Command, nth: usize, fault: Fault) -> (Option<i32>, Option<i64>) {
+fn run(shell: &mut Command, nth: usize, fault: &mut Fault<'_>) -> (Option<i32>, Option<i64>) {
     let directory = shell.get_current_dir().expect("a working directory").to_owned();
     let leader = seize(shell);
     let (mut left, mut met, mut failing) = (nth, None, None);
@@ -68,8 +80,7 @@ fn run(shell: &mut Command, nth: usize, fault: Fault) -> (Option<i32>, Option<i6
         let status = waitpid(None, Some(WaitPidFlag::__WALL)).expect("there are threads left");
         let (thread, signal) = match status {
             WaitStatus::PtraceSyscall(thread) => {
-                if let (true, Fault::Fail(errno)) = (failing == Some(thread), fault) {
-                    failing = None;
+                if let Some((_, errno)) = failing.take_if(|(failing, _)| *failing == thread) {
                     return_error(thread, errno);
                 } else if let Some(call) = entered_change(thread, &directory) {
                     if left == 0 && met.is_none() {
@@ -78,9 +89,12 @@ fn run(shell: &mut Command, nth: usize, fault: Fault) -> (Option<i32>, Option<i6
                             Fault::Kill => {
                                 kill(leader, Signal::SIGKILL).expect("the process runs");
                             }
-                            Fault::Fail(_) => {
-                                skip_call(thread);
-                                failing = Some(thread);
+                            Fault::Meet(action, errno) => {
+                                action();
+                                if let Some(errno) = errno {
+                                    skip_call(thread);
+                                    failing = Some((thread, *errno));
+                                }
                             }
                         }
                     }

@@ -109,7 +109,9 @@ fn tenants_that_are_named_like_levels_of_litestream_are_databases_of_their_own()
         let verified = outcome.json()["databases"].as_array().expect("a list").len();
         assert_eq!(verified, tenants.len());
         let output = walrust.file("out.db");
-        walrust.restore("tenants", &output, &["--force"]).failed(6, &["no backup named \"tenants\""]);
+        walrust
+            .restore("tenants", &output, &["--force"])
+            .failed(6, &["no backup named \"tenants\""]);
         for name in &tenants {
             walrust.restore(name, &output, &["--force"]).succeeded();
             assert_same_database(&history.source, &output);

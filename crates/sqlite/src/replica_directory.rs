@@ -157,15 +157,15 @@ impl ReplicaDirectory {
     /// Removes what was applied, its state last.
     pub(crate) fn clear_incoming(&self) -> Result<(), ReplicaError> {
         for name in [INCOMING_FILE, INCOMING_DATABASE, INCOMING_STATE] {
-            let path = self.path.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(DatabaseError::io("remove", &path)(error).into());
-                }
-                _ => {}
-            }
+            remove(&self.path.join(name))?;
         }
         Ok(())
+    }
+
+    /// Forgets the replica, which was never made, and what it was to be made of.
+    pub(crate) fn forget(&self) -> Result<(), ReplicaError> {
+        self.clear_incoming()?;
+        Ok(remove(&self.path.join(STATE))?)
     }
 
     /// Makes names in the directory durable.
@@ -201,6 +201,16 @@ impl ReplicaDirectory {
             Ok(())
         };
         clear().map_err(DatabaseError::io("clear the directory", &self.path))
+    }
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<(), DatabaseError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DatabaseError::io("remove", path)(error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -16,7 +16,7 @@
 //!
 //! A replica that somebody else has written to is never written to again: the wal-index counts
 //! transactions, and at the start every page is compared with its checksum. What was written may be
-//! all that somebody has.
+//! all that somebody has. Nor is a file replaced that somebody else has made under the name meanwhile.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -250,6 +250,9 @@ impl Replica {
         incoming: &Incoming,
         kind: ChangeKind,
     ) -> Result<ReplicaChange, ReplicaError> {
+        if self.path.symlink_metadata().is_ok() {
+            return Err(ReplicaError::NotOurs { path: self.path.clone() });
+        }
         let mut table = NewPageChecksums::create(&self.directory.table())?;
         for (pgno, checksum) in incoming.pages() {
             table.push(*pgno, *checksum)?;
@@ -257,22 +260,21 @@ impl Replica {
         table.finish(incoming.state.page_count)?;
         self.directory.save(&incoming.state)?;
         self.state = Some(incoming.state.clone());
-        // Of a replica that was there before.
-        SetAside::sidecars_of(&self.path)?.remove();
-        let directory = directory_of(&self.path);
-        let waiting = self.directory.incoming_database();
-        let link = || {
-            // A link replaces nothing: an application may have made a file of that name meanwhile.
-            match fs::hard_link(&waiting, &self.path) {
-                // Some file systems have no links.
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    fs::rename(&waiting, &self.path)?;
-                }
-                linked => linked?,
+        // Of a replica that was there before. They are removed when the name is known to be ours.
+        let aside = SetAside::sidecars_of(&self.path)?;
+        match give_name(&self.directory.incoming_database(), &self.path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.state = None;
+                self.directory.forget()?;
+                return Err(ReplicaError::NotOurs { path: self.path.clone() });
             }
-            File::open(directory)?.sync_all()
-        };
-        link().map_err(DatabaseError::io("create", &self.path))?;
+            named => named.map_err(DatabaseError::io("create", &self.path))?,
+        }
+        aside.remove();
+        let directory = directory_of(&self.path);
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(DatabaseError::io("sync the directory", directory))?;
         self.directory.clear_incoming()?;
         self.connect(&incoming.state, None)?;
         let pages = u32::try_from(incoming.pages().len()).unwrap_or(u32::MAX);
@@ -373,6 +375,24 @@ impl Replica {
     fn modified(&self, what: String) -> ReplicaError {
         let state = self.directory.path().to_owned();
         ReplicaError::Modified { path: self.path.clone(), state, what }
+    }
+}
+
+/// Gives a file another name, which must be free: an application may have made a file of that name
+/// meanwhile.
+fn give_name(file: &Path, name: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match fs::hard_link(file, name) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {}
+        linked => return linked,
+    }
+    // Some file systems have no links.
+    match renameat_with(CWD, file, CWD, name, RenameFlags::NOREPLACE) {
+        // And some of those replace whatever there is.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !name.exists() => {
+            fs::rename(file, name)
+        }
+        renamed => Ok(renamed?),
     }
 }
 
