@@ -1,11 +1,12 @@
 //! What a replica may be written over: nothing but itself.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::libc;
 use nix::sys::signal::Signal;
-use walrust_testkit::{SqlProcess, SqliteLibrary, assert_same_database, connect};
+use walrust_testkit::{SqlProcess, SqliteLibrary, assert_same_database, connect, sidecar};
 
 use super::{Replica, replica_at};
 use crate::killer::{failed_at, met_at};
@@ -56,6 +57,11 @@ fn make_before_every_change() {
     let mut refused = 0;
     for nth in 0.. {
         let mut application = None;
+        let wal = sidecar(&replica.path, "-wal");
+        let state_of_wal = || {
+            let found = fs::metadata(&wal).unwrap();
+            (found.ctime(), found.ctime_nsec(), fs::read(&wal).unwrap())
+        };
         let mut make = || {
             if replica.path.exists() {
                 return;
@@ -64,10 +70,14 @@ fn make_before_every_change() {
             process.run("PRAGMA journal_mode = WAL");
             process.run("CREATE TABLE mine (x)");
             process.run("INSERT INTO mine VALUES (1)");
-            application = Some(process);
+            application = Some((process, state_of_wal()));
         };
         let met = met_at(&replica.command(&["--once"]), nth, &mut make, None);
-        if let Some(application) = application {
+        if let Some((application, before)) = application {
+            let after = state_of_wal();
+            assert!(before.2 == after.2, "change {nth}: its WAL was touched");
+            // It was there before the last look: then not even its name was touched.
+            assert!(nth > 0 || before == after);
             assert_eq!(met.code, 6, "change {nth}: {}", met.stderr);
             assert!(met.stderr.contains("not a replica"), "change {nth}: {}", met.stderr);
             // Its commits are in its WAL only.

@@ -17,7 +17,7 @@ use tempfile::NamedTempFile;
 
 use crate::RestoreError;
 use crate::database_files::sidecar;
-use crate::set_aside::{SIDECARS, SetAside};
+use crate::set_aside::{SIDECARS, SetAside, settle};
 
 /// How names of temporary files begin, and how long they are.
 const PREFIX: &str = ".walrust-restore-";
@@ -89,6 +89,7 @@ impl Output {
         let directory = directory_of(&path);
         let create = |error: tempfile::PersistError| RestoreError::io("create", &path)(error.error);
         if force {
+            settle(&path);
             let aside = SetAside::sidecars_of(&path)?;
             // After a loss of power no WAL of the old file may be beside the new one.
             sync_directory(directory)?;

@@ -34,15 +34,11 @@ pub(crate) struct SetAside {
 }
 
 impl SetAside {
-    /// Has SQLite bring into a database what its sidecars hold, and gives other names to those that
-    /// remain.
+    /// Gives other names to the sidecars of a database.
     ///
     /// # Errors
     /// If one of them cannot be renamed. They have their own names then.
     pub(crate) fn sidecars_of(database: &Path) -> Result<Self, RestoreError> {
-        if holds_commits(database) {
-            settle(database);
-        }
         let mut aside = Self::default();
         for own in SIDECARS.map(|suffix| sidecar(database, suffix)) {
             let other = other_name(&own);
@@ -85,8 +81,12 @@ fn holds_commits(database: &Path) -> bool {
         && ["-wal", "-journal"].iter().any(|suffix| sidecar(database, suffix).exists())
 }
 
-/// Opens a database and closes it as an application does.
-fn settle(database: &Path) {
+/// Has SQLite bring into a database what its sidecars hold: opens it and closes it as an application
+/// does. What cannot be read, or is in use, stays as it is.
+pub(crate) fn settle(database: &Path) {
+    if !holds_commits(database) {
+        return;
+    }
     let path = database.display();
     let settle = || -> rusqlite::Result<()> {
         let connection = open_as_application(database)?;
