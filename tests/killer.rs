@@ -1,5 +1,5 @@
 //! Kills a process right before one of its calls that change files, has that call fail, or does
-//! something else before it.
+//! something else before it; or has it fail to look at a file.
 //!
 //! Invariant: which call it is follows from its number alone, so every moment between two changes
 //! has its turn.
@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::libc;
@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::traced::{seize, stopped};
+use crate::traced::{seize, stopped, text};
 
 /// What happens to the call.
 enum Fault<'a> {
@@ -39,7 +39,10 @@ pub(crate) struct Met {
 /// process of the test ends meanwhile.
 #[track_caller]
 pub(crate) fn killed_at(command: &Command, nth: usize) -> bool {
-    let (code, _) = run(stopped(command).stdout(Stdio::null()), nth, &mut Fault::Kill);
+    let directory = directory_of(command);
+    let is_change = |thread| entered_change(thread, &directory);
+    let mut shell = stopped(command);
+    let (code, _) = run(shell.stdout(Stdio::null()), &is_change, nth, &mut Fault::Kill);
     assert!(code.is_none_or(|code| code == 0), "the process failed: {code:?}");
     code.is_none()
 }
@@ -59,10 +62,40 @@ pub(crate) fn met_at(
     action: &mut dyn FnMut(),
     errno: Option<i32>,
 ) -> Met {
+    let directory = directory_of(command);
+    meet(command, &|thread| entered_change(thread, &directory), nth, action, errno)
+}
+
+/// Runs a command whose `nth` look at a file, by the standard library of Rust, fails with an error of
+/// the system.
+#[track_caller]
+pub(crate) fn failed_look_at(command: &Command, file: &Path, nth: usize, errno: i32) -> Met {
+    let is_look = |thread| {
+        let registers = entered(thread).filter(|it| it.orig_rax == libc::SYS_statx as u64)?;
+        (text(thread, registers.rsi) == file.to_str()?).then_some(libc::SYS_statx)
+    };
+    meet(command, &is_look, nth, &mut || {}, Some(errno))
+}
+
+fn directory_of(command: &Command) -> PathBuf {
+    command.get_current_dir().expect("a working directory").to_owned()
+}
+
+/// Tells whether a thread enters one of the calls that count, and which.
+type Counts<'a> = dyn Fn(Pid) -> Option<i64> + 'a;
+
+#[track_caller]
+fn meet(
+    command: &Command,
+    counts: &Counts<'_>,
+    nth: usize,
+    action: &mut dyn FnMut(),
+    errno: Option<i32>,
+) -> Met {
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     let mut shell = stopped(command);
     shell.stdout(Stdio::null()).stderr(writer);
-    let (code, call) = run(&mut shell, nth, &mut Fault::Meet(action, errno));
+    let (code, call) = run(&mut shell, counts, nth, &mut Fault::Meet(action, errno));
     // The last one who could write to it.
     drop(shell);
     let mut stderr = String::new();
@@ -72,8 +105,12 @@ pub(crate) fn met_at(
 
 /// The exit code, or `None` if it was killed; and the call that was met.
 #[track_caller]
-fn run(shell: &mut Command, nth: usize, fault: &mut Fault<'_>) -> (Option<i32>, Option<i64>) {
-    let directory = shell.get_current_dir().expect("a working directory").to_owned();
+fn run(
+    shell: &mut Command,
+    counts: &Counts<'_>,
+    nth: usize,
+    fault: &mut Fault<'_>,
+) -> (Option<i32>, Option<i64>) {
     let leader = seize(shell);
     let (mut left, mut met, mut failing) = (nth, None, None);
     loop {
@@ -82,7 +119,7 @@ fn run(shell: &mut Command, nth: usize, fault: &mut Fault<'_>) -> (Option<i32>, 
             WaitStatus::PtraceSyscall(thread) => {
                 if let Some((_, errno)) = failing.take_if(|(failing, _)| *failing == thread) {
                     return_error(thread, errno);
-                } else if let Some(call) = entered_change(thread, &directory) {
+                } else if let Some(call) = counts(thread) {
                     if left == 0 && met.is_none() {
                         met = Some(call);
                         match fault {
@@ -115,10 +152,7 @@ fn run(shell: &mut Command, nth: usize, fault: &mut Fault<'_>) -> (Option<i32>, 
 
 /// The call that a stopped thread enters, if that changes a file in the directory, or a name.
 fn entered_change(thread: Pid, directory: &Path) -> Option<i64> {
-    let registers = ptrace::getregs(thread).ok()?;
-    if registers.rax.cast_signed() != -i64::from(libc::ENOSYS) {
-        return None;
-    }
+    let registers = entered(thread)?;
     let call = registers.orig_rax.cast_signed();
     let changes = match call {
         libc::SYS_write | libc::SYS_pwrite64 | libc::SYS_ftruncate | libc::SYS_fchmod => {
@@ -136,6 +170,12 @@ fn entered_change(thread: Pid, directory: &Path) -> Option<i64> {
         _ => false,
     };
     changes.then_some(call)
+}
+
+/// The registers of a thread that enters a call.
+fn entered(thread: Pid) -> Option<libc::user_regs_struct> {
+    let registers = ptrace::getregs(thread).ok()?;
+    (registers.rax.cast_signed() == -i64::from(libc::ENOSYS)).then_some(registers)
 }
 
 /// Has the kernel do nothing for the call that a thread enters.

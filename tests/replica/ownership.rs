@@ -9,10 +9,10 @@ use nix::sys::signal::Signal;
 use walrust_testkit::{SqlProcess, SqliteLibrary, assert_same_database, connect, sidecar};
 
 use super::{Replica, replica_at};
-use crate::killer::{failed_at, met_at};
+use crate::killer::{failed_at, failed_look_at, met_at};
 use crate::small_history::{HEAD, NAME, SmallHistory};
 use crate::storage::Storage;
-use crate::walrust::Walrust;
+use crate::walrust::{Walrust, copy_files};
 
 #[test]
 fn the_first_run_makes_the_replica_and_the_next_finds_it() {
@@ -180,6 +180,30 @@ fn c12_a_replica_that_somebody_writes_to_while_it_follows_is_left_alone() {
         .query_row("SELECT count(*) FROM t WHERE x = 'mine'", [], |row| row.get(0))
         .unwrap();
     assert_eq!(rows, 1);
+}
+
+#[test]
+fn a_file_that_cannot_be_looked_at_is_not_taken_for_another_one() {
+    let history = SmallHistory::new();
+    let replica = replica_at(&history, 4);
+    let saved = tempfile::tempdir().unwrap();
+    copy_files(&replica.walrust.file(""), saved.path());
+    let mut failed = 0;
+    for nth in 0.. {
+        let met = failed_look_at(&replica.command(&["--once"]), &replica.path, nth, libc::EIO);
+        if met.call.is_none() {
+            break;
+        }
+        if met.code != 0 {
+            assert_eq!(met.code, 3, "look {nth}: {}", met.stderr);
+            assert!(met.stderr.contains("os error 5"), "look {nth}: {}", met.stderr);
+            failed += 1;
+        }
+        replica.catch_up().succeeded();
+        assert_same_database(&history.source, &replica.path);
+        copy_files(saved.path(), &replica.walrust.file(""));
+    }
+    assert!(failed > 1, "only {failed} looks matter");
 }
 
 #[test]

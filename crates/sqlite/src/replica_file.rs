@@ -28,7 +28,7 @@ use walrust_ltx::{Checksum, FileName};
 use crate::output::{check_output, directory_of};
 use crate::page_checksums::NewPageChecksums;
 use crate::replica_connection::{OpenReplica, lock_alone};
-use crate::replica_directory::{ReplicaDirectory, ReplicaState};
+use crate::replica_directory::{ReplicaDirectory, ReplicaState, exists};
 use crate::replica_incoming::Incoming;
 use crate::restore::Restored;
 use crate::set_aside::SetAside;
@@ -77,7 +77,7 @@ impl Replica {
     /// If there is a file that is not a replica of `source`, or another process follows into it.
     pub fn open(path: &Path, source: &str) -> Result<Self, ReplicaError> {
         let path = place_of(path)?;
-        if !ReplicaDirectory::exists(&path) {
+        if !ReplicaDirectory::exists(&path)? {
             check_output(&path, false).map_err(|error| match error {
                 RestoreError::OutputExists { path } => ReplicaError::NotOurs { path },
                 error => error.into(),
@@ -110,8 +110,8 @@ impl Replica {
     pub fn resume(&mut self) -> Result<Option<ReplicaChange>, ReplicaError> {
         if let Some(next) = self.directory.load_incoming()? {
             // It may be the file of the replica under another name: that is not opened again.
-            let is_done = self.state.as_ref() == Some(&next) && self.path.exists();
-            let is_whole = self.directory.incoming_database().exists();
+            let is_done = self.state.as_ref() == Some(&next) && exists(&self.path)?;
+            let is_whole = exists(&self.directory.incoming_database())?;
             if is_whole && !is_done && next.source == self.source {
                 return self.become_waiting(next).map(Some);
             }
@@ -121,7 +121,7 @@ impl Replica {
             return Ok(None);
         }
         let Some(state) = self.state.clone() else { return Ok(None) };
-        if !self.path.exists() {
+        if !exists(&self.path)? {
             // Somebody removed it: it is made anew.
             self.state = None;
             return Ok(None);
@@ -207,7 +207,7 @@ impl Replica {
     /// The LTX file that a crash kept from being applied, or from being removed.
     fn waiting_file(&self, state: &ReplicaState) -> Result<Option<Incoming>, ReplicaError> {
         let path = self.directory.incoming_file();
-        if !path.exists() {
+        if !exists(&path)? {
             return Ok(None);
         }
         match Incoming::read_file(&path, &path.display().to_string(), state) {
@@ -232,7 +232,8 @@ impl Replica {
             self.directory.clear_incoming()?;
         }
         let incoming = incoming?;
-        match self.state.clone().filter(|_| self.path.exists()) {
+        let is_there = exists(&self.path)?;
+        match self.state.clone().filter(|_| is_there) {
             None => self.place(&incoming, ChangeKind::Created),
             Some(state) if state.page_size == incoming.state.page_size => {
                 if self.open.is_none() {
@@ -250,7 +251,7 @@ impl Replica {
         incoming: &Incoming,
         kind: ChangeKind,
     ) -> Result<ReplicaChange, ReplicaError> {
-        if self.path.symlink_metadata().is_ok() {
+        if exists(&self.path)? {
             return Err(ReplicaError::NotOurs { path: self.path.clone() });
         }
         let mut table = NewPageChecksums::create(&self.directory.table())?;
@@ -333,7 +334,7 @@ impl Replica {
         let Some(mut open) = self.open.take() else {
             unreachable!("a replica is opened before anything is applied");
         };
-        if !open.is_at(&self.path) {
+        if !open.is_at(&self.path)? {
             return Err(self.modified("the file was replaced or removed".to_owned()));
         }
         let mut transaction = open.begin()?;
@@ -389,7 +390,9 @@ fn give_name(file: &Path, name: &Path) -> io::Result<()> {
     // Some file systems have no links.
     match renameat_with(CWD, file, CWD, name, RenameFlags::NOREPLACE) {
         // And some of those replace whatever there is.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !name.exists() => {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS)
+            if matches!(name.try_exists(), Ok(false)) =>
+        {
             fs::rename(file, name)
         }
         renamed => Ok(renamed?),
