@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tokio_util::io::SyncIoBridge;
 use walrust_engine::{
-    ErrorClass, Kinship, Layout, ReplicaStep, RestoreTarget, StoredFile, Tree, files_behind,
+    ErrorClass, Kinship, Layout, ReplicaStep, RestoreTarget, StoredFile, Tree, files_after,
     manifest_key, plan_replica, restorable_txids,
 };
 use walrust_ltx::Txid;
@@ -259,7 +259,7 @@ impl ReplicaFollower {
         let manifest = manifest_key(name);
         let manifest = listing.into_iter().find(|entry| entry.key == manifest);
         let manifest = manifest.map(|entry| entry.etag);
-        self.queue = files_behind(&tree, state.txid).into();
+        self.queue = files_after(&tree, state.txid).into();
         if !self.queue.is_empty() {
             return Ok(None);
         }
