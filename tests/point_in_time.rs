@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::{Timestamp, ToSpan};
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use walrust_ltx::{Decoder, MergeOptions, Mode, merge};
+use walrust_ltx::{Decoder, Encoder, Header, MergeOptions, Mode, merge};
 use walrust_storage::Metadata;
 use walrust_testkit::{Prng, connect};
 
@@ -94,10 +94,45 @@ fn c09_a_time_before_the_oldest_state_names_that_state() {
     history.walrust.run(both).failed(2, &["--txid", "--point-in-time"]);
 }
 
+#[test]
+fn a_state_that_is_much_older_than_the_time_is_told() {
+    let history = SmallHistory::new();
+    // The newest file is the only one, and of an hour ago.
+    for key in history.keys() {
+        if key != history.key(1, 1) {
+            history.storage.delete(&key);
+        }
+    }
+    let mut decoder = Decoder::new(history.bytes(&history.key(1, 1)), Mode::Strict).unwrap();
+    let now = Timestamp::now().as_millisecond();
+    let header = Header { timestamp_ms: now - 3_600_000, ..decoder.header().clone() };
+    let mut encoder = Encoder::new(Vec::new(), header.clone()).unwrap();
+    let mut page = vec![0; header.page_size.bytes()];
+    while let Some(pgno) = decoder.next_page(&mut page).unwrap() {
+        encoder.page(pgno, &page).unwrap();
+    }
+    let (bytes, _) = encoder.finish(decoder.finish().unwrap().post_apply).unwrap();
+    history.storage.write(&history.key(1, 1), &bytes, &Metadata::new());
+    let restored = |ago: &str| {
+        let output = history.walrust.file("out.db");
+        let more = ["--force", "--point-in-time", ago];
+        history.walrust.restore(NAME, &output, &more).succeeded().stderr
+    };
+    let told = restored("10m ago");
+    for phrase in ["TXID 0000000000000001", &rfc3339_ms(header.timestamp_ms), " min before"] {
+        assert!(told.contains(phrase), "{told}");
+    }
+    assert_eq!(restored("59m ago"), "");
+    let json = plan_at(&history.walrust, "10m ago").succeeded().json();
+    assert_eq!(json["txid"], "0000000000000001", "the result is one document all the same");
+}
+
 /// What the manifest of a history is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Index {
     Whole,
+    /// It does not know the newest files yet.
+    Older,
     Missing,
     Damaged,
 }
@@ -122,12 +157,17 @@ fn merge_two_and_three(history: &SmallHistory, since: i64, index: Index, metadat
         Index::Damaged => {
             return history.storage.write(&history.manifest(), b"{", &Metadata::new());
         }
-        Index::Whole => {}
+        Index::Whole | Index::Older => {}
     }
     let manifest = history.bytes(&history.manifest());
     let mut manifest: Value = serde_json::from_slice(manifest).expect("JSON");
     let files = manifest["files"].as_array_mut().expect("a list of files");
     files.retain(|file| file["min"] != "0000000000000002");
+    if index == Index::Older {
+        files.retain(|file| file["min"] != "0000000000000003");
+        let bytes = serde_json::to_vec(&manifest).expect("JSON");
+        return history.storage.write(&history.manifest(), &bytes, &Metadata::new());
+    }
     let merged = files.iter_mut().find(|file| file["min"] == "0000000000000003");
     let merged = merged.expect("the manifest has every file");
     merged["min"] = json!("0000000000000002");
@@ -140,7 +180,7 @@ fn merge_two_and_three(history: &SmallHistory, since: i64, index: Index, metadat
 
 #[test]
 fn c10_a_time_inside_a_merged_file_names_what_there_is_on_either_side() {
-    for index in [Index::Whole, Index::Missing, Index::Damaged] {
+    for index in [Index::Whole, Index::Older, Index::Missing, Index::Damaged] {
         let history = SmallHistory::new();
         let times = times(&history.storage);
         merge_two_and_three(&history, times[&2], index, true);

@@ -21,6 +21,9 @@ use super::{StorageArgs, human_bytes, print, print_json, rfc3339};
 use crate::Error;
 use crate::config::Config;
 
+/// A state that is older than this when it is restored to a time is told.
+const NOTABLE_AGE_MS: i64 = 120_000;
+
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
     /// Name of the database in storage; `walrust list` shows the names
@@ -108,9 +111,28 @@ pub(super) async fn run(
 
 async fn plan_for(args: &RestoreArgs, store: &dyn ObjectStore) -> Result<Planned, HistoryError> {
     match (args.point_in_time, args.txid) {
-        (Some(time), _) => plan_at(store, &args.name, time).await,
+        (Some(time), _) => {
+            let planned = plan_at(store, &args.name, time).await?;
+            tell_age(&planned, time);
+            Ok(planned)
+        }
         (None, Some(txid)) => plan(store, &args.name, RestoreTarget::Txid(txid)).await,
         (None, None) => plan(store, &args.name, RestoreTarget::Latest).await,
+    }
+}
+
+/// Says which state a time means, if that may surprise: nothing may have been written for a while, or
+/// nothing replicated.
+fn tell_age(planned: &Planned, time: Timestamp) {
+    let Some(found) = planned.timestamp_ms else { return };
+    let age_ms = time.as_millisecond().saturating_sub(found);
+    if age_ms > NOTABLE_AGE_MS {
+        eprintln!(
+            "note: the last state that was there at {time:.3} is TXID {} of {}, {} min before",
+            planned.plan.head,
+            rfc3339(found),
+            age_ms / 60_000
+        );
     }
 }
 
