@@ -16,7 +16,7 @@ use crate::Error;
 use crate::config::Config;
 use crate::settings::{self, Typed};
 use crate::tenants::Tenants;
-use walrust_history::{RestoreOptions, execute, plan};
+use walrust_history::{PlannedRestore, RestoreOptions};
 
 /// How long a step may take before the demonstration has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -67,8 +67,8 @@ pub(super) async fn run(directory: &Path) -> Result<(), Error> {
     }
 
     step(5, "walrust restores it from storage")?;
-    let planned = plan(store.as_ref(), "shop", RestoreTarget::Latest).await?;
-    let restored = execute(store, &planned, &database, RestoreOptions::default(), |_| {}).await?;
+    let planned = PlannedRestore::plan(store.as_ref(), "shop", RestoreTarget::Latest).await?;
+    let restored = planned.execute(store, &database, RestoreOptions::default(), |_| {}).await?;
     print(&format!("   TXID {} from {} files\n", restored.txid, planned.plan.files.len()))?;
 
     step(6, "the restored database is compared with the lost one")?;

@@ -9,9 +9,7 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use serde_json::json;
 use walrust_engine::RestoreTarget;
-use walrust_history::{
-    DEFAULT_PARALLELISM, HistoryError, Planned, RestoreOptions, execute, plan, plan_at,
-};
+use walrust_history::{DEFAULT_PARALLELISM, HistoryError, PlannedRestore, RestoreOptions};
 use walrust_ltx::Txid;
 use walrust_sqlite::{Cancellation, IntegrityCheck, Restored, check_output};
 use walrust_storage::ObjectStore;
@@ -109,21 +107,26 @@ pub(super) async fn run(
     print_restored(&args.name, output, &restored, args.json)
 }
 
-async fn plan_for(args: &RestoreArgs, store: &dyn ObjectStore) -> Result<Planned, HistoryError> {
+async fn plan_for(
+    args: &RestoreArgs,
+    store: &dyn ObjectStore,
+) -> Result<PlannedRestore, HistoryError> {
     match (args.point_in_time, args.txid) {
         (Some(time), _) => {
-            let planned = plan_at(store, &args.name, time).await?;
+            let planned = PlannedRestore::plan_at(store, &args.name, time).await?;
             tell_age(&planned, time);
             Ok(planned)
         }
-        (None, Some(txid)) => plan(store, &args.name, RestoreTarget::Txid(txid)).await,
-        (None, None) => plan(store, &args.name, RestoreTarget::Latest).await,
+        (None, Some(txid)) => {
+            PlannedRestore::plan(store, &args.name, RestoreTarget::Txid(txid)).await
+        }
+        (None, None) => PlannedRestore::plan(store, &args.name, RestoreTarget::Latest).await,
     }
 }
 
 /// Says which state a time means, if that may surprise: nothing may have been written for a while, or
 /// nothing replicated.
-fn tell_age(planned: &Planned, time: Timestamp) {
+fn tell_age(planned: &PlannedRestore, time: Timestamp) {
     let Some(found) = planned.timestamp_ms else { return };
     let age_ms = time.as_millisecond().saturating_sub(found);
     if age_ms > NOTABLE_AGE_MS {
@@ -138,14 +141,14 @@ fn tell_age(planned: &Planned, time: Timestamp) {
 
 async fn carry_out(
     store: &Arc<dyn ObjectStore>,
-    planned: &Planned,
+    planned: &PlannedRestore,
     output: &Path,
     options: RestoreOptions,
 ) -> Result<Restored, HistoryError> {
     let bar = progress_bar("restoring", planned.plan.size());
     let drawn = bar.clone();
     let progress = move |read| drawn.inc(read);
-    let restored = execute(Arc::clone(store), planned, output, options, progress).await;
+    let restored = planned.execute(Arc::clone(store), output, options, progress).await;
     bar.finish_and_clear();
     restored
 }
@@ -173,7 +176,7 @@ fn parse_txid(text: &str) -> Result<Txid, String> {
     txid.ok_or_else(|| "a TXID is a number from 1 on, or 16 hex digits".to_owned())
 }
 
-fn print_plan(planned: &Planned, url: &str, as_json: bool) -> Result<(), Error> {
+fn print_plan(planned: &PlannedRestore, url: &str, as_json: bool) -> Result<(), Error> {
     let plan = &planned.plan;
     if as_json {
         let files: Vec<_> = plan

@@ -59,8 +59,8 @@ fn make_before_every_change() {
         let mut application = None;
         let wal = sidecar(&replica.path, "-wal");
         let state_of_wal = || {
-            let found = fs::metadata(&wal).unwrap();
-            (found.ctime(), found.ctime_nsec(), fs::read(&wal).unwrap())
+            let found = fs::metadata(&wal).expect("a WAL");
+            (found.ctime(), found.ctime_nsec(), fs::read(&wal).expect("a WAL"))
         };
         let mut make = || {
             if replica.path.exists() {
@@ -90,7 +90,7 @@ fn make_before_every_change() {
         for name in replica.walrust.files() {
             let path = replica.walrust.file(&name);
             let removed = if path.is_dir() { fs::remove_dir_all } else { fs::remove_file }(path);
-            removed.unwrap();
+            removed.expect("it is there");
         }
         if met.call.is_none() {
             break;

@@ -185,10 +185,8 @@ mod tests {
         const FILES: u64 = 200_000;
         let files: Vec<_> = (1..=FILES).map(|txid| (txid, txid)).collect();
         let tree = tree(&files);
-        let begun = std::time::Instant::now();
+        // To look at every file for every step takes longer than any test may.
         assert_eq!(files_after(&tree, txid(1)).len() as u64, FILES - 1);
-        // Each file compared with each other would take minutes.
-        assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
     }
 
     /// Looks at every file for every step.

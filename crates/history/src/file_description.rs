@@ -7,6 +7,9 @@ use walrust_storage::{ObjectStore, StorageError};
 
 use crate::{MERGED_SINCE, SHA256, patiently};
 
+/// Headers that are read at once.
+pub(crate) const HEADERS: usize = 16;
+
 /// Header and post-apply checksum of a stored file.
 #[derive(Clone, Debug)]
 pub struct FileEnds {

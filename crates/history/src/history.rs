@@ -10,17 +10,14 @@ use std::collections::BTreeMap;
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use walrust_engine::manifest::{FileEntry, Manifest};
-use walrust_engine::{StoredFile, Tree};
-use walrust_ltx::FileName;
+use walrust_engine::{StoredFile, Tree, manifest_key, restorable_txids};
+use walrust_ltx::{FileName, Txid};
 use walrust_storage::ObjectStore;
 
 use crate::branches::take_abandoned;
-use crate::file_description::read_header;
+use crate::file_description::{HEADERS, read_header};
 use crate::manifest_object::read_manifest_patiently;
 use crate::{HistoryError, patiently};
-
-/// Headers that are read at once.
-pub(crate) const HEADERS: usize = 16;
 
 /// The files of one database in storage.
 #[derive(Clone, Debug)]
@@ -84,6 +81,29 @@ impl History {
         missing
     }
 
+    /// The files that are not about to be deleted.
+    pub(crate) fn staying(&self) -> Tree {
+        staying(&self.tree, self.manifest.as_ref())
+    }
+
+    /// A file that vanished from the end of a history leaves no gap; only the manifest knows it.
+    /// `missing` are its files that are not there, `head` is the end of the wanted history.
+    pub(crate) fn refuse_lost_tail(
+        &self,
+        store: &dyn ObjectStore,
+        missing: &[FileName],
+        head: Txid,
+    ) -> Result<(), HistoryError> {
+        let Some(lost) = missing.iter().find(|file| file.max > head) else { return Ok(()) };
+        let newest = restorable_txids(&self.tree);
+        let newest = newest.last().map_or_else(String::new, ToString::to_string);
+        Err(HistoryError::LostTail {
+            object: format!("{}/{}", store.url(), manifest_key(&self.name)),
+            file: lost.to_string(),
+            newest,
+        })
+    }
+
     /// What the manifest says of the files that are in storage with the size they should have, those
     /// that retention has given up and not deleted yet included.
     #[must_use]
@@ -124,4 +144,12 @@ impl History {
         times.extend(read);
         Ok(times)
     }
+}
+
+/// The files of a tree that are not about to be deleted.
+pub(crate) fn staying(tree: &Tree, manifest: Option<&Manifest>) -> Tree {
+    let retired = manifest.map(Manifest::retired_names).unwrap_or_default();
+    let mut staying = tree.clone();
+    staying.files.retain(|file| !retired.contains(&file.name));
+    staying
 }

@@ -17,9 +17,7 @@ use walrust_engine::{Layout, RestoreTarget, StoredFile, plan_restore, restorable
 use walrust_ltx::{FileName, Txid};
 use walrust_storage::ObjectStore;
 
-use crate::file_description::{read_header, rfc3339};
-use crate::history::HEADERS;
-use crate::restore::refuse_lost_tail;
+use crate::file_description::{HEADERS, read_header, rfc3339};
 use crate::{History, HistoryError, MERGED_SINCE, patiently};
 
 /// A state that can be restored.
@@ -271,7 +269,7 @@ impl<'a> StateTimes<'a> {
             manifest.files.iter().filter(later).filter_map(FileEntry::file_name).collect();
         let mut missing = self.history.missing();
         missing.retain(|file| !later.contains(file));
-        refuse_lost_tail(self.store, name, tree, &missing, last)
+        self.history.refuse_lost_tail(self.store, &missing, last)
     }
 
     fn ending_at(&self, txid: Txid) -> &[&'a StoredFile] {

@@ -30,131 +30,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tokio_util::io::SyncIoBridge;
 use walrust_engine::{
-    ErrorClass, Kinship, Layout, ReplicaStep, RestoreTarget, StoredFile, Tree, files_after,
-    manifest_key, plan_replica, restorable_txids,
+    Kinship, Layout, ReplicaStep, RestoreTarget, StoredFile, Tree, files_after, manifest_key,
+    plan_replica, restorable_txids,
 };
 use walrust_ltx::Txid;
 use walrust_sqlite::{Replica, ReplicaChange, ReplicaError, ReplicaState, RestoreError};
-use walrust_storage::{ObjectStore, StorageError};
+use walrust_storage::ObjectStore;
 
 use crate::point_in_time::StateTimes;
-use crate::{History, HistoryError, RestoreOptions, SHA256, execute, patiently, plan, read_ends};
+use crate::{
+    FollowError, History, HistoryError, PlannedRestore, RestoreOptions, SHA256, patiently,
+    read_ends,
+};
 
 /// Every so many looks that find nothing everything is listed all the same: a history may have lost
 /// its manifest.
 const QUIET_LOOKS: u32 = 60;
-
-/// Why a replica cannot follow.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FollowError {
-    /// The history cannot be read.
-    #[error(transparent)]
-    History(#[from] HistoryError),
-    /// The replica cannot be written, or a file does not fit it.
-    #[error(transparent)]
-    Replica(#[from] ReplicaError),
-    /// The history is not one of walrust.
-    #[error(
-        "{source_url}: its layout is {layout}, which carries no checksums of the database; only \
-         histories of walrust can be followed. `walrust restore` reads it"
-    )]
-    NotWalrust {
-        /// URL and name of the history.
-        source_url: String,
-        /// The layout.
-        layout: Layout,
-    },
-    /// Files are missing.
-    #[error(
-        "{source_url}: nothing continues TXID {after}, yet {next} exists, and there is no snapshot \
-         behind the gap; the replica stays at TXID {after} until there is"
-    )]
-    Gap {
-        /// URL and name of the history.
-        source_url: String,
-        /// The state of the replica.
-        after: Txid,
-        /// Key of the first file behind the gap.
-        next: String,
-    },
-    /// A state could not be restored, and nothing has changed since.
-    #[error("{source_url}: TXID {txid} cannot be restored, and no file has changed since: {why}")]
-    GivenUp {
-        /// URL and name of the history.
-        source_url: String,
-        /// The state.
-        txid: Txid,
-        /// What stood in the way.
-        why: String,
-    },
-    /// The history is older than the replica.
-    #[error(
-        "{source_url}: {}, the replica is at TXID {at} and does not go back; to have it made anew \
-         remove it together with its state directory", describe_newest(*.newest)
-    )]
-    Behind {
-        /// URL and name of the history.
-        source_url: String,
-        /// The newest state; `None` if there is nothing to restore.
-        newest: Option<Txid>,
-        /// The state of the replica.
-        at: Txid,
-    },
-}
-
-fn describe_newest(newest: Option<Txid>) -> String {
-    match newest {
-        Some(newest) => format!("the newest state is TXID {newest}"),
-        None => "there is nothing to restore any more".to_owned(),
-    }
-}
-
-impl FollowError {
-    /// Whether only a person can help: trying again cannot.
-    #[must_use]
-    pub fn is_final(&self) -> bool {
-        match self {
-            Self::Replica(error) => error.is_final(),
-            Self::NotWalrust { .. } => true,
-            Self::History(_) | Self::Gap { .. } | Self::GivenUp { .. } | Self::Behind { .. } => {
-                false
-            }
-        }
-    }
-
-    /// The class of the failure, for the pace of further attempts.
-    #[must_use]
-    pub fn class(&self) -> ErrorClass {
-        match self {
-            Self::History(HistoryError::Storage(error)) => error.class(),
-            _ => ErrorClass::Permanent,
-        }
-    }
-
-    /// What the failure to apply a file says of the history; `None` if nothing.
-    fn kinship(&self) -> Option<Kinship> {
-        match self {
-            Self::History(HistoryError::Storage(error)) => {
-                let is_gone = error.class() == ErrorClass::NotFound && !error.is_missing_bucket();
-                is_gone.then_some(Kinship::Unknown)
-            }
-            Self::Replica(ReplicaError::File(error)) => match error {
-                RestoreError::BrokenLink { .. } => Some(Kinship::Other),
-                // It did not arrive whole.
-                RestoreError::Damaged { source, .. } if source.is_io() => None,
-                _ => Some(Kinship::Unknown),
-            },
-            _ => None,
-        }
-    }
-}
-
-impl From<StorageError> for FollowError {
-    fn from(error: StorageError) -> Self {
-        Self::History(error.into())
-    }
-}
 
 /// A replica and the history that it follows.
 #[derive(Debug)]
@@ -383,11 +274,11 @@ impl ReplicaFollower {
         target: RestoreTarget,
     ) -> Result<ReplicaChange, FollowError> {
         self.queue.clear();
-        let planned = plan(self.store.as_ref(), &self.name, target).await?;
+        let planned = PlannedRestore::plan(self.store.as_ref(), &self.name, target).await?;
         let output = self.with(|replica| Ok(replica.incoming_database())).await?;
         let options = RestoreOptions { force: true, ..RestoreOptions::default() };
         let store = Arc::clone(&self.store);
-        let restored = execute(store, &planned, &output, options, |_| {}).await?;
+        let restored = planned.execute(store, &output, options, |_| {}).await?;
         let lineage = history.manifest.as_ref().map(|manifest| manifest.lineage.clone());
         self.with(move |replica| replica.become_restored(&restored, lineage)).await
     }

@@ -5,7 +5,7 @@ use walrust_engine::restorable_txids;
 use walrust_ltx::Txid;
 use walrust_storage::ObjectStore;
 
-use crate::history::HEADERS;
+use crate::file_description::HEADERS;
 use crate::point_in_time::StateTimes;
 use crate::{History, HistoryError, State};
 

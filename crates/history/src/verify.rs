@@ -29,9 +29,9 @@ use walrust_storage::ObjectStore;
 
 use crate::branches::take_abandoned;
 use crate::file_walk::FileWalk;
+use crate::history::staying;
 use crate::history_index::HistoryIndex;
 use crate::inspection::{Reading, inspect};
-use crate::restore::staying;
 use crate::scratch::blocking;
 use crate::{Finding, HistoryError, Problem, Verification, patiently};
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use walrust_engine::{RestoreTarget, RetentionPolicy, StoredFile};
-use walrust_history::{History, HistoryError, Problem, Severity, Verify, VerifyOptions};
+use walrust_history::{
+    History, HistoryError, PlannedRestore, Problem, Severity, Verify, VerifyOptions,
+};
 use walrust_ltx::{FileName, Txid};
 use walrust_storage::ObjectStore;
 
@@ -30,7 +32,7 @@ async fn two_branches(indexed: bool) -> Scene {
 }
 
 async fn newest(store: &CrashingStore) -> Txid {
-    let planned = walrust_history::plan(store, NAME, RestoreTarget::Latest).await.unwrap();
+    let planned = PlannedRestore::plan(store, NAME, RestoreTarget::Latest).await.unwrap();
     planned.plan.head
 }
 
@@ -40,7 +42,7 @@ async fn assert_restored(scene: &Scene) {
     let history = History::read(&scene.store, NAME).await.unwrap();
     for txid in walrust_engine::restorable_txids(&history.tree) {
         let target = RestoreTarget::Txid(txid);
-        let planned = walrust_history::plan(&scene.store, NAME, target).await.unwrap();
+        let planned = PlannedRestore::plan(&scene.store, NAME, target).await.unwrap();
         let restored = apply(&scene.store, &planned.plan).await;
         assert!(restored == scene.states[&txid.get()], "TXID {txid} is of another branch");
     }
@@ -58,7 +60,7 @@ fn the_newest_state_is_that_of_the_branch_that_goes_on() {
             let history = History::read(&scene.store, NAME).await.unwrap();
             assert_eq!(names(&history.abandoned), [name(5, 12)]);
             assert_restored(&scene).await;
-            let late = walrust_history::plan(&scene.store, NAME, RestoreTarget::Txid(txid(12)));
+            let late = PlannedRestore::plan(&scene.store, NAME, RestoreTarget::Txid(txid(12)));
             assert!(matches!(late.await, Err(HistoryError::Unavailable { .. })));
             // On beyond the TXIDs of the other branch, with a file that begins where it ends.
             for commits in [4, 3, 2] {
@@ -86,7 +88,7 @@ fn who_has_continued_the_late_upload_has_made_it_the_branch_that_goes_on() {
 /// The TXID of the state at a time, or why there is none.
 async fn state_at(store: &CrashingStore, time_ms: i64) -> Result<u64, HistoryError> {
     let time = Timestamp::from_millisecond(time_ms).unwrap();
-    Ok(walrust_history::plan_at(store, NAME, time).await?.plan.head.get())
+    Ok(PlannedRestore::plan_at(store, NAME, time).await?.plan.head.get())
 }
 
 #[test]

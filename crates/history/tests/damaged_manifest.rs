@@ -1,7 +1,7 @@
 //! A history that is read without its manifest.
 
 use walrust_engine::{RestoreTarget, RetentionPolicy, manifest_key};
-use walrust_history::History;
+use walrust_history::{History, PlannedRestore};
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::retention::{GRACE, runtime};
@@ -35,13 +35,13 @@ fn every_state_that_is_planned_is_the_one_that_it_was() {
                 let key = key(name.min.get(), name.max.get());
                 scene.store.delete(&[key]).await.unwrap();
             }
-            let newest = walrust_history::plan(&scene.store, NAME, RestoreTarget::Latest).await;
+            let newest = PlannedRestore::plan(&scene.store, NAME, RestoreTarget::Latest).await;
             assert_eq!(newest.unwrap().plan.head, txid(scene.head));
             let history = History::read(&scene.store, NAME).await.unwrap();
             assert!(history.manifest.is_none());
             for txid in walrust_engine::restorable_txids(&history.tree) {
                 let target = RestoreTarget::Txid(txid);
-                let planned = walrust_history::plan(&scene.store, NAME, target).await.unwrap();
+                let planned = PlannedRestore::plan(&scene.store, NAME, target).await.unwrap();
                 let restored = apply(&scene.store, &planned.plan).await;
                 assert!(restored == scene.states[&txid.get()], "TXID {txid} is another state");
             }

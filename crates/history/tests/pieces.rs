@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::runtime::Builder;
 use walrust_engine::{ErrorClass, RestoreTarget};
-use walrust_history::{HistoryError, RestoreOptions, execute, plan};
+use walrust_history::{HistoryError, PlannedRestore, RestoreOptions};
 use walrust_ltx::{Checksum, Encoder, Header, PageSize};
 use walrust_storage::{
     Condition, DeleteFailure, ListEntry, MemoryStore, Metadata, Object, ObjectMeta, ObjectStore,
@@ -108,13 +108,14 @@ fn c16_pieces_of_two_objects_are_never_put_together() {
         let store = Replacing { inner: MemoryStore::new(), key: key.clone(), other, armed };
         store.put(&key, first, &Metadata::new(), &Condition::None).await.unwrap();
         let store = Arc::new(store);
-        let planned = plan(store.as_ref(), NAME, RestoreTarget::Latest).await.unwrap();
+        let planned =
+            PlannedRestore::plan(store.as_ref(), NAME, RestoreTarget::Latest).await.unwrap();
         store.armed.store(true, Ordering::SeqCst);
         let directory = tempfile::tempdir().unwrap();
         let output = directory.path().join("out.db");
         let options = RestoreOptions::default();
         let shared = Arc::clone(&store) as Arc<dyn ObjectStore>;
-        let error = execute(shared, &planned, &output, options, |_| {}).await.unwrap_err();
+        let error = planned.execute(shared, &output, options, |_| {}).await.unwrap_err();
         assert!(!store.armed.load(Ordering::SeqCst), "it was fetched in pieces");
         let HistoryError::Storage(error) = error else { panic!("{error}") };
         assert_eq!(error.class(), ErrorClass::Precondition, "{error}");
