@@ -33,9 +33,9 @@ pub enum ReplicaStep {
     Apply(Vec<StoredFile>),
     /// Restore this state and become it.
     Rebuild(Txid),
-    /// Newer files exist, but a file between is missing and no snapshot is behind the gap.
+    /// Newer files exist, but a file between is missing and no snapshot is after the gap.
     Gap {
-        /// Key of the first file behind the gap.
+        /// Key of the first file after the gap.
         next: String,
     },
     /// The newest state of the history is older than the replica.
@@ -90,8 +90,8 @@ pub fn plan_replica(tree: &Tree, txid: Txid, kinship: Kinship) -> ReplicaStep {
     if !files.is_empty() {
         return ReplicaStep::Apply(files);
     }
-    let behind_a_gap = tree.files.iter().filter(|file| file.name.min > txid);
-    if let Some(next) = behind_a_gap.min_by_key(|file| file.name) {
+    let after_a_gap = tree.files.iter().filter(|file| file.name.min > txid);
+    if let Some(next) = after_a_gap.min_by_key(|file| file.name) {
         return ReplicaStep::Gap { next: next.key.clone() };
     }
     match newest {
@@ -146,14 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_behind_a_gap_rebuilds() {
+    fn a_snapshot_after_a_gap_rebuilds() {
         let files = [(1, 1), (2, 2), (1, 7), (8, 9)];
         assert_eq!(plan(&files, 4, Kinship::Unknown), ReplicaStep::Rebuild(txid(9)));
         assert_eq!(plan(&files, 2, Kinship::Same), ReplicaStep::Rebuild(txid(9)));
     }
 
     #[test]
-    fn a_gap_without_a_snapshot_behind_it_stays_a_gap() {
+    fn a_gap_without_a_snapshot_after_it_stays_a_gap() {
         let step = plan(&[(1, 1), (2, 2), (4, 4)], 2, Kinship::Same);
         let next = "app/0000000000000004-0000000000000004.ltx".to_owned();
         assert_eq!(step, ReplicaStep::Gap { next });

@@ -100,7 +100,7 @@ pub async fn describe(
 pub(crate) fn rfc3339(timestamp_ms: i64) -> String {
     match jiff::Timestamp::from_millisecond(timestamp_ms) {
         Ok(time) => format!("{time:.3}"),
-        // Out of the range of years 1 to 9999: nothing that a clock shows.
+        // No calendar shows it; readers that cannot parse it ask the header.
         Err(_) => timestamp_ms.to_string(),
     }
 }

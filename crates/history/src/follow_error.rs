@@ -31,14 +31,14 @@ pub enum FollowError {
     /// Files are missing.
     #[error(
         "{source_url}: nothing continues TXID {after}, yet {next} exists, and there is no snapshot \
-         behind the gap; the replica stays at TXID {after} until there is"
+         after the gap; the replica stays at TXID {after} until there is"
     )]
     Gap {
         /// URL and name of the history.
         source_url: String,
         /// The state of the replica.
         after: Txid,
-        /// Key of the first file behind the gap.
+        /// Key of the first file after the gap.
         next: String,
     },
     /// A state could not be restored, and nothing has changed since.

@@ -14,7 +14,7 @@ use crate::HistoryError;
 use crate::scratch::{HashingWriter, ScratchFile, blocking, scratch_error};
 
 /// Size of a WAL header. A file that says it begins there, with salts that no WAL has, has Litestream
-/// take the state of the database anew behind it; at 0 it would replicate nothing, without an end.
+/// take the state of the database anew after it; at 0 it would replicate nothing, without an end.
 const WAL_START: i64 = 32;
 
 /// A file for Litestream, on the local disk.

@@ -146,7 +146,7 @@ impl<'a> StateTimes<'a> {
         if let Some(before) = before
             && self.of(before).await? == wanted
         {
-            // The time of a state means that state, whatever is gone behind it.
+            // The time of a state means that state, whatever is gone after it.
             return Ok(before);
         }
         let target = format!("{time:.3}");

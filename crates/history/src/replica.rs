@@ -2,7 +2,7 @@
 //!
 //! # Requests
 //!
-//! A look is one listing that begins behind the last file applied. It shows what leads on, and the
+//! A look is one listing that begins after the last file applied. It shows what leads on, and the
 //! ETag of the manifest, which snapshots, merging and retention replace: only when that changed, or
 //! when newer files do not continue the replica, everything is listed. A whole database is fetched
 //! only if no file leads on.

@@ -245,7 +245,7 @@ impl Image {
         Ok(self)
     }
 
-    /// Begins the new state, without pages behind its end.
+    /// Begins the new state, without pages past its end.
     fn shrink(&mut self, out: &File, path: &Path) -> Result<(), RestoreError> {
         if !self.pages.begin(self.header.commit) {
             return Ok(());
