@@ -63,3 +63,25 @@ impl Drop for CancelOnDrop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_of_cancelling_and_committing_takes_effect() {
+        let work = Cancellation::default();
+        assert!(work.commit() && !work.cancel() && !work.is_cancelled());
+        let work = Cancellation::default();
+        assert!(work.cancel() && !work.commit() && work.is_cancelled());
+    }
+
+    #[test]
+    fn work_that_has_ended_is_not_cancelled() {
+        let work = Cancellation::default();
+        work.on_drop().disarm();
+        assert!(!work.is_cancelled());
+        drop(work.on_drop());
+        assert!(work.is_cancelled());
+    }
+}

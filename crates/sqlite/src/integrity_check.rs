@@ -77,3 +77,27 @@ fn immutable_uri(path: &Path) -> String {
     uri.push_str("?immutable=1");
     uri
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_nobody_waits_for_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a %?#.db");
+        let rows = "CREATE TABLE t (x); CREATE INDEX i ON t (x);
+            WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+            INSERT INTO t SELECT i FROM n;";
+        Connection::open(&path).unwrap().execute_batch(rows).unwrap();
+        let cancellation = Cancellation::default();
+        for check in [IntegrityCheck::Quick, IntegrityCheck::Full] {
+            check.run(|| open_immutable(&path), &cancellation).unwrap();
+        }
+        assert!(cancellation.cancel());
+        for check in [IntegrityCheck::Quick, IntegrityCheck::Full] {
+            let ended = check.run(|| open_immutable(&path), &cancellation);
+            assert!(matches!(ended, Err(RestoreError::Cancelled)), "{ended:?}");
+        }
+    }
+}
