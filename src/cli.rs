@@ -10,8 +10,10 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+use walrust_sqlite::Cancellation;
 use walrust_storage::{ObjectStore, S3Options, StorageUrl};
 
+use self::interrupt::or_signal;
 use crate::config::{self as configuration, ConditionalWrites, Config};
 use crate::{Error, ExitCode, runtime};
 
@@ -21,6 +23,7 @@ mod control;
 mod demo;
 mod explain;
 mod export;
+mod interrupt;
 mod list;
 mod logs;
 mod pragma;
@@ -145,15 +148,27 @@ fn run(cli: Cli) -> Result<(), Error> {
             Config::default()
         })
     };
+    let cancellation = Cancellation::default();
+    // It outlives the threads that write to it.
+    let directory;
     let result = match cli.command {
         Command::Watch(args) => runtime.block_on(watch::run(args, cli.global.config.as_deref())),
-        Command::Snapshot(args) => runtime.block_on(snapshot::run(args, &config()?)),
-        Command::Restore(args) => runtime.block_on(restore::run(args, &config()?)),
+        Command::Snapshot(args) => {
+            runtime.block_on(or_signal(snapshot::run(args, &config()?), &cancellation))
+        }
+        Command::Restore(args) => runtime
+            .block_on(or_signal(restore::run(args, &config()?, &cancellation), &cancellation)),
         Command::Replicate(args) => runtime.block_on(replicate::run(args, &config()?)),
         Command::List(args) => runtime.block_on(list::run(args, &config()?)),
-        Command::Compact(args) => runtime.block_on(compact::run(args, &config()?)),
-        Command::Verify(args) => runtime.block_on(verify::run(args, &config()?)),
-        Command::Export(args) => runtime.block_on(export::run(args, &config()?)),
+        Command::Compact(args) => {
+            runtime.block_on(or_signal(compact::run(args, &config()?), &cancellation))
+        }
+        Command::Verify(args) => {
+            runtime.block_on(or_signal(verify::run(args, &config()?), &cancellation))
+        }
+        Command::Export(args) => {
+            runtime.block_on(or_signal(export::run(args, &config()?), &cancellation))
+        }
         Command::Explain(args) => {
             runtime.block_on(explain::run(args, cli.global.config.as_deref()))
         }
@@ -163,10 +178,16 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Resume(args) => runtime.block_on(control::resume(args, &daemon_config())),
         Command::Config(args) => config::run(args, cli.global.config.as_deref()),
         Command::Pragma(args) => pragma::run(&args),
-        Command::Demo(args) => runtime.block_on(demo::run(args)),
+        Command::Demo(args) => {
+            directory = demo::directory(&args)?;
+            runtime.block_on(or_signal(demo::run(directory.path()), &cancellation))
+        }
     };
-    // A blocking job that a second signal cut off must not hold up the end of the program.
-    runtime.shutdown_background();
+    match &result {
+        Err(Error::Interrupted) => interrupt::wind_up(runtime),
+        // A blocking job that a second signal cut off must not hold up the end of the program.
+        _ => runtime.shutdown_background(),
+    }
     result
 }
 

@@ -139,6 +139,9 @@ pub enum Error {
         /// Findings that make a restore fail.
         critical: usize,
     },
+    /// A signal has ended the command.
+    #[error("interrupted by a signal")]
+    Interrupted,
     /// The demonstration did not end as it must.
     #[error("the restored database differs from {}", .0.display())]
     DemoDiffers(PathBuf),
@@ -173,6 +176,7 @@ impl Error {
             | Self::NoDaemon(_)
             | Self::DescriptorLimit { .. }
             | Self::TreeFailed
+            | Self::Interrupted
             | Self::Io { .. }
             | Self::DemoDiffers(_) => ExitCode::General,
         }
@@ -242,7 +246,7 @@ fn restore_exit_code(error: &RestoreError) -> ExitCode {
         | RestoreError::NoPages { .. } => ExitCode::Restore,
         // The object did not arrive whole: that is the network, not the object.
         RestoreError::Damaged { source, .. } if source.is_io() => ExitCode::Storage,
-        RestoreError::Io { .. } => ExitCode::General,
+        RestoreError::Io { .. } | RestoreError::Cancelled => ExitCode::General,
         _ => ExitCode::Integrity,
     }
 }

@@ -7,13 +7,14 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 use walrust_ltx::{Decoder, Encoder, Header, Mode};
 use walrust_storage::Metadata;
-use walrust_testkit::{Prng, connect};
+use walrust_testkit::{Prng, assert_same_database, connect};
 
 use crate::small_history::{NAME, SmallHistory};
 use crate::storage::Storage;
-use crate::walrust::Outcome;
+use crate::walrust::{Outcome, Walrust};
 
 /// Bytes of each object that are flipped, one at a time.
 const FLIPS: usize = 100;
@@ -97,7 +98,7 @@ fn a_flipped_byte_of_the_last_file_is_found() {
 }
 
 #[test]
-fn a_flipped_byte_of_the_manifest_is_found() {
+fn a_flipped_byte_of_the_manifest_is_told_and_stops_no_restore() {
     let history = SmallHistory::new();
     let key = history.manifest();
     let original = history.bytes(&key).to_vec();
@@ -106,15 +107,73 @@ fn a_flipped_byte_of_the_manifest_is_found() {
         let mut bytes = original.clone();
         bytes[offset] ^= prng.between(1, 255) as u8;
         history.storage.write(&key, &bytes, history.metadata(&key));
-        let outcome = history.restore_fails(&[]);
+        let output = history.walrust.file("out.db");
+        let outcome = history.walrust.restore(NAME, &output, &["--force"]);
         if outcome.code == Some(1) {
             // Another digit in the one place where it makes the format one of the future.
             outcome.failed(1, &[&key, "format", "newer walrust"]);
             assert!(original[..offset].ends_with(b"\"format\": "), "byte {offset}");
             continue;
         }
-        assert_found(outcome, &key, &format!("byte {offset} is {:#04x}", bytes[offset]));
+        let outcome = outcome.succeeded();
+        for phrase in [&key, "verify --fix"] {
+            assert!(outcome.stderr.contains(phrase), "byte {offset}: {}", outcome.stderr);
+        }
+        assert_same_database(&history.source, &output);
     }
+}
+
+/// A history whose manifest is no manifest any more.
+fn with_damaged_manifest() -> SmallHistory {
+    let history = SmallHistory::new();
+    let cut = &history.bytes(&history.manifest())[..200];
+    history.storage.write(&history.manifest(), cut, &Metadata::new());
+    history
+}
+
+#[test]
+fn without_its_manifest_a_history_is_read_from_its_files() {
+    let history = with_damaged_manifest();
+    let warned = |outcome: Outcome| {
+        let outcome = outcome.succeeded();
+        for phrase in [&history.manifest(), "damaged", "verify --fix", "newest files"] {
+            assert!(outcome.stderr.contains(phrase), "{phrase:?} is not in: {}", outcome.stderr);
+        }
+        outcome
+    };
+    let walrust = &history.walrust;
+    for (txid, rows) in [("3", 2), ("6", 5)] {
+        let output = walrust.file("state.db");
+        warned(walrust.restore(NAME, &output, &["--txid", txid, "--force"]));
+        let connection = rusqlite::Connection::open(&output).unwrap();
+        let found = connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, u32>(0));
+        assert_eq!(found.unwrap(), rows);
+    }
+    let listing = warned(walrust.run(["list", NAME, "--json"])).json();
+    assert_eq!((&listing["states"], &listing["lineage"]), (&json!(6), &Value::Null));
+    walrust.run(["list"]).succeeded();
+
+    let source = format!("{}/{NAME}", history.storage.url());
+    let replica = walrust.file("replica.db");
+    let local = replica.display().to_string();
+    warned(walrust.ask(["replicate", &source, "--local", &local, "--once"]));
+    assert_same_database(&history.source, &replica);
+
+    let target = Storage::directory();
+    warned(walrust.run(["export", NAME, "--to", &target.url()]));
+    let tree = Walrust::with_access_to(&target);
+    let url = target.url();
+    let (url, name) = url.rsplit_once('/').expect("a directory");
+    let output = tree.file("out.db").display().to_string();
+    tree.run(["restore", name, "-b", url, "-o", &output]).succeeded();
+    assert_same_database(&history.source, output.as_ref());
+
+    // Whoever changes the history needs to know all of it.
+    walrust.run(["compact", NAME, "--force"]).failed(5, &[&history.manifest(), "verify --fix"]);
+    walrust.run(["verify", NAME]).reported(2, &["critical"]);
+    walrust.run(["verify", NAME, "--fix"]);
+    let outcome = walrust.restore(NAME, &walrust.file("out.db"), &[]).succeeded();
+    assert_eq!(outcome.stderr, "");
 }
 
 #[test]
@@ -233,7 +292,7 @@ fn c02_a_file_that_is_missing_in_the_middle_is_found() {
     // Without it another way leads round the gap.
     history.storage.delete(&history.key(3, 3));
     let output = history.walrust.restored(NAME, &[]);
-    walrust_testkit::assert_same_database(&history.source, &output);
+    assert_same_database(&history.source, &output);
     history.restore_fails(&["--txid", "3"]).failed(6, &["0000000000000002", "0000000000000004"]);
 }
 
@@ -306,5 +365,5 @@ fn junk_beside_the_files_does_no_harm() {
         history.storage.write(&format!("{NAME}/{junk}"), b"junk", &Metadata::new());
     }
     let output = history.walrust.restored(NAME, &[]);
-    walrust_testkit::assert_same_database(&history.source, &output);
+    assert_same_database(&history.source, &output);
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use walrust_testkit::{Step, TestDatabase, Workload, image};
+use walrust_testkit::{Step, TestDatabase, Workload, assert_same_database, image};
 
 use crate::small_history::{HEAD, NAME, SmallHistory};
 use crate::storage::Storage;
@@ -92,4 +92,19 @@ fn it_refuses_every_flipped_bit_and_leaves_nothing_behind() {
     }
     history.storage.write(&key, &whole, history.metadata(&key));
     assert!(restore(&history.storage, NAME, &output, None).status.success());
+}
+
+#[test]
+fn it_goes_on_without_a_manifest_that_is_damaged_or_missing() {
+    let history = SmallHistory::new();
+    let outputs = tempfile::tempdir().expect("a temporary directory");
+    let cut = &history.bytes(&history.manifest())[..100];
+    history.storage.write(&history.manifest(), cut, history.metadata(&history.manifest()));
+    for name in ["damaged.db", "missing.db"] {
+        let output = outputs.path().join(name);
+        let result = restore(&history.storage, NAME, &output, None);
+        assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+        assert_same_database(&history.source, &output);
+        history.storage.delete(&history.manifest());
+    }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use walrust_testkit::{TestDatabase, assert_same_database};
 
+use crate::small_history::{NAME, SmallHistory};
 use crate::storage::Storage;
 use crate::walrust::Walrust;
 
@@ -81,4 +82,39 @@ fn d06_a_snapshot_keeps_the_name_for_the_daemon_that_comes_later() {
     storage.wait_for_txid(&mut daemon, "app", 1);
     daemon.stop();
     assert!(!storage.keys("").iter().any(|key| key.starts_with("smiths/")));
+}
+
+#[test]
+fn tenants_that_are_named_like_levels_of_litestream_are_databases_of_their_own() {
+    let history = SmallHistory::new();
+    let storage = Storage::directory();
+    let tenants = ["0000", "0001", "0009"].map(|tenant| format!("tenants/{tenant}"));
+    for name in &tenants {
+        for key in history.keys() {
+            let key_there = key.replace(&format!("{NAME}/"), &format!("{name}/"));
+            storage.write(&key_there, history.bytes(&key), history.metadata(&key));
+        }
+    }
+    let walrust = Walrust::on(&storage);
+    for lost in [false, true] {
+        if lost {
+            storage.delete("tenants/0001/manifest.json");
+        }
+        let listing = walrust.run(["list", "--json"]).succeeded().json();
+        let databases = listing["databases"].as_array().expect("a list").iter();
+        let names: Vec<_> = databases.map(|it| it["name"].as_str().expect("a name")).collect();
+        assert_eq!(names, tenants);
+        let code = if lost { 1 } else { 0 };
+        let outcome = walrust.run(["verify", "--all", "--deep", "--json"]).reported(code, &[]);
+        let verified = outcome.json()["databases"].as_array().expect("a list").len();
+        assert_eq!(verified, tenants.len());
+        let output = walrust.file("out.db");
+        walrust
+            .restore("tenants", &output, &["--force"])
+            .failed(6, &["no backup named \"tenants\""]);
+        for name in &tenants {
+            walrust.restore(name, &output, &["--force"]).succeeded();
+            assert_same_database(&history.source, &output);
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::{Timestamp, ToSpan};
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use walrust_ltx::{Decoder, MergeOptions, Mode, merge};
+use walrust_ltx::{Decoder, Encoder, Header, MergeOptions, Mode, merge};
 use walrust_storage::Metadata;
 use walrust_testkit::{Prng, connect};
 
@@ -94,8 +94,51 @@ fn c09_a_time_before_the_oldest_state_names_that_state() {
     history.walrust.run(both).failed(2, &["--txid", "--point-in-time"]);
 }
 
+#[test]
+fn a_state_that_is_much_older_than_the_time_is_told() {
+    let history = SmallHistory::new();
+    // The newest file is the only one, and of an hour ago.
+    for key in history.keys() {
+        if key != history.key(1, 1) {
+            history.storage.delete(&key);
+        }
+    }
+    let mut decoder = Decoder::new(history.bytes(&history.key(1, 1)), Mode::Strict).unwrap();
+    let now = Timestamp::now().as_millisecond();
+    let header = Header { timestamp_ms: now - 3_600_000, ..decoder.header().clone() };
+    let mut encoder = Encoder::new(Vec::new(), header.clone()).unwrap();
+    let mut page = vec![0; header.page_size.bytes()];
+    while let Some(pgno) = decoder.next_page(&mut page).unwrap() {
+        encoder.page(pgno, &page).unwrap();
+    }
+    let (bytes, _) = encoder.finish(decoder.finish().unwrap().post_apply).unwrap();
+    history.storage.write(&history.key(1, 1), &bytes, &Metadata::new());
+    let restored = |ago: &str| {
+        let output = history.walrust.file("out.db");
+        let more = ["--force", "--point-in-time", ago];
+        history.walrust.restore(NAME, &output, &more).succeeded().stderr
+    };
+    let told = restored("10m ago");
+    for phrase in ["TXID 0000000000000001", &rfc3339_ms(header.timestamp_ms), " min before"] {
+        assert!(told.contains(phrase), "{told}");
+    }
+    assert_eq!(restored("59m ago"), "");
+    let json = plan_at(&history.walrust, "10m ago").succeeded().json();
+    assert_eq!(json["txid"], "0000000000000001", "the result is one document all the same");
+}
+
+/// What the manifest of a history is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Index {
+    Whole,
+    /// It does not know the newest files yet.
+    Older,
+    Missing,
+    Damaged,
+}
+
 /// Replaces the files of TXID 2 and 3 by one that was merged from them.
-fn merge_two_and_three(history: &SmallHistory, since: i64, in_manifest: bool) {
+fn merge_two_and_three(history: &SmallHistory, since: i64, index: Index, metadata: bool) {
     let sources = [history.key(2, 2), history.key(3, 3)];
     let decoder =
         |key: &String| Decoder::new(history.bytes(key), Mode::Strict).expect("a file of walrust");
@@ -103,35 +146,44 @@ fn merge_two_and_three(history: &SmallHistory, since: i64, in_manifest: bool) {
     let (bytes, header, _) =
         merge(inputs, Vec::new(), MergeOptions::default()).expect("the files fit together");
     let since = rfc3339_ms(since);
-    let metadata = Metadata::from([("merged-since".to_owned(), since.clone())]);
-    history.storage.write(&format!("{NAME}/{}", header.file_name()), &bytes, &metadata);
+    let kept = metadata.then(|| ("merged-since".to_owned(), since.clone()));
+    let key = format!("{NAME}/{}", header.file_name());
+    history.storage.write(&key, &bytes, &kept.into_iter().collect());
     for key in &sources {
         history.storage.delete(key);
     }
-    if in_manifest {
-        let manifest = history.bytes(&history.manifest());
-        let mut manifest: Value = serde_json::from_slice(manifest).expect("JSON");
-        let files = manifest["files"].as_array_mut().expect("a list of files");
-        files.retain(|file| file["min"] != "0000000000000002");
-        let merged = files.iter_mut().find(|file| file["min"] == "0000000000000003");
-        let merged = merged.expect("the manifest has every file");
-        merged["min"] = json!("0000000000000002");
-        merged["size"] = json!(bytes.len());
-        merged["sha256"] = json!("");
-        merged["merged_since"] = json!(since);
-        let bytes = serde_json::to_vec(&manifest).expect("JSON");
-        history.storage.write(&history.manifest(), &bytes, &Metadata::new());
-    } else {
-        history.storage.delete(&history.manifest());
+    match index {
+        Index::Missing => return history.storage.delete(&history.manifest()),
+        Index::Damaged => {
+            return history.storage.write(&history.manifest(), b"{", &Metadata::new());
+        }
+        Index::Whole | Index::Older => {}
     }
+    let manifest = history.bytes(&history.manifest());
+    let mut manifest: Value = serde_json::from_slice(manifest).expect("JSON");
+    let files = manifest["files"].as_array_mut().expect("a list of files");
+    files.retain(|file| file["min"] != "0000000000000002");
+    if index == Index::Older {
+        files.retain(|file| file["min"] != "0000000000000003");
+        let bytes = serde_json::to_vec(&manifest).expect("JSON");
+        return history.storage.write(&history.manifest(), &bytes, &Metadata::new());
+    }
+    let merged = files.iter_mut().find(|file| file["min"] == "0000000000000003");
+    let merged = merged.expect("the manifest has every file");
+    merged["min"] = json!("0000000000000002");
+    merged["size"] = json!(bytes.len());
+    merged["sha256"] = json!("");
+    merged["merged_since"] = json!(since);
+    let bytes = serde_json::to_vec(&manifest).expect("JSON");
+    history.storage.write(&history.manifest(), &bytes, &Metadata::new());
 }
 
 #[test]
 fn c10_a_time_inside_a_merged_file_names_what_there_is_on_either_side() {
-    for in_manifest in [true, false] {
+    for index in [Index::Whole, Index::Older, Index::Missing, Index::Damaged] {
         let history = SmallHistory::new();
         let times = times(&history.storage);
-        merge_two_and_three(&history, times[&2], in_manifest);
+        merge_two_and_three(&history, times[&2], index, true);
         for inside in [times[&2], times[&3] - 1] {
             let outcome = plan_at(&history.walrust, &rfc3339(inside));
             let before = format!("TXID 0000000000000001 (1) of {}", rfc3339_ms(times[&1]));
@@ -150,6 +202,21 @@ fn c10_a_time_inside_a_merged_file_names_what_there_is_on_either_side() {
         let (first, third, last) = (hex(1), hex(3), hex(HEAD));
         assert_eq!(ends, [(&first, &first, &json!(1)), (&third, &last, &json!(4))], "{listing:#}");
         assert_eq!(ranges[1]["first_time"], json!(rfc3339_ms(times[&3])));
+    }
+}
+
+#[test]
+fn c10_where_nothing_tells_since_when_files_were_merged_no_time_between_has_an_answer() {
+    for index in [Index::Missing, Index::Damaged] {
+        let history = SmallHistory::new();
+        let times = times(&history.storage);
+        merge_two_and_three(&history, times[&2], index, false);
+        for inside in [times[&1] + 1, times[&2], times[&3] - 1] {
+            plan_at(&history.walrust, &rfc3339(inside)).failed(6, &["merged"]);
+        }
+        for txid in [1, 3, 4] {
+            assert_eq!(txid_at(&history.walrust, times[&txid]), txid);
+        }
     }
 }
 
@@ -194,7 +261,7 @@ fn c15_a_merged_file_keeps_the_time_of_its_last_state() {
     let history = SmallHistory::new();
     let before = times(&history.storage);
     let third = history.walrust.restored(NAME, &["--txid", "3"]);
-    merge_two_and_three(&history, before[&2], true);
+    merge_two_and_three(&history, before[&2], Index::Whole, true);
     let after = times(&history.storage);
     assert_eq!(after[&3], before[&3]);
     assert_eq!(txid_at(&history.walrust, before[&3]), 3);

@@ -12,9 +12,9 @@ use crate::small_history::{NAME, SmallHistory};
 use crate::storage::Storage;
 use crate::walrust::{Outcome, Walrust};
 
+mod branches;
 mod crashes;
 mod histories;
-mod killer;
 mod ledger;
 mod ownership;
 mod readers;

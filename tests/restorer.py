@@ -160,15 +160,16 @@ def restore(folder, output, target=None):
     names = [match for match in map(NAME.fullmatch, os.listdir(folder)) if match]
     newest, path = plan([ends(folder, match) for match in names], target)
     recorded, stored = {}, {match[0] for match in names}
-    index = os.path.join(folder, "manifest.json")
-    if os.path.exists(index):
-        with open(index, encoding="utf-8") as file:
+    try:
+        with open(os.path.join(folder, "manifest.json"), encoding="utf-8") as file:
             manifest = json.load(file)
-        check(manifest["format"] <= 1, "the manifest has a higher format")
-        for entry in manifest["files"]:
-            name = f"{entry['min']}-{entry['max']}.ltx"
-            recorded[name] = entry["sha256"]
-            check(target or name in stored or int(entry["max"], 16) <= newest, "a state is lost")
+    except (FileNotFoundError, ValueError):
+        manifest = {"format": 1, "files": []}
+    check(manifest["format"] <= 1, "the manifest has a higher format")
+    for entry in manifest["files"]:
+        name = f"{entry['min']}-{entry['max']}.ltx"
+        recorded[name] = entry["sha256"]
+        check(target or name in stored or int(entry["max"], 16) <= newest, "a state is lost")
     for suffix in ["", "-wal", "-shm", "-journal"]:
         check(not os.path.lexists(output + suffix), f"{output + suffix} is in the way")
     image = Image(output + ".partial")
@@ -176,11 +177,10 @@ def restore(folder, output, target=None):
         for name in path:
             with open(os.path.join(folder, name), "rb") as file:
                 data = file.read()
-            sha256 = hashlib.sha256(data).hexdigest()
-            check(recorded.get(name, sha256) in ("", sha256), f"{name}: SHA-256 is wrong")
-            low, high = NAME.fullmatch(name).groups()
+            sha256 = ("", hashlib.sha256(data).hexdigest())
+            check(recorded.get(name, "") in sha256, f"{name}: SHA-256 is wrong")
             try:
-                image.apply(data, int(low, 16), int(high, 16))
+                image.apply(data, *(int(txid, 16) for txid in NAME.fullmatch(name).groups()))
             except (Damaged, IndexError, struct.error) as error:
                 raise Damaged(f"{name}: {error}") from error
         image.file.flush()

@@ -6,8 +6,7 @@
 //! truncation.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
@@ -24,7 +23,7 @@ use walrust_testkit::{TestDatabase, assert_same_database, sidecar, wait_for};
 use walrust_wal::SHM_CHECKPOINT;
 
 use crate::storage::Storage;
-use crate::traced::{seize, stopped};
+use crate::traced::{memory, seize, stopped, text};
 use crate::walrust::{PATIENCE, QUICK, Walrust};
 
 /// A call that changes a file.
@@ -191,22 +190,6 @@ fn changing_call(
         libc::SYS_fchmodat => by_name("fchmodat", second),
         _ => None,
     }
-}
-
-/// Memory of a stopped thread; what cannot be read is zero.
-fn memory(thread: Pid, address: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    if let Ok(memory) = File::open(format!("/proc/{thread}/mem")) {
-        // A short read at the end of a mapping leaves zeros, which end a name.
-        let _ = memory.read_at(&mut bytes, address);
-    }
-    bytes
-}
-
-fn text(thread: Pid, address: u64) -> String {
-    let bytes = memory(thread, address, 512);
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 /// The calls that changed the database, its WAL, or their names.

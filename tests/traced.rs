@@ -2,6 +2,8 @@
 //!
 //! All requests of a tracer come from one thread: the one that called [`seize`].
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use nix::sys::ptrace::{self, Options};
@@ -37,4 +39,21 @@ pub(crate) fn seize(stopped: &mut Command) -> Pid {
         | Options::PTRACE_O_EXITKILL;
     ptrace::seize(leader, options).expect("a process may trace its children");
     leader
+}
+
+/// Memory of a stopped thread; what cannot be read is zero.
+pub(crate) fn memory(thread: Pid, address: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    if let Ok(memory) = File::open(format!("/proc/{thread}/mem")) {
+        // A short read at the end of a mapping leaves zeros, which end a name.
+        let _ = memory.read_at(&mut bytes, address);
+    }
+    bytes
+}
+
+/// A text in the memory of a stopped thread, up to the zero behind it.
+pub(crate) fn text(thread: Pid, address: u64) -> String {
+    let bytes = memory(thread, address, 512);
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }

@@ -179,6 +179,18 @@ pub(crate) fn names_in(directory: &Path) -> Vec<String> {
     names
 }
 
+/// Makes a directory hold what another one holds.
+pub(crate) fn copy_files(from: &Path, to: &Path) {
+    let run = |program: &str, arguments: &[&OsStr]| {
+        let status = Command::new(program).args(arguments).status().expect("a usual program");
+        assert!(status.success(), "{program} {arguments:?}: {status}");
+    };
+    for name in names_in(to) {
+        run("rm", &["-r".as_ref(), to.join(name).as_ref()]);
+    }
+    run("cp", &["-r".as_ref(), from.join(".").as_ref(), to.as_ref()]);
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub(crate) struct Outcome {

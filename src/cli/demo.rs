@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use rusqlite::Connection;
+use tempfile::TempDir;
 use walrust_actors::Replicator;
 use walrust_engine::RestoreTarget;
 use walrust_storage::{S3Options, StorageUrl};
@@ -15,7 +16,7 @@ use crate::Error;
 use crate::config::Config;
 use crate::settings::{self, Typed};
 use crate::tenants::Tenants;
-use walrust_history::{RestoreOptions, execute, plan};
+use walrust_history::{PlannedRestore, RestoreOptions};
 
 /// How long a step may take before the demonstration has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,14 +24,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {}
 
-pub(super) async fn run(_args: DemoArgs) -> Result<(), Error> {
-    let directory =
-        tempfile::Builder::new().prefix("walrust-demo-").tempdir().map_err(|source| Error::Io {
-            what: "cannot create a temporary directory".to_owned(),
-            source,
-        })?;
-    let database = directory.path().join("shop.db");
-    let bucket = directory.path().join("bucket");
+/// Where everything happens.
+pub(super) fn directory(_args: &DemoArgs) -> Result<TempDir, Error> {
+    tempfile::Builder::new().prefix("walrust-demo-").tempdir().map_err(|source| Error::Io {
+        what: "cannot create a temporary directory".to_owned(),
+        source,
+    })
+}
+
+pub(super) async fn run(directory: &Path) -> Result<(), Error> {
+    let database = directory.join("shop.db");
+    let bucket = directory.join("bucket");
     step(1, "an application creates a database in WAL mode")?;
     let mut application = open_application(&database)?;
 
@@ -63,8 +67,8 @@ pub(super) async fn run(_args: DemoArgs) -> Result<(), Error> {
     }
 
     step(5, "walrust restores it from storage")?;
-    let planned = plan(store.as_ref(), "shop", RestoreTarget::Latest).await?;
-    let restored = execute(store, &planned, &database, RestoreOptions::default(), |_| {}).await?;
+    let planned = PlannedRestore::plan(store.as_ref(), "shop", RestoreTarget::Latest).await?;
+    let restored = planned.execute(store, &database, RestoreOptions::default(), |_| {}).await?;
     print(&format!("   TXID {} from {} files\n", restored.txid, planned.plan.files.len()))?;
 
     step(6, "the restored database is compared with the lost one")?;

@@ -24,7 +24,7 @@ pub(super) struct ExportArgs {
     to_endpoint: Option<String>,
     #[command(flatten)]
     storage: StorageArgs,
-    /// All states that incrementals connect with the newest one, not only those behind the newest
+    /// All states that incrementals connect with the newest one, not only those after the newest
     /// snapshot
     #[arg(long)]
     all: bool,

@@ -9,17 +9,18 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use serde_json::json;
 use walrust_engine::RestoreTarget;
-use walrust_history::{
-    DEFAULT_PARALLELISM, HistoryError, Planned, RestoreOptions, execute, plan, plan_at,
-};
+use walrust_history::{DEFAULT_PARALLELISM, HistoryError, PlannedRestore, RestoreOptions};
 use walrust_ltx::Txid;
-use walrust_sqlite::{IntegrityCheck, Restored, check_output};
+use walrust_sqlite::{Cancellation, IntegrityCheck, Restored, check_output};
 use walrust_storage::ObjectStore;
 
 use super::progress::progress_bar;
 use super::{StorageArgs, human_bytes, print, print_json, rfc3339};
 use crate::Error;
 use crate::config::Config;
+
+/// A state that is older than this when it is restored to a time is told.
+const NOTABLE_AGE_MS: i64 = 120_000;
 
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
@@ -72,7 +73,12 @@ impl From<Check> for IntegrityCheck {
     }
 }
 
-pub(super) async fn run(args: RestoreArgs, config: &Config) -> Result<(), Error> {
+/// `cancellation` tells when it is too late to give the restore up.
+pub(super) async fn run(
+    args: RestoreArgs,
+    config: &Config,
+    cancellation: &Cancellation,
+) -> Result<(), Error> {
     if let Some(output) = args.output.as_ref().filter(|_| !args.plan) {
         // Before anything is fetched.
         check_output(output, args.force)?;
@@ -86,8 +92,9 @@ pub(super) async fn run(args: RestoreArgs, config: &Config) -> Result<(), Error>
         force: args.force,
         integrity_check: args.integrity_check.into(),
         parallelism: args.parallelism,
+        cancellation: cancellation.clone(),
     };
-    let restored = match carry_out(&store, &planned, output, options).await {
+    let restored = match carry_out(&store, &planned, output, options.clone()).await {
         // Retention may delete what it does not need any more while it is read, and has left
         // another way to the same state.
         Err(error) if error.is_vanished_file() => {
@@ -100,24 +107,48 @@ pub(super) async fn run(args: RestoreArgs, config: &Config) -> Result<(), Error>
     print_restored(&args.name, output, &restored, args.json)
 }
 
-async fn plan_for(args: &RestoreArgs, store: &dyn ObjectStore) -> Result<Planned, HistoryError> {
+async fn plan_for(
+    args: &RestoreArgs,
+    store: &dyn ObjectStore,
+) -> Result<PlannedRestore, HistoryError> {
     match (args.point_in_time, args.txid) {
-        (Some(time), _) => plan_at(store, &args.name, time).await,
-        (None, Some(txid)) => plan(store, &args.name, RestoreTarget::Txid(txid)).await,
-        (None, None) => plan(store, &args.name, RestoreTarget::Latest).await,
+        (Some(time), _) => {
+            let planned = PlannedRestore::plan_at(store, &args.name, time).await?;
+            tell_age(&planned, time);
+            Ok(planned)
+        }
+        (None, Some(txid)) => {
+            PlannedRestore::plan(store, &args.name, RestoreTarget::Txid(txid)).await
+        }
+        (None, None) => PlannedRestore::plan(store, &args.name, RestoreTarget::Latest).await,
+    }
+}
+
+/// Says which state a time means, if that may surprise: nothing may have been written for a while, or
+/// nothing replicated.
+fn tell_age(planned: &PlannedRestore, time: Timestamp) {
+    let Some(found) = planned.timestamp_ms else { return };
+    let age_ms = time.as_millisecond().saturating_sub(found);
+    if age_ms > NOTABLE_AGE_MS {
+        eprintln!(
+            "note: the last state that was there at {time:.3} is TXID {} of {}, {} min before",
+            planned.plan.head,
+            rfc3339(found),
+            age_ms / 60_000
+        );
     }
 }
 
 async fn carry_out(
     store: &Arc<dyn ObjectStore>,
-    planned: &Planned,
+    planned: &PlannedRestore,
     output: &Path,
     options: RestoreOptions,
 ) -> Result<Restored, HistoryError> {
     let bar = progress_bar("restoring", planned.plan.size());
     let drawn = bar.clone();
     let progress = move |read| drawn.inc(read);
-    let restored = execute(Arc::clone(store), planned, output, options, progress).await;
+    let restored = planned.execute(Arc::clone(store), output, options, progress).await;
     bar.finish_and_clear();
     restored
 }
@@ -145,7 +176,7 @@ fn parse_txid(text: &str) -> Result<Txid, String> {
     txid.ok_or_else(|| "a TXID is a number from 1 on, or 16 hex digits".to_owned())
 }
 
-fn print_plan(planned: &Planned, url: &str, as_json: bool) -> Result<(), Error> {
+fn print_plan(planned: &PlannedRestore, url: &str, as_json: bool) -> Result<(), Error> {
     let plan = &planned.plan;
     if as_json {
         let files: Vec<_> = plan

@@ -1,19 +1,16 @@
 //! Kills of a follower at any moment.
 
-use std::ffi::OsStr;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use walrust_testkit::{Prng, SqlProcess, SqliteLibrary, assert_same_database};
 
-use super::killer::killed_at;
 use super::ledger::{Ledger, check, look};
 use super::{Replica, replica_at};
+use crate::killer::killed_at;
 use crate::small_history::{HEAD, SmallHistory};
 use crate::storage::Storage;
-use crate::walrust::{Walrust, names_in};
+use crate::walrust::{Walrust, copy_files};
 
 #[test]
 fn c17_a_follower_that_is_killed_at_any_moment_goes_on_where_it_was() {
@@ -88,18 +85,6 @@ fn kill_at_every_change(history: &SmallHistory, replica: &Replica, stays: bool) 
 fn rows(reader: &mut SqlProcess) -> Vec<Vec<String>> {
     check(reader);
     reader.run("SELECT id, x FROM t ORDER BY id")
-}
-
-/// Makes a directory hold what another one holds.
-fn copy_files(from: &Path, to: &Path) {
-    let run = |program: &str, arguments: &[&OsStr]| {
-        let status = Command::new(program).args(arguments).status().expect("a usual program");
-        assert!(status.success(), "{program} {arguments:?}: {status}");
-    };
-    for name in names_in(to) {
-        run("rm", &["-r".as_ref(), to.join(name).as_ref()]);
-    }
-    run("cp", &["-r".as_ref(), from.join(".").as_ref(), to.as_ref()]);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //!
 //! Invariants: a tree that is not complete restores nothing, or the head, never an older state as the
 //! newest: what restores begins with a snapshot, and snapshots come last, the newest of them first. And
-//! a file of level 0 has the head as its only TXID. There Litestream looks for the TXID behind which it
+//! a file of level 0 has the head as its only TXID. There Litestream looks for the TXID after which it
 //! goes on, and under that name it looks for the file: without one it begins with TXID 1 again, and
 //! restores the state of the export until it has caught up; with one of several TXIDs it fails. If no
 //! file of the history is such a file, one without pages takes the place. No restore takes it, since
@@ -124,7 +124,7 @@ mod tests {
     const HISTORY: [(u64, u64); 5] = [(1, 1), (2, 3), (4, 4), (1, 4), (5, 9)];
 
     #[test]
-    fn the_newest_snapshot_and_what_is_behind_it_come_incrementals_first() {
+    fn the_newest_snapshot_and_what_is_after_it_come_incrementals_first() {
         assert_eq!(planned(&HISTORY, false), [(5, 9, 1), (1, 4, 9), (9, 9, 0)]);
     }
 

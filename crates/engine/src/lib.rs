@@ -60,7 +60,7 @@ pub use pacing::Pacing;
 pub use page_table::{MissingPages, PageTable};
 pub use position::{Position, WalPosition};
 pub use prices::{PRICES_AS_OF, Prices, Provider};
-pub use replica_planner::{Kinship, ReplicaStep, files_behind, plan_replica};
+pub use replica_planner::{Kinship, ReplicaStep, files_after, plan_replica};
 pub use restart_policy::{RestartDecision, RestartPolicy, RestartRate, RestartSettings};
 pub use restore_planner::{
     FileRole, RestorePlan, RestorePlanError, RestoreTarget, plan_restore, restorable_txids,

@@ -52,7 +52,7 @@ impl PageTable {
         self.rolling
     }
 
-    /// Begins a state of `commit` pages, and forgets pages behind its end: should the database grow
+    /// Begins a state of `commit` pages, and forgets pages past its end: should the database grow
     /// again, they must come from a file. Whether there were any.
     pub fn begin(&mut self, commit: u32) -> bool {
         self.commit = commit;
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_behind_the_end_do_not_come_back() {
+    fn pages_past_the_end_do_not_come_back() {
         let mut table = table(&[1, 2, 3]);
         table.begin(1);
         table.end().unwrap();

@@ -1,8 +1,10 @@
 //! What a replica does next: apply files that lead on, or begin anew from a snapshot.
 //!
-//! Invariant: a replica never goes back. Files are applied only if together they lead from its state
+//! Invariant: a replica never goes back in time. Files are applied only if together they lead from its state
 //! to a newer one; it is made anew only to get to a newer state, or because its own is no state of
 //! the history any more. If neither is possible it stays where it is, and says why.
+
+use std::cmp::Reverse;
 
 use walrust_ltx::Txid;
 
@@ -18,6 +20,8 @@ pub enum Kinship {
     Unknown,
     /// Where the state of the replica should be is another one, or it is another history.
     Other,
+    /// It is of a branch that does not go on, and newer than the newest state of the history.
+    Newer,
 }
 
 /// The next step of a replica.
@@ -29,9 +33,9 @@ pub enum ReplicaStep {
     Apply(Vec<StoredFile>),
     /// Restore this state and become it.
     Rebuild(Txid),
-    /// Newer files exist, but a file between is missing and no snapshot is behind the gap.
+    /// Newer files exist, but a file between is missing and no snapshot is after the gap.
     Gap {
-        /// Key of the first file behind the gap.
+        /// Key of the first file after the gap.
         next: String,
     },
     /// The newest state of the history is older than the replica.
@@ -45,19 +49,22 @@ pub enum ReplicaStep {
 ///
 /// A file may begin before the state, as merged ones do: what it repeats is the same.
 #[must_use]
-pub fn files_behind(tree: &Tree, txid: Txid) -> Vec<StoredFile> {
-    let mut files = Vec::new();
-    let mut at = txid;
+pub fn files_after(tree: &Tree, txid: Txid) -> Vec<StoredFile> {
+    // A snapshot never continues anything: it starts over.
+    let mut waiting: Vec<&StoredFile> =
+        tree.files.iter().filter(|file| !file.name.is_snapshot()).collect();
+    waiting.sort_by_key(|file| Reverse(file.name.min));
+    let (mut files, mut at) = (Vec::new(), txid);
+    let mut furthest: Option<&StoredFile> = None;
     loop {
-        let leads_on = |file: &&StoredFile| {
-            // A snapshot never continues anything: it starts over.
-            !file.name.is_snapshot() && file.name.min <= at.next() && file.name.max > at
-        };
-        // Of those that lead equally far the shortest, which is the one that can prove most.
-        let furthest = |file: &&StoredFile| (file.name.max, file.name.min);
-        let Some(best) = tree.files.iter().filter(leads_on).max_by_key(furthest) else {
-            return files;
-        };
+        while let Some(file) = waiting.pop_if(|file| file.name.min <= at.next()) {
+            // Of those that lead equally far the shortest, which is the one that can prove most.
+            let order = |file: &StoredFile| (file.name.max, file.name.min);
+            if furthest.is_none_or(|furthest| order(furthest) < order(file)) {
+                furthest = Some(file);
+            }
+        }
+        let Some(best) = furthest.filter(|file| file.name.max > at) else { return files };
         at = best.name.max;
         files.push(best.clone());
     }
@@ -67,10 +74,14 @@ pub fn files_behind(tree: &Tree, txid: Txid) -> Vec<StoredFile> {
 #[must_use]
 pub fn plan_replica(tree: &Tree, txid: Txid, kinship: Kinship) -> ReplicaStep {
     let newest = restorable_txids(tree).last().copied();
-    if kinship == Kinship::Other {
-        return newest.map_or(ReplicaStep::Behind { newest }, ReplicaStep::Rebuild);
+    match kinship {
+        Kinship::Same | Kinship::Unknown => {}
+        Kinship::Other => {
+            return newest.map_or(ReplicaStep::Behind { newest }, ReplicaStep::Rebuild);
+        }
+        Kinship::Newer => return ReplicaStep::Behind { newest },
     }
-    let files = files_behind(tree, txid);
+    let files = files_after(tree, txid);
     let reached = files.last().map_or(txid, |file| file.name.max);
     if newest.is_some_and(|newest| newest > reached) {
         // A snapshot leads further than the files do.
@@ -79,8 +90,8 @@ pub fn plan_replica(tree: &Tree, txid: Txid, kinship: Kinship) -> ReplicaStep {
     if !files.is_empty() {
         return ReplicaStep::Apply(files);
     }
-    let behind_a_gap = tree.files.iter().filter(|file| file.name.min > txid);
-    if let Some(next) = behind_a_gap.min_by_key(|file| file.name) {
+    let after_a_gap = tree.files.iter().filter(|file| file.name.min > txid);
+    if let Some(next) = after_a_gap.min_by_key(|file| file.name) {
         return ReplicaStep::Gap { next: next.key.clone() };
     }
     match newest {
@@ -135,14 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_behind_a_gap_rebuilds() {
+    fn a_snapshot_after_a_gap_rebuilds() {
         let files = [(1, 1), (2, 2), (1, 7), (8, 9)];
         assert_eq!(plan(&files, 4, Kinship::Unknown), ReplicaStep::Rebuild(txid(9)));
         assert_eq!(plan(&files, 2, Kinship::Same), ReplicaStep::Rebuild(txid(9)));
     }
 
     #[test]
-    fn a_gap_without_a_snapshot_behind_it_stays_a_gap() {
+    fn a_gap_without_a_snapshot_after_it_stays_a_gap() {
         let step = plan(&[(1, 1), (2, 2), (4, 4)], 2, Kinship::Same);
         let next = "app/0000000000000004-0000000000000004.ltx".to_owned();
         assert_eq!(step, ReplicaStep::Gap { next });
@@ -163,7 +174,50 @@ mod tests {
         assert_eq!(plan(&[], 5, Kinship::Other), ReplicaStep::Behind { newest: None });
     }
 
+    #[test]
+    fn files_of_the_branch_that_goes_on_do_not_take_a_newer_state_back() {
+        let step = plan(&[(1, 1), (2, 5), (6, 9)], 5, Kinship::Newer);
+        assert_eq!(step, ReplicaStep::Behind { newest: Some(txid(9)) });
+    }
+
+    #[test]
+    fn c12_a_replica_that_is_days_behind_is_planned_in_no_time() {
+        const FILES: u64 = 200_000;
+        let files: Vec<_> = (1..=FILES).map(|txid| (txid, txid)).collect();
+        let tree = tree(&files);
+        // To look at every file for every step takes longer than any test may.
+        assert_eq!(files_after(&tree, txid(1)).len() as u64, FILES - 1);
+    }
+
+    /// Looks at every file for every step.
+    fn files_after_one_by_one(tree: &Tree, txid: Txid) -> Vec<StoredFile> {
+        let (mut files, mut at) = (Vec::new(), txid);
+        let continues = |file: &StoredFile, at: Txid| {
+            !file.name.is_snapshot() && file.name.min <= at.next() && file.name.max > at
+        };
+        while let Some(best) = tree
+            .files
+            .iter()
+            .filter(|file| continues(file, at))
+            .max_by_key(|file| (file.name.max, file.name.min))
+        {
+            at = best.name.max;
+            files.push(best.clone());
+        }
+        files
+    }
+
     proptest! {
+        #[test]
+        fn the_way_is_the_shortest_along_the_longest_files(
+            files in prop::collection::btree_set((1u64..30, 0u64..8), 0..30),
+            at in 1u64..30,
+        ) {
+            let files: Vec<_> = files.into_iter().map(|(min, more)| (min, min + more)).collect();
+            let (tree, at) = (tree(&files), txid(at));
+            prop_assert_eq!(files_after(&tree, at), files_after_one_by_one(&tree, at));
+        }
+
         #[test]
         fn a_step_never_leads_back(
             files in prop::collection::vec((1u64..20, 0u64..6), 0..20),

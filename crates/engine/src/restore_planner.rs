@@ -69,7 +69,7 @@ pub enum RestorePlanError {
     Gap {
         /// The last TXID before the gap.
         after: Txid,
-        /// Key of the first file behind it.
+        /// Key of the first file after it.
         next: String,
     },
     /// The target is not the end of any file, or out of range.
@@ -152,8 +152,8 @@ fn explain_failure(tree: &Tree, target: RestoreTarget, graph: &Graph<'_>) -> Res
     }
     let reachable = graph.reachable();
     let after = reachable.last().copied().unwrap_or(Txid::FIRST);
-    let behind = graph.files.iter().filter(|file| file.name.max > after);
-    match behind.min_by_key(|file| file.name.min) {
+    let later = graph.files.iter().filter(|file| file.name.max > after);
+    match later.min_by_key(|file| file.name.min) {
         Some(next) => RestorePlanError::Gap { after, next: next.key.clone() },
         None => RestorePlanError::NoSnapshot,
     }

@@ -2,8 +2,10 @@
 //!
 //! Invariant: an object takes part in a restore only if its whole name is that of an LTX file in
 //! the layout of its tree; everything else (temporary files, sidecars, other people's objects) is
-//! ignored, as Litestream ignores it.
+//! ignored, as Litestream ignores it. No file belongs to two databases: a folder that Litestream would
+//! call a level is a database of ours if it has a manifest, or one beside it that looks the same has.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use walrust_ltx::FileName;
@@ -12,7 +14,7 @@ use walrust_ltx::FileName;
 pub const MANIFEST: &str = "manifest.json";
 
 /// How the files of a database are laid out below its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Layout {
     /// `<min>-<max>.ltx` beside `manifest.json`.
     Walrust,
@@ -76,14 +78,23 @@ impl Tree {
     pub fn read<'a>(name: &str, listing: impl IntoIterator<Item = (&'a str, u64)>) -> Self {
         let mut found: [Vec<StoredFile>; 3] = Default::default();
         let mut has_manifest = false;
+        // Layouts in which what looks like a level is a database.
+        let mut named = BTreeSet::new();
         for (key, size) in listing {
             let Some(rest) = key.strip_prefix(name).and_then(|rest| rest.strip_prefix('/')) else {
                 continue;
             };
             has_manifest |= rest == MANIFEST;
+            if let Some((folder, MANIFEST)) = rest.rsplit_once('/') {
+                named
+                    .extend(Level::of(folder).filter(|it| it.place.is_empty()).map(|it| it.layout));
+            }
             let Some((layout, level, name)) = parse(rest) else { continue };
             let file = StoredFile { key: key.to_owned(), name, level, size };
             found[layout as usize].push(file);
+        }
+        for layout in named {
+            found[layout as usize].clear();
         }
         let [walrust, s3, file] = found;
         let (layout, mut files) = if !walrust.is_empty() {
@@ -115,52 +126,58 @@ pub fn manifest_key(name: &str) -> String {
 /// The names of all databases in a listing of a whole bucket, sorted, each once.
 #[must_use]
 pub fn database_names<'a>(keys: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let mut names: Vec<String> = keys.into_iter().filter_map(database_of).collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
-fn database_of(key: &str) -> Option<String> {
-    let (folder, file) = key.rsplit_once('/')?;
-    if file == MANIFEST {
-        return Some(folder.to_owned());
-    }
-    file.parse::<FileName>().ok()?;
-    let segments: Vec<&str> = folder.split('/').collect();
-    let depth = match segments.as_slice() {
-        [.., "ltx", level] if litestream_file_level(level).is_some() => 2,
-        [.., level] if litestream_s3_level(level).is_some() => 1,
-        _ => 0,
+    let objects = keys.into_iter().filter_map(|key| key.rsplit_once('/'));
+    let objects: Vec<(&str, &str)> = objects.collect();
+    let manifests = objects.iter().filter(|(_, object)| *object == MANIFEST);
+    let named = manifests.filter_map(|(folder, _)| Level::of(folder));
+    let named: BTreeSet<(&str, Layout)> = named.map(|level| (level.place, level.layout)).collect();
+    let name = |(folder, object): (&'a str, &'a str)| {
+        if object == MANIFEST {
+            return Some(folder);
+        }
+        object.parse::<FileName>().ok()?;
+        match Level::of(folder) {
+            Some(level) if !named.contains(&(level.place, level.layout)) => {
+                (!level.place.is_empty()).then_some(level.place)
+            }
+            _ => Some(folder),
+        }
     };
-    let name = segments[..segments.len() - depth].join("/");
-    (!name.is_empty()).then_some(name)
+    let names: BTreeSet<&str> = objects.into_iter().filter_map(name).collect();
+    names.into_iter().map(str::to_owned).collect()
 }
 
+/// A folder that may be a level of a tree of Litestream.
+struct Level<'a> {
+    /// Where the tree is.
+    place: &'a str,
+    layout: Layout,
+    number: u8,
+}
+
+impl<'a> Level<'a> {
+    fn of(folder: &'a str) -> Option<Self> {
+        let (place, last) = folder.rsplit_once('/').unwrap_or(("", folder));
+        let digit = |text: &str| match text.as_bytes() {
+            [digit @ b'0'..=b'9'] => Some(digit - b'0'),
+            _ => None,
+        };
+        if let Some(number) = last.strip_prefix("000").and_then(digit) {
+            return Some(Self { place, layout: Layout::LitestreamS3, number });
+        }
+        let number = digit(last)?;
+        let (place, above) = place.rsplit_once('/').unwrap_or(("", place));
+        (above == "ltx").then_some(Self { place, layout: Layout::LitestreamFile, number })
+    }
+}
+
+/// Layout, level and name of a file, by its key relative to the place of its database.
 fn parse(rest: &str) -> Option<(Layout, u8, FileName)> {
-    let segments: Vec<&str> = rest.split('/').collect();
-    match segments.as_slice() {
-        [file] => Some((Layout::Walrust, 0, file.parse().ok()?)),
-        [level, file] => {
-            Some((Layout::LitestreamS3, litestream_s3_level(level)?, file.parse().ok()?))
-        }
-        ["ltx", level, file] => {
-            Some((Layout::LitestreamFile, litestream_file_level(level)?, file.parse().ok()?))
-        }
-        _ => None,
-    }
-}
-
-fn litestream_s3_level(text: &str) -> Option<u8> {
-    let digit = text.strip_prefix("000")?;
-    litestream_file_level(digit)
-}
-
-fn litestream_file_level(text: &str) -> Option<u8> {
-    match text.as_bytes() {
-        [digit @ b'0'..=b'9'] => Some(digit - b'0'),
-        _ => None,
-    }
+    let Some((folder, file)) = rest.rsplit_once('/') else {
+        return Some((Layout::Walrust, 0, rest.parse().ok()?));
+    };
+    let level = Level::of(folder).filter(|level| level.place.is_empty())?;
+    Some((level.layout, level.number, file.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -230,5 +247,30 @@ mod tests {
         ];
         let names = database_names(keys.iter().map(String::as_str));
         assert_eq!(names, ["app", "other", "peer", "smiths/app"]);
+    }
+
+    #[test]
+    fn databases_that_are_named_like_levels_are_no_levels() {
+        let keys = [
+            format!("tenants/0001/{FIRST}"),
+            "tenants/0001/manifest.json".to_owned(),
+            // It has lost its manifest, or has none yet.
+            format!("tenants/0002/{FIRST}"),
+            format!("0007/{FIRST}"),
+            "0007/manifest.json".to_owned(),
+            format!("shop/ltx/3/{FIRST}"),
+            "shop/ltx/3/manifest.json".to_owned(),
+            format!("peer/0009/{FIRST}"),
+            format!("peer/ltx/0/{FIRST}"),
+        ];
+        let names = database_names(keys.iter().map(String::as_str));
+        assert_eq!(names, ["0007", "peer", "shop/ltx/3", "tenants/0001", "tenants/0002"]);
+        let files = |name: &str| Tree::read(name, listing(&keys)).files.len();
+        for name in ["0007", "shop/ltx/3", "tenants/0001", "tenants/0002", "peer"] {
+            assert_eq!(files(name), 1, "{name}");
+        }
+        for name in ["tenants", "shop", "shop/ltx", ""] {
+            assert_eq!(files(name), 0, "{name}");
+        }
     }
 }

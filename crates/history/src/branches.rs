@@ -14,8 +14,7 @@ use walrust_engine::{
 use walrust_ltx::FileName;
 use walrust_storage::ObjectStore;
 
-use crate::file_description::read_ends;
-use crate::history::HEADERS;
+use crate::file_description::{HEADERS, read_ends};
 use crate::{HistoryError, patiently};
 
 /// Takes the files that are not on the branch that goes on out of a tree and returns them; see

@@ -14,13 +14,12 @@ use std::fs::File;
 use std::io::{BufWriter, Seek};
 
 use futures_util::StreamExt;
-use tempfile::NamedTempFile;
 use walrust_engine::manifest::FileEntry;
 use walrust_engine::{ErrorClass, Merge, object_key};
 use walrust_ltx::{Decoder, FileName, Header, MergeOptions, Mode, Trailer, merge};
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
-use crate::scratch::{Fetched, HashingWriter, blocking, fetch, scratch_error};
+use crate::scratch::{Fetched, HashingWriter, ScratchFile, blocking, fetch, scratch_error};
 use crate::{
     HistoryError, MERGED_SINCE, RetentionProblem, SHA256, WRITER, describe_file, patiently,
 };
@@ -78,7 +77,8 @@ pub(crate) async fn store_merged(
         (WRITER.to_owned(), writer.to_owned()),
     ]);
     metadata.extend(merged_since.clone().map(|since| (MERGED_SINCE.to_owned(), since)));
-    let put = || store.put_file(&key, file.path(), &metadata, &Condition::IfAbsent);
+    let path = file.path();
+    let put = || store.put_file(&key, &path, &metadata, &Condition::IfAbsent);
     match patiently(put).await {
         // An earlier attempt may have stored it: what is there is compared.
         Err(error) if error.class() != ErrorClass::Precondition => return Err(error.into()),
@@ -93,7 +93,7 @@ pub(crate) async fn store_merged(
 
 /// A merged file on the local disk.
 struct Output {
-    file: NamedTempFile,
+    file: ScratchFile,
     header: Header,
     trailer: Trailer,
     size: u64,
@@ -150,12 +150,12 @@ async fn merge_sources(
 async fn merge_files(files: Vec<File>) -> Result<Option<Output>, HistoryError> {
     let failed = |source| scratch_error("merge files", source);
     let work = move || {
-        let out = NamedTempFile::new().map_err(failed)?;
+        let out = ScratchFile::create().map_err(failed)?;
         let decoders = files.into_iter().map(|mut file| {
             file.rewind()?;
             Decoder::new(file, Mode::Strict)
         });
-        let writer = HashingWriter::new(BufWriter::new(out.reopen().map_err(failed)?));
+        let writer = HashingWriter::new(BufWriter::new(out.file().try_clone().map_err(failed)?));
         let merged = decoders
             .collect::<Result<Vec<_>, _>>()
             .and_then(|decoders| merge(decoders, writer, MergeOptions::default()));

@@ -44,7 +44,7 @@ pub enum HistoryError {
         /// The TXID or time.
         target: String,
         /// Why, beginning with a colon, or empty where that is obvious.
-        why: &'static str,
+        why: String,
         /// What there is on either side.
         neighbours: Box<Neighbours>,
     },

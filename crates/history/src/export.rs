@@ -19,9 +19,8 @@ use walrust_sqlite::RestoreError;
 use walrust_storage::ObjectStore;
 
 use crate::litestream_file::{Converted, LitestreamFile};
-use crate::restore::{plan_state, staying};
 use crate::scratch::{Fetched, fetch};
-use crate::{ExportTarget, History, HistoryError};
+use crate::{ExportTarget, History, HistoryError, PlannedRestore};
 
 /// Files that are fetched ahead of their turn.
 const AHEAD: usize = 4;
@@ -61,13 +60,13 @@ impl Export {
         whole: bool,
     ) -> Result<Self, HistoryError> {
         let history = History::read(store, name).await?;
-        let planned = plan_state(store, &history, RestoreTarget::Latest).await?;
+        let planned = PlannedRestore::of(store, &history, RestoreTarget::Latest).await?;
         if planned.layout != Layout::Walrust {
             let (name, url, layout) = (planned.name, store.url(), planned.layout);
             return Err(HistoryError::NothingToExport { name, url, layout });
         }
-        let staying = staying(&history.tree, history.manifest.as_ref());
-        Ok(Self { plan: plan_export(&staying, &planned.plan, whole), sha256: planned.sha256 })
+        let plan = plan_export(&history.staying(), &planned.plan, whole);
+        Ok(Self { plan, sha256: planned.sha256 })
     }
 
     /// Carries the plan out. `progress` is told the bytes of each file that was read.

@@ -70,7 +70,8 @@ impl ExportTarget {
         let time = Timestamp::from_millisecond(file.timestamp_ms);
         let mut metadata = Metadata::from([(SHA256.to_owned(), file.sha256.clone())]);
         metadata.extend(time.ok().map(|time| (LITESTREAM_TIMESTAMP.to_owned(), time.to_string())));
-        let put = || self.store.put_file(&key, file.file.path(), &metadata, &Condition::IfAbsent);
+        let path = file.file.path();
+        let put = || self.store.put_file(&key, &path, &metadata, &Condition::IfAbsent);
         match patiently(put).await {
             // An earlier attempt, whose answer got lost, may have stored it.
             Err(error) if error.class() == ErrorClass::Precondition => {

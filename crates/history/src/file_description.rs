@@ -7,6 +7,9 @@ use walrust_storage::{ObjectStore, StorageError};
 
 use crate::{MERGED_SINCE, SHA256, patiently};
 
+/// Headers that are read at once.
+pub(crate) const HEADERS: usize = 16;
+
 /// Header and post-apply checksum of a stored file.
 #[derive(Clone, Debug)]
 pub struct FileEnds {
@@ -98,7 +101,7 @@ pub async fn describe(
 pub fn rfc3339(timestamp_ms: i64) -> String {
     match jiff::Timestamp::from_millisecond(timestamp_ms) {
         Ok(time) => format!("{time:.3}"),
-        // Out of the range of years 1 to 9999: nothing that a clock shows.
+        // No calendar shows it; readers that cannot parse it ask the header.
         Err(_) => timestamp_ms.to_string(),
     }
 }

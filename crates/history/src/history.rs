@@ -1,24 +1,23 @@
 //! The files of one database in storage, and their index.
 //!
 //! Invariant: the listing and the headers of the files are the truth. What the manifest says of a
-//! file counts only while the listing has the file with the same size.
+//! file counts only while the listing has the file with the same size, and a manifest that is damaged
+//! says nothing: the history is read as if it had none. What is lost with it is what neither listing
+//! nor files hold: whether files are missing at the end, and which ones retention has given up.
 
 use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use walrust_engine::manifest::{FileEntry, Manifest};
-use walrust_engine::{StoredFile, Tree};
-use walrust_ltx::FileName;
+use walrust_engine::{StoredFile, Tree, manifest_key, restorable_txids};
+use walrust_ltx::{FileName, Txid};
 use walrust_storage::ObjectStore;
 
 use crate::branches::take_abandoned;
-use crate::file_description::read_header;
+use crate::file_description::{HEADERS, read_header};
 use crate::manifest_object::read_manifest_patiently;
 use crate::{HistoryError, patiently};
-
-/// Headers that are read at once.
-pub(crate) const HEADERS: usize = 16;
 
 /// The files of one database in storage.
 #[derive(Clone, Debug)]
@@ -30,7 +29,7 @@ pub struct History {
     /// Files of a branch that does not go on: another writer had continued a state that this history
     /// has continued as well. Nothing is restored from them.
     pub abandoned: Vec<StoredFile>,
-    /// Their index, if there is one.
+    /// Their index, if there is one that can be used.
     pub manifest: Option<Manifest>,
 }
 
@@ -45,7 +44,7 @@ impl History {
     /// Where names leave in doubt which files belong together, their ends are read.
     ///
     /// # Errors
-    /// If storage fails, or the manifest is damaged or of a higher format.
+    /// If storage fails, or the manifest is of a higher format. One that is damaged is warned of.
     pub async fn read(store: &dyn ObjectStore, name: &str) -> Result<Self, HistoryError> {
         let name = name.trim_matches('/');
         let prefix = format!("{name}/");
@@ -53,6 +52,14 @@ impl History {
         let manifest = match read_manifest_patiently(store, name).await {
             // What a place without anything means is for its listing to say.
             Err(HistoryError::Storage(error)) if error.is_missing_bucket() => None,
+            Err(error) if error.is_damaged_manifest() => {
+                tracing::warn!(
+                    %error,
+                    "the history is read without its manifest: whether its newest files are all \
+                     there cannot be told"
+                );
+                None
+            }
             manifest => manifest?,
         };
         let listing = patiently(|| store.list(&prefix, None)).await?;
@@ -72,6 +79,29 @@ impl History {
             .map_or_else(Vec::new, |manifest| manifest.missing_from(&self.tree));
         missing.retain(|name| self.abandoned.iter().all(|file| file.name != *name));
         missing
+    }
+
+    /// The files that are not about to be deleted.
+    pub(crate) fn staying(&self) -> Tree {
+        staying(&self.tree, self.manifest.as_ref())
+    }
+
+    /// A file that vanished from the end of a history leaves no gap; only the manifest knows it.
+    /// `missing` are its files that are not there, `head` is the end of the wanted history.
+    pub(crate) fn refuse_lost_tail(
+        &self,
+        store: &dyn ObjectStore,
+        missing: &[FileName],
+        head: Txid,
+    ) -> Result<(), HistoryError> {
+        let Some(lost) = missing.iter().find(|file| file.max > head) else { return Ok(()) };
+        let newest = restorable_txids(&self.tree);
+        let newest = newest.last().map_or_else(String::new, ToString::to_string);
+        Err(HistoryError::LostTail {
+            object: format!("{}/{}", store.url(), manifest_key(&self.name)),
+            file: lost.to_string(),
+            newest,
+        })
     }
 
     /// What the manifest says of the files that are in storage with the size they should have, those
@@ -114,4 +144,12 @@ impl History {
         times.extend(read);
         Ok(times)
     }
+}
+
+/// The files of a tree that are not about to be deleted.
+pub(crate) fn staying(tree: &Tree, manifest: Option<&Manifest>) -> Tree {
+    let retired = manifest.map(Manifest::retired_names).unwrap_or_default();
+    let mut staying = tree.clone();
+    staying.files.retain(|file| !retired.contains(&file.name));
+    staying
 }

@@ -16,6 +16,8 @@ mod fetch;
 mod file_description;
 mod file_walk;
 mod finding;
+mod follow_error;
+mod hash_queue;
 mod history;
 mod history_index;
 mod index_repair;
@@ -40,6 +42,7 @@ pub use export_target::ExportTarget;
 pub use fetch::DEFAULT_PARALLELISM;
 pub use file_description::{FileEnds, describe, describe_file, read_ends, rfc3339};
 pub use finding::{Finding, Problem, Severity};
+pub use follow_error::FollowError;
 pub use history::{History, Times};
 pub use manifest_object::{
     FoundManifest, ManifestObject, edit_manifest, find_manifest, read_manifest,
@@ -47,9 +50,9 @@ pub use manifest_object::{
 };
 pub use patience::patiently;
 pub use point_in_time::{Neighbours, State};
-pub use replica::{FollowError, ReplicaFollower};
+pub use replica::ReplicaFollower;
 pub use restorable::RestorableRange;
-pub use restore::{Planned, RestoreOptions, execute, plan, plan_at};
+pub use restore::{PlannedRestore, RestoreOptions};
 pub use retention::Retention;
 pub use retention_report::{RetentionProblem, RetentionReport};
 pub use verification::Verification;

@@ -6,22 +6,21 @@
 use std::fs::File;
 use std::io::BufWriter;
 
-use tempfile::NamedTempFile;
 use walrust_engine::StoredFile;
 use walrust_ltx::{Checksum, Decoder, Encoder, Error, FileName, Header, Mode, Pgno};
 use walrust_sqlite::RestoreError;
 
 use crate::HistoryError;
-use crate::scratch::{HashingWriter, blocking, scratch_error};
+use crate::scratch::{HashingWriter, ScratchFile, blocking, scratch_error};
 
 /// Size of a WAL header. A file that says it begins there, with salts that no WAL has, has Litestream
-/// take the state of the database anew behind it; at 0 it would replicate nothing, without an end.
+/// take the state of the database anew after it; at 0 it would replicate nothing, without an end.
 const WAL_START: i64 = 32;
 
 /// A file for Litestream, on the local disk.
 #[derive(Debug)]
 pub(crate) struct LitestreamFile {
-    pub(crate) file: NamedTempFile,
+    pub(crate) file: ScratchFile,
     /// Its size in bytes.
     pub(crate) size: u64,
     /// SHA-256 of its bytes, hex.
@@ -88,8 +87,8 @@ fn encode(
         wal_offset: WAL_START,
         ..Header::new(page_size, commit, name.min, name.max)
     };
-    let file = NamedTempFile::new()?;
-    let writer = HashingWriter::new(BufWriter::new(file.reopen()?));
+    let file = ScratchFile::create()?;
+    let writer = HashingWriter::new(BufWriter::new(file.file().try_clone()?));
     let mut encoder = Encoder::new(writer, header)?;
     let mut page = vec![0; page_size.bytes()];
     while let Some(pgno) = next_page(&mut page)? {

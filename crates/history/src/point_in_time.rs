@@ -4,19 +4,20 @@
 //! then, or there is an error. A state has the timestamp of the files that end with it. Files that
 //! were merged, and files that are gone, hide the states inside them; a time that falls among those
 //! has no exact answer. One file of a daemon may hold several commits, but nothing between them was
-//! ever a state of the history.
+//! ever a state of the history. A state that was left behind when another branch went on was there for
+//! a while as well, and is no answer any more.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use walrust_engine::manifest::FileEntry;
 use walrust_engine::{Layout, RestoreTarget, StoredFile, plan_restore, restorable_txids};
 use walrust_ltx::{FileName, Txid};
 use walrust_storage::ObjectStore;
 
-use crate::file_description::{read_header, rfc3339};
-use crate::restore::refuse_lost_tail;
+use crate::file_description::{HEADERS, read_header, rfc3339};
 use crate::{History, HistoryError, MERGED_SINCE, patiently};
 
 /// A state that can be restored.
@@ -80,7 +81,7 @@ impl<'a> StateTimes<'a> {
     }
 
     /// When a state was committed.
-    async fn of(&self, txid: Txid) -> Result<i64, HistoryError> {
+    pub(crate) async fn of(&self, txid: Txid) -> Result<i64, HistoryError> {
         let files = self.ending_at(txid);
         let known = files.iter().filter_map(|file| self.entries.get(&file.name));
         let known = known.filter_map(|entry| milliseconds(&entry.created)).min();
@@ -120,7 +121,7 @@ impl<'a> StateTimes<'a> {
     pub(crate) async fn unavailable(
         &self,
         target: String,
-        why: &'static str,
+        why: String,
         before: Option<Txid>,
         after: Option<Txid>,
     ) -> Result<HistoryError, HistoryError> {
@@ -139,22 +140,20 @@ impl<'a> StateTimes<'a> {
         let tree = &self.history.tree;
         let states: Vec<Txid> = restorable_txids(tree).into_iter().collect();
         let wanted = time.as_millisecond();
-        let (mut low, mut high) = (0, states.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            if self.of(states[middle]).await? <= wanted {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
+        let low = self.count_by(&states, wanted).await?;
         let before = low.checked_sub(1).map(|index| states[index]);
         let after = states.get(low).copied();
         if let Some(before) = before
             && self.of(before).await? == wanted
         {
-            // The time of a state means that state, whatever is gone behind it.
+            // The time of a state means that state, whatever is gone after it.
             return Ok(before);
+        }
+        let target = format!("{time:.3}");
+        if let Some(since) = before
+            && let Some(left) = self.abandoned_within(self.of(since).await?, wanted).await?
+        {
+            return Err(self.unavailable(target, left, before, after).await?);
         }
         let why = match (before, after) {
             (Some(before), Some(after)) if self.hides_states(before, after, wanted).await? => {
@@ -169,8 +168,47 @@ impl<'a> StateTimes<'a> {
             (None, Some(_)) => ": the history begins later",
             (None, None) => "",
         };
-        let target = format!("{time:.3}");
-        Err(self.unavailable(target, why, before, after).await?)
+        Err(self.unavailable(target, why.to_owned(), before, after).await?)
+    }
+
+    /// How many of some states, which ascend, were there at a time.
+    pub(crate) async fn count_by(&self, states: &[Txid], time: i64) -> Result<usize, HistoryError> {
+        let (mut low, mut high) = (0, states.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.of(states[middle]).await? <= time {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// The states that the history has left behind, with their files. A file whose time cannot be
+    /// read has none.
+    pub(crate) async fn abandoned(&self) -> Result<Vec<(State, &'a StoredFile)>, HistoryError> {
+        let states = self.history.abandoned.iter().map(|file| async move {
+            let header = read_header(self.store, file).await?;
+            let timestamp_ms = header.map(|header| header.timestamp_ms);
+            Ok::<_, HistoryError>((State { txid: file.name.max, timestamp_ms }, file))
+        });
+        let states: Vec<_> = states.collect();
+        futures_util::stream::iter(states).buffered(HEADERS).try_collect().await
+    }
+
+    /// Why a time has no answer, if a state that was left behind came between another one and it.
+    async fn abandoned_within(
+        &self,
+        since: i64,
+        time: i64,
+    ) -> Result<Option<String>, HistoryError> {
+        let within = |state: &State| state.timestamp_ms.is_none_or(|at| since < at && at <= time);
+        let left = self.abandoned().await?;
+        let left = left.into_iter().find(|(state, _)| within(state));
+        Ok(left.map(|(state, file)| {
+            format!(": {state} was there, of a branch that was left behind ({})", file.key)
+        }))
     }
 
     /// Whether there may have been states between two neighbours by a time that is between theirs.
@@ -206,6 +244,11 @@ impl<'a> StateTimes<'a> {
             Some(entry) => entry.merged_since.clone(),
             None => {
                 let mut meta = patiently(|| self.store.head(&file.key)).await?;
+                // A merged file is in the manifest before its sources go. Without a manifest it is
+                // the metadata that tell, and every file has some unless storage keeps none.
+                if self.history.manifest.is_none() && meta.metadata.is_empty() {
+                    return Ok(Some(i64::MIN));
+                }
                 meta.metadata.remove(MERGED_SINCE)
             }
         };
@@ -226,7 +269,7 @@ impl<'a> StateTimes<'a> {
             manifest.files.iter().filter(later).filter_map(FileEntry::file_name).collect();
         let mut missing = self.history.missing();
         missing.retain(|file| !later.contains(file));
-        refuse_lost_tail(self.store, name, tree, &missing, last)
+        self.history.refuse_lost_tail(self.store, &missing, last)
     }
 
     fn ending_at(&self, txid: Txid) -> &[&'a StoredFile] {

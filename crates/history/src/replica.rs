@@ -2,7 +2,7 @@
 //!
 //! # Requests
 //!
-//! A look is one listing that begins behind the last file applied. It shows what leads on, and the
+//! A look is one listing that begins after the last file applied. It shows what leads on, and the
 //! ETag of the manifest, which snapshots, merging and retention replace: only when that changed, or
 //! when newer files do not continue the replica, everything is listed. A whole database is fetched
 //! only if no file leads on.
@@ -10,7 +10,13 @@
 //! # Consistency
 //!
 //! A file is applied only if its bytes are those that were stored and it continues the replica, page
-//! checksums included (`walrust_sqlite::Replica`). A replica never goes back.
+//! checksums included (`walrust_sqlite::Replica`). A replica never goes back in time.
+//!
+//! # Branches
+//!
+//! While a history seems to go on with a late upload the replica does so too. When it has turned out
+//! that another branch goes on, the replica is made anew from that one as soon as its newest state is
+//! not older than the replica, whatever their TXIDs are.
 //!
 //! # Failures
 //!
@@ -24,130 +30,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tokio_util::io::SyncIoBridge;
 use walrust_engine::{
-    ErrorClass, Kinship, Layout, ReplicaStep, RestoreTarget, StoredFile, Tree, files_behind,
-    manifest_key, plan_replica,
+    Kinship, Layout, ReplicaStep, RestoreTarget, StoredFile, Tree, files_after, manifest_key,
+    plan_replica, restorable_txids,
 };
 use walrust_ltx::Txid;
 use walrust_sqlite::{Replica, ReplicaChange, ReplicaError, ReplicaState, RestoreError};
-use walrust_storage::{ObjectStore, StorageError};
+use walrust_storage::ObjectStore;
 
-use crate::{History, HistoryError, RestoreOptions, SHA256, execute, patiently, plan, read_ends};
+use crate::point_in_time::StateTimes;
+use crate::{
+    FollowError, History, HistoryError, PlannedRestore, RestoreOptions, SHA256, patiently,
+    read_ends,
+};
 
 /// Every so many looks that find nothing everything is listed all the same: a history may have lost
 /// its manifest.
 const QUIET_LOOKS: u32 = 60;
-
-/// Why a replica cannot follow.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FollowError {
-    /// The history cannot be read.
-    #[error(transparent)]
-    History(#[from] HistoryError),
-    /// The replica cannot be written, or a file does not fit it.
-    #[error(transparent)]
-    Replica(#[from] ReplicaError),
-    /// The history is not one of walrust.
-    #[error(
-        "{source_url}: its layout is {layout}, which carries no checksums of the database; only \
-         histories of walrust can be followed. `walrust restore` reads it"
-    )]
-    NotWalrust {
-        /// URL and name of the history.
-        source_url: String,
-        /// The layout.
-        layout: Layout,
-    },
-    /// Files are missing.
-    #[error(
-        "{source_url}: nothing continues TXID {after}, yet {next} exists, and there is no snapshot \
-         behind the gap; the replica stays at TXID {after} until there is"
-    )]
-    Gap {
-        /// URL and name of the history.
-        source_url: String,
-        /// The state of the replica.
-        after: Txid,
-        /// Key of the first file behind the gap.
-        next: String,
-    },
-    /// A state could not be restored, and nothing has changed since.
-    #[error("{source_url}: TXID {txid} cannot be restored, and no file has changed since: {why}")]
-    GivenUp {
-        /// URL and name of the history.
-        source_url: String,
-        /// The state.
-        txid: Txid,
-        /// What stood in the way.
-        why: String,
-    },
-    /// The history is older than the replica.
-    #[error(
-        "{source_url}: {}, the replica is at TXID {at} and does not go back; to have it made anew \
-         remove it together with its state directory", describe_newest(*.newest)
-    )]
-    Behind {
-        /// URL and name of the history.
-        source_url: String,
-        /// The newest state; `None` if there is nothing to restore.
-        newest: Option<Txid>,
-        /// The state of the replica.
-        at: Txid,
-    },
-}
-
-fn describe_newest(newest: Option<Txid>) -> String {
-    match newest {
-        Some(newest) => format!("the newest state is TXID {newest}"),
-        None => "there is nothing to restore any more".to_owned(),
-    }
-}
-
-impl FollowError {
-    /// Whether only a person can help: trying again cannot.
-    #[must_use]
-    pub fn is_final(&self) -> bool {
-        match self {
-            Self::Replica(error) => error.is_final(),
-            Self::NotWalrust { .. } => true,
-            Self::History(_) | Self::Gap { .. } | Self::GivenUp { .. } | Self::Behind { .. } => {
-                false
-            }
-        }
-    }
-
-    /// The class of the failure, for the pace of further attempts.
-    #[must_use]
-    pub fn class(&self) -> ErrorClass {
-        match self {
-            Self::History(HistoryError::Storage(error)) => error.class(),
-            _ => ErrorClass::Permanent,
-        }
-    }
-
-    /// What the failure to apply a file says of the history; `None` if nothing.
-    fn kinship(&self) -> Option<Kinship> {
-        match self {
-            Self::History(HistoryError::Storage(error)) => {
-                let is_gone = error.class() == ErrorClass::NotFound && !error.is_missing_bucket();
-                is_gone.then_some(Kinship::Unknown)
-            }
-            Self::Replica(ReplicaError::File(error)) => match error {
-                RestoreError::BrokenLink { .. } => Some(Kinship::Other),
-                // It did not arrive whole.
-                RestoreError::Damaged { source, .. } if source.is_io() => None,
-                _ => Some(Kinship::Unknown),
-            },
-            _ => None,
-        }
-    }
-}
-
-impl From<StorageError> for FollowError {
-    fn from(error: StorageError) -> Self {
-        Self::History(error.into())
-    }
-}
 
 /// A replica and the history that it follows.
 #[derive(Debug)]
@@ -252,7 +150,7 @@ impl ReplicaFollower {
         let manifest = manifest_key(name);
         let manifest = listing.into_iter().find(|entry| entry.key == manifest);
         let manifest = manifest.map(|entry| entry.etag);
-        self.queue = files_behind(&tree, state.txid).into();
+        self.queue = files_after(&tree, state.txid).into();
         if !self.queue.is_empty() {
             return Ok(None);
         }
@@ -310,8 +208,16 @@ impl ReplicaFollower {
         file: &StoredFile,
         error: FollowError,
     ) -> Result<Option<ReplicaChange>, FollowError> {
-        let Some(kinship) = error.kinship() else { return Err(error) };
+        let Some(mut kinship) = error.kinship() else { return Err(error) };
         let mut history = self.history().await?;
+        let left_behind = history.abandoned.iter().any(|other| other.name == file.name);
+        if kinship == Kinship::Other {
+            let found = self.kinship(&history, state).await?;
+            // A file that was left behind says nothing of the branch that goes on.
+            if left_behind || found == Kinship::Newer {
+                kinship = found;
+            }
+        }
         if kinship == Kinship::Unknown {
             history.tree.files.retain(|other| other.name != file.name);
         }
@@ -324,6 +230,11 @@ impl ReplicaFollower {
             ReplicaStep::Rebuild(txid) => {
                 tracing::warn!(db = self.name, %error, "a file does not continue the replica");
                 self.rebuild(&history, state, txid).await.map(Some)
+            }
+            ReplicaStep::Stay if left_behind => Ok(None),
+            ReplicaStep::Behind { newest } if kinship == Kinship::Newer => {
+                let source_url = state.source.clone();
+                Err(FollowError::Behind { source_url, newest, at: state.txid })
             }
             _ => Err(error),
         }
@@ -363,11 +274,11 @@ impl ReplicaFollower {
         target: RestoreTarget,
     ) -> Result<ReplicaChange, FollowError> {
         self.queue.clear();
-        let planned = plan(self.store.as_ref(), &self.name, target).await?;
+        let planned = PlannedRestore::plan(self.store.as_ref(), &self.name, target).await?;
         let output = self.with(|replica| Ok(replica.incoming_database())).await?;
         let options = RestoreOptions { force: true, ..RestoreOptions::default() };
         let store = Arc::clone(&self.store);
-        let restored = execute(store, &planned, &output, options, |_| {}).await?;
+        let restored = planned.execute(store, &output, options, |_| {}).await?;
         let lineage = history.manifest.as_ref().map(|manifest| manifest.lineage.clone());
         self.with(move |replica| replica.become_restored(&restored, lineage)).await
     }
@@ -392,13 +303,42 @@ impl ReplicaFollower {
             _ => Kinship::Unknown,
         };
         for file in history.tree.files.iter().filter(|file| file.name.max == state.txid) {
-            let Some(ends) = read_ends(self.store.as_ref(), file).await? else { continue };
-            if ends.post_apply == Some(state.checksum) {
-                return Ok(Kinship::Same);
+            match self.ends_in(file, state).await? {
+                Some(true) => return Ok(Kinship::Same),
+                Some(false) => kinship = Kinship::Other,
+                None => {}
             }
-            kinship = Kinship::Other;
+        }
+        for file in history.abandoned.iter().filter(|file| file.name.max == state.txid) {
+            if self.ends_in(file, state).await? == Some(true) {
+                return Ok(match self.has_newer_head(history, state).await? {
+                    true => Kinship::Other,
+                    false => Kinship::Newer,
+                });
+            }
         }
         Ok(kinship)
+    }
+
+    /// Whether a file ends in a state, if that can be told.
+    async fn ends_in(
+        &self,
+        file: &StoredFile,
+        state: &ReplicaState,
+    ) -> Result<Option<bool>, FollowError> {
+        let ends = patiently(|| read_ends(self.store.as_ref(), file)).await?;
+        Ok(ends.map(|ends| ends.post_apply == Some(state.checksum)))
+    }
+
+    /// Whether the newest state of a history is not older than another one.
+    async fn has_newer_head(
+        &self,
+        history: &History,
+        state: &ReplicaState,
+    ) -> Result<bool, FollowError> {
+        let Some(head) = restorable_txids(&history.tree).last().copied() else { return Ok(false) };
+        let head = StateTimes::new(self.store.as_ref(), history).state(head).await?;
+        Ok(head.timestamp_ms.is_some_and(|time| time >= state.timestamp_ms))
     }
 
     async fn with<T: Send + 'static>(

@@ -5,7 +5,7 @@ use walrust_engine::restorable_txids;
 use walrust_ltx::Txid;
 use walrust_storage::ObjectStore;
 
-use crate::history::HEADERS;
+use crate::file_description::HEADERS;
 use crate::point_in_time::StateTimes;
 use crate::{History, HistoryError, State};
 
@@ -22,8 +22,8 @@ pub struct RestorableRange {
 }
 
 impl History {
-    /// The states that can be restored, in ascending order. Files that were merged and files that are
-    /// gone separate the ranges.
+    /// The states that can be restored, in ascending order. Files that were merged, files that are
+    /// gone, and states that were left behind separate the ranges.
     ///
     /// # Errors
     /// If storage fails.
@@ -38,7 +38,18 @@ impl History {
             async move { times.hides_states(before, after, i64::MAX).await }
         });
         let pairs = futures_util::stream::iter(pairs).buffered(HEADERS);
-        let separated: Vec<bool> = pairs.try_collect().await?;
+        let mut separated: Vec<bool> = pairs.try_collect().await?;
+        for time in times.abandoned().await?.into_iter().filter_map(|(state, _)| state.timestamp_ms)
+        {
+            let Some(before) = times.count_by(&states, time).await?.checked_sub(1) else {
+                continue;
+            };
+            if let Some(pair) = separated.get_mut(before)
+                && times.of(states[before]).await? < time
+            {
+                *pair = true;
+            }
+        }
         let mut ranges = Vec::new();
         let mut start = 0;
         for end in 0..states.len() {

@@ -10,36 +10,27 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
-use walrust_engine::manifest::Manifest;
 use walrust_engine::{
-    Layout, RestorePlan, RestorePlanError, RestoreTarget, StoredFile, Tree, manifest_key,
-    plan_restore, restorable_txids,
+    Layout, RestorePlan, RestorePlanError, RestoreTarget, StoredFile, plan_restore,
+    restorable_txids,
 };
-use walrust_ltx::{FileName, Mode, Txid};
-use walrust_sqlite::{IntegrityCheck, Restore, RestoreError, Restored, hex};
+use walrust_ltx::{FileName, Mode};
+use walrust_sqlite::{Cancellation, IntegrityCheck, Restore, Restored};
 use walrust_storage::ObjectStore;
 
 use crate::fetch::{DEFAULT_PARALLELISM, fetch};
+use crate::hash_queue::{HashQueue, compare_hashes};
 use crate::piece_reader::PieceReader;
 use crate::point_in_time::StateTimes;
 use crate::{History, HistoryError, SHA256};
 
-/// Batches that wait to be hashed.
-const UNHASHED: usize = 2;
-/// What makes a batch full: bytes, or files and pieces. Small files come by the thousands, and to wake
-/// a thread for each of them takes longer than to hash it.
-const BATCH_BYTES: usize = 256 << 10;
-const BATCH_LENGTH: usize = 128;
-
 /// What a restore will do.
 #[derive(Clone, Debug)]
-pub struct Planned {
+pub struct PlannedRestore {
     /// Name of the database.
     pub name: String,
     /// Layout of its files.
@@ -55,7 +46,7 @@ pub struct Planned {
 }
 
 /// How a restore works and writes its result.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RestoreOptions {
     /// Replace an existing output.
     pub force: bool,
@@ -63,6 +54,8 @@ pub struct RestoreOptions {
     pub integrity_check: IntegrityCheck,
     /// Requests at once. Each takes up to 1 MiB of memory.
     pub parallelism: NonZeroUsize,
+    /// Gives the restore up, as long as the output has not got its name.
+    pub cancellation: Cancellation,
 }
 
 impl Default for RestoreOptions {
@@ -71,151 +64,134 @@ impl Default for RestoreOptions {
             force: false,
             integrity_check: IntegrityCheck::default(),
             parallelism: DEFAULT_PARALLELISM,
+            cancellation: Cancellation::default(),
         }
     }
 }
 
-/// Plans a restore.
-///
-/// # Errors
-/// If storage fails, nothing is stored under the name, or the target cannot be reached.
-pub async fn plan(
-    store: &dyn ObjectStore,
-    name: &str,
-    target: RestoreTarget,
-) -> Result<Planned, HistoryError> {
-    let history = History::read(store, name).await?;
-    plan_state(store, &history, target).await
-}
-
-/// Plans a restore of the last state whose timestamp is not later than `time`.
-///
-/// # Errors
-/// As [`plan`]; also if it is not known which state that is, or `time` is in the future.
-pub async fn plan_at(
-    store: &dyn ObjectStore,
-    name: &str,
-    time: Timestamp,
-) -> Result<Planned, HistoryError> {
-    let history = History::read(store, name).await?;
-    if restorable_txids(&history.tree).is_empty() {
-        // Says why not even the newest state can be restored.
-        return plan_state(store, &history, RestoreTarget::Latest).await;
+impl PlannedRestore {
+    /// Plans a restore.
+    ///
+    /// # Errors
+    /// If storage fails, nothing is stored under the name, or the target cannot be reached.
+    pub async fn plan(
+        store: &dyn ObjectStore,
+        name: &str,
+        target: RestoreTarget,
+    ) -> Result<Self, HistoryError> {
+        let history = History::read(store, name).await?;
+        Self::of(store, &history, target).await
     }
-    let txid = StateTimes::new(store, &history).find(time, Timestamp::now()).await?;
-    plan_state(store, &history, RestoreTarget::Txid(txid)).await
-}
 
-pub(crate) async fn plan_state(
-    store: &dyn ObjectStore,
-    history: &History,
-    target: RestoreTarget,
-) -> Result<Planned, HistoryError> {
-    let History { name, tree, manifest, .. } = history;
-    let times = StateTimes::new(store, history);
-    let plan = match plan_from(tree, manifest.as_ref(), target) {
-        Ok(plan) => plan,
-        Err(RestorePlanError::Empty) => {
-            return Err(HistoryError::UnknownName { name: name.clone(), url: store.url() });
+    /// Plans a restore of the last state whose timestamp is not later than `time`.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan); also if it is not known which state that is, or `time` is in the future.
+    pub async fn plan_at(
+        store: &dyn ObjectStore,
+        name: &str,
+        time: Timestamp,
+    ) -> Result<Self, HistoryError> {
+        let history = History::read(store, name).await?;
+        if restorable_txids(&history.tree).is_empty() {
+            // Says why not even the newest state can be restored.
+            return Self::of(store, &history, RestoreTarget::Latest).await;
         }
-        Err(RestorePlanError::TargetUnavailable { target, before, after }) => {
-            let target = format!("TXID {target} ({})", target.get());
-            return Err(times.unavailable(target, "", before, after).await?);
-        }
-        Err(source) => {
-            return Err(HistoryError::Plan { name: name.clone(), url: store.url(), source });
-        }
-    };
-    if target == RestoreTarget::Latest {
-        refuse_lost_tail(store, name, tree, &history.missing(), plan.head)?;
+        let txid = StateTimes::new(store, &history).find(time, Timestamp::now()).await?;
+        Self::of(store, &history, RestoreTarget::Txid(txid)).await
     }
-    let timestamp_ms = times.state(plan.head).await?.timestamp_ms;
-    let entries = manifest.iter().flat_map(|manifest| &manifest.files);
-    let sha256 = entries.filter(|entry| !entry.sha256.is_empty());
-    let sha256 = sha256.filter_map(|entry| Some((entry.file_name()?, entry.sha256.clone())));
-    let (name, layout, sha256) = (name.clone(), tree.layout, sha256.collect());
-    Ok(Planned { name, layout, plan, timestamp_ms, sha256 })
+
+    /// Plans a restore of a history that was read.
+    pub(crate) async fn of(
+        store: &dyn ObjectStore,
+        history: &History,
+        target: RestoreTarget,
+    ) -> Result<Self, HistoryError> {
+        let History { name, tree, manifest, .. } = history;
+        let times = StateTimes::new(store, history);
+        let plan = match plan_from(history, target) {
+            Ok(plan) => plan,
+            Err(RestorePlanError::Empty) => {
+                return Err(HistoryError::UnknownName { name: name.clone(), url: store.url() });
+            }
+            Err(RestorePlanError::TargetUnavailable { target, before, after }) => {
+                let target = format!("TXID {target} ({})", target.get());
+                return Err(times.unavailable(target, String::new(), before, after).await?);
+            }
+            Err(source) => {
+                return Err(HistoryError::Plan { name: name.clone(), url: store.url(), source });
+            }
+        };
+        if target == RestoreTarget::Latest {
+            history.refuse_lost_tail(store, &history.missing(), plan.head)?;
+        }
+        let timestamp_ms = times.state(plan.head).await?.timestamp_ms;
+        let entries = manifest.iter().flat_map(|manifest| &manifest.files);
+        let sha256 = entries.filter(|entry| !entry.sha256.is_empty());
+        let sha256 = sha256.filter_map(|entry| Some((entry.file_name()?, entry.sha256.clone())));
+        let (name, layout, sha256) = (name.clone(), tree.layout, sha256.collect());
+        Ok(Self { name, layout, plan, timestamp_ms, sha256 })
+    }
+
+    /// Carries a plan out. `progress` is told the bytes of each piece that was read. Who drops the future
+    /// gives the restore up: its thread ends soon after, and leaves the output as it was.
+    ///
+    /// # Errors
+    /// If storage fails, a file or a link between files is damaged, SQLite finds faults in the result,
+    /// or the output cannot be written.
+    pub async fn execute(
+        &self,
+        store: Arc<dyn ObjectStore>,
+        output: &Path,
+        options: RestoreOptions,
+        progress: impl Fn(u64) + Send + 'static,
+    ) -> Result<Restored, HistoryError> {
+        let mode = match self.layout {
+            Layout::Walrust => Mode::Strict,
+            Layout::LitestreamS3 | Layout::LitestreamFile => Mode::Lenient,
+        };
+        let RestoreOptions { cancellation, integrity_check, .. } = options;
+        let cancel = cancellation.on_drop();
+        let restore = Restore::begin(output, options.force, mode)?;
+        let restore = restore.cancelled_by(cancellation.clone());
+        let files: Vec<StoredFile> = self.plan.files.iter().map(|(file, _)| file.clone()).collect();
+        let fetching = fetch(Arc::clone(&store), files.clone(), options.parallelism);
+        let (handle, recorded) = (Handle::current(), self.sha256.clone());
+        let work = move || {
+            let (queue, hashing) = HashQueue::new();
+            let queue = RefCell::new(queue);
+            std::thread::scope(|scope| {
+                let (files, recorded) = (&files, &recorded);
+                let hasher = move || compare_hashes(files, recorded, &hashing);
+                let hasher = std::thread::Builder::new().spawn_scoped(scope, hasher);
+                let hasher = hasher.map_err(HistoryError::NoThread)?;
+                let observe = |bytes: &Bytes| {
+                    if cancellation.is_cancelled() {
+                        return Err(io::Error::other("nobody waits for it any more"));
+                    }
+                    progress(bytes.len() as u64);
+                    queue.borrow_mut().bytes(bytes.clone())
+                };
+                let pieces = PieceReader::new(handle, fetching, observe);
+                let restored = apply_all(restore, pieces, files, &queue);
+                // It ends with its channel.
+                queue.into_inner().finish();
+                let compared = hasher.join();
+                // A file with another hash may still decode; it is not the one that was stored.
+                compared.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                Ok(restored?.finish(integrity_check)?)
+            })
+        };
+        let restored = tokio::task::spawn_blocking(work).await;
+        cancel.disarm();
+        restored.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
 }
 
 /// Plans without files that may be deleted at any moment, unless only they have what is wanted.
-fn plan_from(
-    tree: &Tree,
-    manifest: Option<&Manifest>,
-    target: RestoreTarget,
-) -> Result<RestorePlan, RestorePlanError> {
-    plan_restore(&staying(tree, manifest), target).or_else(|_| plan_restore(tree, target))
-}
-
-/// The files that are not about to be deleted.
-pub(crate) fn staying(tree: &Tree, manifest: Option<&Manifest>) -> Tree {
-    let retired = manifest.map(Manifest::retired_names).unwrap_or_default();
-    let mut staying = tree.clone();
-    staying.files.retain(|file| !retired.contains(&file.name));
-    staying
-}
-
-/// A file that vanished from the end of a history leaves no gap; only the manifest knows it.
-/// `missing` are its files that are not there, `head` is the end of the wanted history.
-pub(crate) fn refuse_lost_tail(
-    store: &dyn ObjectStore,
-    name: &str,
-    tree: &Tree,
-    missing: &[FileName],
-    head: Txid,
-) -> Result<(), HistoryError> {
-    let Some(lost) = missing.iter().find(|file| file.max > head) else { return Ok(()) };
-    let newest = restorable_txids(tree).last().map_or_else(String::new, ToString::to_string);
-    Err(HistoryError::LostTail {
-        object: format!("{}/{}", store.url(), manifest_key(name)),
-        file: lost.to_string(),
-        newest,
-    })
-}
-
-/// Carries a plan out. `progress` is told the bytes of each piece that was read.
-///
-/// # Errors
-/// If storage fails, a file or a link between files is damaged, SQLite finds faults in the result,
-/// or the output cannot be written.
-pub async fn execute(
-    store: Arc<dyn ObjectStore>,
-    planned: &Planned,
-    output: &Path,
-    options: RestoreOptions,
-    progress: impl Fn(u64) + Send + 'static,
-) -> Result<Restored, HistoryError> {
-    let mode = match planned.layout {
-        Layout::Walrust => Mode::Strict,
-        Layout::LitestreamS3 | Layout::LitestreamFile => Mode::Lenient,
-    };
-    let restore = Restore::begin(output, options.force, mode)?;
-    let files: Vec<StoredFile> = planned.plan.files.iter().map(|(file, _)| file.clone()).collect();
-    let fetching = fetch(Arc::clone(&store), files.clone(), options.parallelism);
-    let (handle, recorded) = (Handle::current(), planned.sha256.clone());
-    let work = move || {
-        let (sender, hashing) = sync_channel(UNHASHED);
-        let queue = RefCell::new(HashQueue { sender, batch: Vec::new(), bytes: 0 });
-        std::thread::scope(|scope| {
-            let (files, recorded) = (&files, &recorded);
-            let hasher = move || compare_hashes(files, recorded, &hashing);
-            let hasher = std::thread::Builder::new().spawn_scoped(scope, hasher);
-            let hasher = hasher.map_err(HistoryError::NoThread)?;
-            let observe = |bytes: &Bytes| {
-                progress(bytes.len() as u64);
-                queue.borrow_mut().bytes(bytes.clone())
-            };
-            let pieces = PieceReader::new(handle, fetching, observe);
-            let restored = apply_all(restore, pieces, files, &queue);
-            // It ends with its channel.
-            queue.into_inner().finish();
-            let compared = hasher.join();
-            // A file with another hash may still decode; it is not the one that was stored.
-            compared.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok(restored?.finish(options.integrity_check)?)
-        })
-    };
-    let restored = tokio::task::spawn_blocking(work).await;
-    restored.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+fn plan_from(history: &History, target: RestoreTarget) -> Result<RestorePlan, RestorePlanError> {
+    let staying = plan_restore(&history.staying(), target);
+    staying.or_else(|_| plan_restore(&history.tree, target))
 }
 
 fn apply_all(
@@ -234,71 +210,4 @@ fn apply_all(
         queue.borrow_mut().end_file(meta.and_then(|meta| meta.metadata.get(SHA256).cloned()));
     }
     Ok(restore)
-}
-
-/// What the thread that hashes is told.
-enum Unhashed {
-    Bytes(Bytes),
-    /// The file has ended; the hash that storage keeps beside it.
-    End(Option<String>),
-}
-
-/// The way to the thread that hashes.
-struct HashQueue {
-    sender: SyncSender<Vec<Unhashed>>,
-    batch: Vec<Unhashed>,
-    /// Bytes in the batch.
-    bytes: usize,
-}
-
-impl HashQueue {
-    /// Gives bytes to the thread. An error if it has ended, which it does early only with one of its
-    /// own.
-    fn bytes(&mut self, bytes: Bytes) -> io::Result<()> {
-        self.bytes += bytes.len();
-        self.batch.push(Unhashed::Bytes(bytes));
-        if self.bytes < BATCH_BYTES && self.batch.len() < BATCH_LENGTH {
-            return Ok(());
-        }
-        self.bytes = 0;
-        let sent = self.sender.send(std::mem::take(&mut self.batch));
-        sent.map_err(|_| io::Error::other("a file has another hash"))
-    }
-
-    fn end_file(&mut self, sha256: Option<String>) {
-        self.batch.push(Unhashed::End(sha256));
-    }
-
-    fn finish(self) {
-        // Whoever waits for the thread gets to know why it has ended.
-        let _ = self.sender.send(self.batch);
-    }
-}
-
-/// Compares the hash of each file with those that were recorded when it was stored.
-fn compare_hashes(
-    files: &[StoredFile],
-    recorded: &BTreeMap<FileName, String>,
-    unhashed: &Receiver<Vec<Unhashed>>,
-) -> Result<(), RestoreError> {
-    let mut files = files.iter();
-    let mut hasher = Sha256::new();
-    for next in unhashed.iter().flatten() {
-        let beside = match next {
-            Unhashed::Bytes(bytes) => {
-                hasher.update(&bytes);
-                continue;
-            }
-            Unhashed::End(beside) => beside,
-        };
-        let file = files.next().expect("each file ends once");
-        let found = hex(&std::mem::take(&mut hasher).finalize());
-        for expected in beside.iter().chain(recorded.get(&file.name)) {
-            if *expected != found {
-                let (file, expected) = (file.key.clone(), expected.clone());
-                return Err(RestoreError::WrongSha256 { file, expected, found });
-            }
-        }
-    }
-    Ok(())
 }

@@ -36,14 +36,11 @@ use walrust_storage::ObjectStore;
 
 use crate::branches::take_abandoned;
 use crate::compaction::{Merged, store_merged, verify};
-use crate::file_description::{describe, read_header};
+use crate::file_description::{HEADERS, describe, read_header};
 use crate::manifest_object::{check_writer, read_manifest_patiently, read_own_manifest};
 use crate::retention_report::{RetentionProblem, RetentionReport};
 use crate::scratch::fetch;
 use crate::{HistoryError, edit_manifest, patiently};
-
-/// Headers that are read at once.
-const HEADERS: usize = 16;
 
 /// A history, and what is to become of it.
 #[derive(Clone, Debug)]

@@ -1,17 +1,72 @@
 //! Files of histories on the local disk, for as long as they are worked on.
 //!
-//! Invariant: they have no name, or one that goes with them, so nothing stays behind.
+//! Invariant: they have no name, so that nothing stays behind, even of a process that is killed. Where a
+//! file without a name could not be opened a second time it has one that goes with it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use futures_util::TryFutureExt;
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 use tokio::io::AsyncReadExt;
 use walrust_sqlite::hex;
 use walrust_storage::{ObjectStore, StorageError};
 
 use crate::{HistoryError, SHA256, patiently};
+
+/// A file that can be opened by its path as long as this value lives.
+#[derive(Debug)]
+pub(crate) enum ScratchFile {
+    Unnamed(File),
+    Named(NamedTempFile),
+}
+
+impl ScratchFile {
+    /// Creates an empty file.
+    pub(crate) fn create() -> io::Result<Self> {
+        let file = tempfile::tempfile()?;
+        let open = file.metadata()?;
+        // The system may not show what a process has open.
+        match fs::metadata(path_of_descriptor(&file)) {
+            Ok(seen) if (seen.dev(), seen.ino()) == (open.dev(), open.ino()) => {
+                Ok(Self::Unnamed(file))
+            }
+            _ => NamedTempFile::new().map(Self::Named),
+        }
+    }
+
+    /// The file.
+    pub(crate) fn file(&self) -> &File {
+        match self {
+            Self::Unnamed(file) => file,
+            Self::Named(file) => file.as_file(),
+        }
+    }
+
+    /// Where this process, and no other, can open it.
+    pub(crate) fn path(&self) -> PathBuf {
+        match self {
+            Self::Unnamed(file) => path_of_descriptor(file),
+            Self::Named(file) => file.path().to_owned(),
+        }
+    }
+
+    /// The file without its name.
+    pub(crate) fn into_file(self) -> File {
+        match self {
+            Self::Unnamed(file) => file,
+            Self::Named(file) => file.into_file(),
+        }
+    }
+}
+
+fn path_of_descriptor(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
 
 /// An object that was fetched into a file without a name.
 #[derive(Debug)]

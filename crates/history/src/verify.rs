@@ -24,15 +24,15 @@ use walrust_engine::{
     plan_restore,
 };
 use walrust_ltx::{FileName, Mode};
-use walrust_sqlite::{IntegrityCheck, Restore, RestoreError};
+use walrust_sqlite::{Cancellation, IntegrityCheck, Restore, RestoreError};
 use walrust_storage::ObjectStore;
 
 use crate::branches::take_abandoned;
 use crate::file_walk::FileWalk;
+use crate::history::staying;
 use crate::history_index::HistoryIndex;
 use crate::inspection::{Reading, inspect};
-use crate::restore::staying;
-use crate::scratch::{blocking, scratch_error};
+use crate::scratch::blocking;
 use crate::{Finding, HistoryError, Problem, Verification, patiently};
 
 /// How a history is verified.
@@ -226,12 +226,16 @@ async fn restore(
     mut copies: BTreeMap<String, File>,
     mode: Mode,
 ) -> Result<Option<Problem>, HistoryError> {
+    let cancellation = Cancellation::default();
+    let _cancel = cancellation.on_drop();
     let work = move || {
-        let directory = tempfile::tempdir()
-            .map_err(|source| scratch_error("make a directory to restore to", source))?;
         let mut restored = || -> Result<(), RestoreError> {
-            let mut restore = Restore::begin(&directory.path().join("restored.db"), false, mode)?;
+            let restore = Restore::begin_scratch(&std::env::temp_dir(), mode)?;
+            let mut restore = restore.cancelled_by(cancellation.clone());
             for (file, _) in &plan.files {
+                if cancellation.is_cancelled() {
+                    return Err(RestoreError::Cancelled);
+                }
                 let copy = copies.remove(&file.key).expect("the files of the plan were kept");
                 restore.apply(&file.key, file.name, copy)?;
             }

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use walrust_engine::{RestoreTarget, RetentionPolicy, StoredFile};
-use walrust_history::{History, HistoryError, Problem, Severity, Verify, VerifyOptions};
+use walrust_history::{
+    History, HistoryError, PlannedRestore, Problem, Severity, Verify, VerifyOptions,
+};
 use walrust_ltx::{FileName, Txid};
 use walrust_storage::ObjectStore;
 
@@ -29,7 +32,7 @@ async fn two_branches(indexed: bool) -> Scene {
 }
 
 async fn newest(store: &CrashingStore) -> Txid {
-    let planned = walrust_history::plan(store, NAME, RestoreTarget::Latest).await.unwrap();
+    let planned = PlannedRestore::plan(store, NAME, RestoreTarget::Latest).await.unwrap();
     planned.plan.head
 }
 
@@ -39,7 +42,7 @@ async fn assert_restored(scene: &Scene) {
     let history = History::read(&scene.store, NAME).await.unwrap();
     for txid in walrust_engine::restorable_txids(&history.tree) {
         let target = RestoreTarget::Txid(txid);
-        let planned = walrust_history::plan(&scene.store, NAME, target).await.unwrap();
+        let planned = PlannedRestore::plan(&scene.store, NAME, target).await.unwrap();
         let restored = apply(&scene.store, &planned.plan).await;
         assert!(restored == scene.states[&txid.get()], "TXID {txid} is of another branch");
     }
@@ -57,7 +60,7 @@ fn the_newest_state_is_that_of_the_branch_that_goes_on() {
             let history = History::read(&scene.store, NAME).await.unwrap();
             assert_eq!(names(&history.abandoned), [name(5, 12)]);
             assert_restored(&scene).await;
-            let late = walrust_history::plan(&scene.store, NAME, RestoreTarget::Txid(txid(12)));
+            let late = PlannedRestore::plan(&scene.store, NAME, RestoreTarget::Txid(txid(12)));
             assert!(matches!(late.await, Err(HistoryError::Unavailable { .. })));
             // On beyond the TXIDs of the other branch, with a file that begins where it ends.
             for commits in [4, 3, 2] {
@@ -79,6 +82,59 @@ fn who_has_continued_the_late_upload_has_made_it_the_branch_that_goes_on() {
         let history = History::read(&scene.store, NAME).await.unwrap();
         assert_eq!(names(&history.abandoned), [name(5, 5)]);
         assert_restored(&scene).await;
+    });
+}
+
+/// The TXID of the state at a time, or why there is none.
+async fn state_at(store: &CrashingStore, time_ms: i64) -> Result<u64, HistoryError> {
+    let time = Timestamp::from_millisecond(time_ms).unwrap();
+    Ok(PlannedRestore::plan_at(store, NAME, time).await?.plan.head.get())
+}
+
+#[test]
+fn c09_a_time_whose_state_was_left_behind_gets_no_older_one() {
+    runtime().block_on(async {
+        let mut scene = Scene::begin("2026-01-01T00:00:00Z").await;
+        scene.commit(4, true).await;
+        let t0 = scene.now_ms;
+        let (t1, t2, t3) = (t0 + 1000, t0 + 2000, t0 + 3000);
+        scene.now_ms = t1;
+        scene.commit(5, false).await;
+        scene.go_back(5);
+        scene.now_ms = t2;
+        scene.commit(1, true).await;
+        scene.write_manifest().await;
+        let refused = async |scene: &Scene, time, left: u64, sides: [u64; 2]| {
+            let error = state_at(&scene.store, time).await.unwrap_err();
+            let HistoryError::Unavailable { why, neighbours, .. } = &error else {
+                panic!("{error}")
+            };
+            let left = txid(left);
+            assert!(why.contains(&format!("TXID {left}")) && why.contains("left behind"), "{why}");
+            let found = [neighbours.before, neighbours.after].map(|it| it.unwrap().txid.get());
+            assert_eq!(found, sides);
+        };
+        assert_eq!(state_at(&scene.store, t1 - 1).await.unwrap(), 5);
+        refused(&scene, t1, 10, [5, 6]).await;
+        refused(&scene, t2 - 1, 10, [5, 6]).await;
+        assert_eq!(state_at(&scene.store, t2).await.unwrap(), 6);
+        assert_eq!(state_at(&scene.store, t3).await.unwrap(), 6);
+
+        // The daemon finds the late upload and goes on behind it, with what it had confirmed.
+        scene.go_back(10);
+        scene.now_ms = t3;
+        scene.commit(1, true).await;
+        scene.write_manifest().await;
+        assert_eq!(state_at(&scene.store, t1).await.unwrap(), 10);
+        assert_eq!(state_at(&scene.store, t2 - 1).await.unwrap(), 10);
+        refused(&scene, t2, 6, [10, 11]).await;
+        refused(&scene, t3 - 1, 6, [10, 11]).await;
+        assert_eq!(state_at(&scene.store, t3).await.unwrap(), 11);
+
+        let history = History::read(&scene.store, NAME).await.unwrap();
+        let ranges = history.restorable_ranges(&scene.store).await.unwrap();
+        let ends = ranges.iter().map(|range| (range.first.txid.get(), range.last.txid.get()));
+        assert_eq!(ends.collect::<Vec<_>>(), [(1, 10), (11, 11)]);
     });
 }
 

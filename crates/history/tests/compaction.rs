@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use walrust_engine::manifest::Manifest;
 use walrust_engine::{RestoreTarget, RetentionPolicy, plan_restore};
-use walrust_history::{HistoryError, RetentionProblem, RetentionReport, plan_at};
+use walrust_history::{HistoryError, PlannedRestore, RetentionProblem, RetentionReport};
 use walrust_ltx::{Decoder, Encoder, Header, Mode};
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
@@ -82,9 +82,9 @@ fn c10_a_state_inside_a_merged_file_is_not_taken_for_another() {
         let before = manifest(&scene.store).await;
         let (first, inside) = (created(&before, name(1, 1)), created(&before, name(3, 3)));
         compact(&scene).await;
-        let planned = plan_at(&scene.store, NAME, first).await.unwrap();
+        let planned = PlannedRestore::plan_at(&scene.store, NAME, first).await.unwrap();
         assert_eq!(planned.plan.head, txid(1));
-        let hidden = plan_at(&scene.store, NAME, inside).await;
+        let hidden = PlannedRestore::plan_at(&scene.store, NAME, inside).await;
         assert!(matches!(hidden, Err(HistoryError::Unavailable { .. })), "{hidden:?}");
         let inside = plan_restore(&tree(&scene.store).await, RestoreTarget::Txid(txid(3)));
         let message = inside.unwrap_err().to_string();

@@ -5,6 +5,8 @@
 mod branches;
 mod compaction;
 mod crashing_store;
+mod damaged_manifest;
+mod pieces;
 mod retention;
 mod scene;
 mod verify;

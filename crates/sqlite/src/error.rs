@@ -55,14 +55,14 @@ pub enum DatabaseError {
     /// Somebody holds the file exclusively.
     #[error(
         "{}: locked exclusively by another process (locking_mode=EXCLUSIVE, a change of the \
-         journal mode, or a backup tool); it is tried again", .path.display()
+         journal mode, or a backup tool)", .path.display()
     )]
     Locked {
         /// Path of the database.
         path: PathBuf,
     },
     /// The file at the path is not the one that was opened.
-    #[error("{}: was replaced or removed while it was replicated; it is opened again", .path.display())]
+    #[error("{}: was replaced or removed while it was open", .path.display())]
     Replaced {
         /// Path of the file.
         path: PathBuf,
@@ -136,7 +136,7 @@ pub enum DatabaseError {
         found: u32,
     },
     /// Other processes changed the WAL faster than it could be read, several times in a row.
-    #[error("{}: the WAL restarted again and again while it was read; it is tried again", .path.display())]
+    #[error("{}: the WAL restarted again and again while it was read", .path.display())]
     Unstable {
         /// Path of the WAL.
         path: PathBuf,
@@ -289,6 +289,9 @@ pub enum RestoreError {
         /// The first lines of SQLite's report.
         report: String,
     },
+    /// Nobody waits for the result any more.
+    #[error("the restore was given up")]
+    Cancelled,
     /// Writing or reading the output failed.
     #[error("{}: cannot {operation}: {source}", .path.display())]
     Io {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cancellation;
 mod capture;
 mod connection;
 mod connection_pin;
@@ -14,8 +15,10 @@ mod database_reader;
 mod detached_pin;
 mod error;
 mod head_snapshot;
+mod integrity_check;
 mod kept_name;
 mod ofd_lock;
+mod output;
 mod page_checksums;
 mod page_view;
 mod pin;
@@ -25,6 +28,8 @@ mod replica_error;
 mod replica_file;
 mod replica_incoming;
 mod restore;
+mod scratch_database;
+mod set_aside;
 mod snapshot_reader;
 mod staging;
 mod state_directory;
@@ -32,18 +37,21 @@ mod wal_source;
 mod wal_writer;
 mod writeback;
 
+pub use cancellation::{CancelOnDrop, Cancellation};
 pub use capture::{
     BegunSnapshot, Capture, CaptureOptions, Head, HeadTable, Reconciliation, SyncOutcome,
 };
 pub use database_files::{check_database, sidecar};
 pub use error::{DatabaseError, RestoreError};
 pub use head_snapshot::{is_replicated, stage_head_snapshot};
+pub use integrity_check::IntegrityCheck;
 pub use kept_name::{KeptName, keep_name, kept_name};
+pub use output::check_output;
 pub use pin::WalPin;
 pub use replica_directory::ReplicaState;
 pub use replica_error::ReplicaError;
 pub use replica_file::{ChangeKind, Replica, ReplicaChange};
-pub use restore::{IntegrityCheck, Restore, Restored, check_output};
+pub use restore::{Restore, Restored};
 pub use snapshot_reader::SnapshotReader;
 pub use staging::{StagedFile, hex};
 pub use state_directory::state_path;

@@ -83,8 +83,12 @@ impl OpenReplica {
     }
 
     /// Whether the file at `path` is the one that is open.
-    pub(crate) fn is_at(&self, path: &Path) -> bool {
-        self.writer.files().check_identity(path).is_ok()
+    pub(crate) fn is_at(&self, path: &Path) -> Result<bool, DatabaseError> {
+        match self.writer.files().check_identity(path) {
+            Ok(()) => Ok(true),
+            Err(DatabaseError::Replaced { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Transactions that the wal-index has counted up to now.
@@ -157,7 +161,11 @@ impl OpenReplica {
     pub(crate) fn checkpoint(&mut self) {
         let frames = match self.writer.files().wal_index() {
             Ok(index) => index.header.mx_frame,
-            Err(_) => return,
+            Err(error) => {
+                // What was applied is in the WAL all the same.
+                tracing::warn!(path = %self.path.display(), %error, "cannot checkpoint the replica");
+                return;
+            }
         };
         if frames < self.checkpoint_at {
             return;

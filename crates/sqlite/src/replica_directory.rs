@@ -75,7 +75,7 @@ pub(crate) struct ReplicaDirectory {
 impl Drop for ReplicaDirectory {
     /// A directory without a state is that of a replica that was never made.
     fn drop(&mut self) {
-        if !self.path.join(STATE).exists()
+        if exists(&self.path.join(STATE)).is_ok_and(|exists| !exists)
             && let Err(error) = fs::remove_dir_all(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the directory");
@@ -93,8 +93,8 @@ impl ReplicaDirectory {
     }
 
     /// Whether there is a state.
-    pub(crate) fn exists(replica: &Path) -> bool {
-        Self::path_of(replica).join(STATE).exists()
+    pub(crate) fn exists(replica: &Path) -> Result<bool, DatabaseError> {
+        exists(&Self::path_of(replica).join(STATE))
     }
 
     /// Creates the directory if needed, locks it, and removes what a crash has left unfinished.
@@ -157,15 +157,15 @@ impl ReplicaDirectory {
     /// Removes what was applied, its state last.
     pub(crate) fn clear_incoming(&self) -> Result<(), ReplicaError> {
         for name in [INCOMING_FILE, INCOMING_DATABASE, INCOMING_STATE] {
-            let path = self.path.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(DatabaseError::io("remove", &path)(error).into());
-                }
-                _ => {}
-            }
+            remove(&self.path.join(name))?;
         }
         Ok(())
+    }
+
+    /// Forgets the replica, which was never made, and what it was to be made of.
+    pub(crate) fn forget(&self) -> Result<(), ReplicaError> {
+        self.clear_incoming()?;
+        Ok(remove(&self.path.join(STATE))?)
     }
 
     /// Makes names in the directory durable.
@@ -188,7 +188,7 @@ impl ReplicaDirectory {
 
     fn clear_unfinished(&self) -> Result<(), DatabaseError> {
         let mut kept = vec![LOCK, STATE, TABLE, INCOMING_STATE, INCOMING_FILE];
-        if self.path.join(INCOMING_STATE).exists() {
+        if exists(&self.path.join(INCOMING_STATE))? {
             kept.push(INCOMING_DATABASE);
         }
         let clear = || {
@@ -201,6 +201,25 @@ impl ReplicaDirectory {
             Ok(())
         };
         clear().map_err(DatabaseError::io("clear the directory", &self.path))
+    }
+}
+
+/// Whether a file is there: what cannot be looked at is not taken for missing.
+pub(crate) fn exists(path: &Path) -> Result<bool, DatabaseError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(DatabaseError::io("look at the file", path)(error)),
+    }
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<(), DatabaseError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DatabaseError::io("remove", path)(error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -8,10 +8,10 @@ use crate::{DatabaseError, RestoreError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplicaError {
-    /// There is a file that no replica of ours is.
+    /// A file is in the way that is no replica of ours.
     #[error(
-        "{}: exists already and is not a replica that walrust has made; choose another file, or \
-         move this one away", .path.display()
+        "{}: already exists and is not a replica made by walrust; choose another file, or move \
+         this one away", .path.display()
     )]
     NotOurs {
         /// Path of the file, or of a sidecar that SQLite would replay.

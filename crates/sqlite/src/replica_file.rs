@@ -16,7 +16,7 @@
 //!
 //! A replica that somebody else has written to is never written to again: the wal-index counts
 //! transactions, and at the start every page is compared with its checksum. What was written may be
-//! all that somebody has.
+//! all that somebody has. Nor is a file replaced that somebody else has made under the name meanwhile.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -25,11 +25,13 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use walrust_ltx::{Checksum, FileName};
 
+use crate::output::{check_output, directory_of};
 use crate::page_checksums::NewPageChecksums;
 use crate::replica_connection::{OpenReplica, lock_alone};
-use crate::replica_directory::{ReplicaDirectory, ReplicaState};
+use crate::replica_directory::{ReplicaDirectory, ReplicaState, exists};
 use crate::replica_incoming::Incoming;
-use crate::restore::{Restored, check_output, directory_of, remove_sidecars};
+use crate::restore::Restored;
+use crate::set_aside::SetAside;
 use crate::staging::hex;
 use crate::{DatabaseError, ReplicaError, RestoreError};
 
@@ -75,7 +77,7 @@ impl Replica {
     /// If there is a file that is not a replica of `source`, or another process follows into it.
     pub fn open(path: &Path, source: &str) -> Result<Self, ReplicaError> {
         let path = place_of(path)?;
-        if !ReplicaDirectory::exists(&path) {
+        if !ReplicaDirectory::exists(&path)? {
             check_output(&path, false).map_err(|error| match error {
                 RestoreError::OutputExists { path } => ReplicaError::NotOurs { path },
                 error => error.into(),
@@ -108,8 +110,8 @@ impl Replica {
     pub fn resume(&mut self) -> Result<Option<ReplicaChange>, ReplicaError> {
         if let Some(next) = self.directory.load_incoming()? {
             // It may be the file of the replica under another name: that is not opened again.
-            let is_done = self.state.as_ref() == Some(&next) && self.path.exists();
-            let is_whole = self.directory.incoming_database().exists();
+            let is_done = self.state.as_ref() == Some(&next) && exists(&self.path)?;
+            let is_whole = exists(&self.directory.incoming_database())?;
             if is_whole && !is_done && next.source == self.source {
                 return self.become_waiting(next).map(Some);
             }
@@ -119,7 +121,7 @@ impl Replica {
             return Ok(None);
         }
         let Some(state) = self.state.clone() else { return Ok(None) };
-        if !self.path.exists() {
+        if !exists(&self.path)? {
             // Somebody removed it: it is made anew.
             self.state = None;
             return Ok(None);
@@ -205,7 +207,7 @@ impl Replica {
     /// The LTX file that a crash kept from being applied, or from being removed.
     fn waiting_file(&self, state: &ReplicaState) -> Result<Option<Incoming>, ReplicaError> {
         let path = self.directory.incoming_file();
-        if !path.exists() {
+        if !exists(&path)? {
             return Ok(None);
         }
         match Incoming::read_file(&path, &path.display().to_string(), state) {
@@ -230,7 +232,8 @@ impl Replica {
             self.directory.clear_incoming()?;
         }
         let incoming = incoming?;
-        match self.state.clone().filter(|_| self.path.exists()) {
+        let is_there = exists(&self.path)?;
+        match self.state.clone().filter(|_| is_there) {
             None => self.place(&incoming, ChangeKind::Created),
             Some(state) if state.page_size == incoming.state.page_size => {
                 if self.open.is_none() {
@@ -248,6 +251,9 @@ impl Replica {
         incoming: &Incoming,
         kind: ChangeKind,
     ) -> Result<ReplicaChange, ReplicaError> {
+        if exists(&self.path)? {
+            return Err(ReplicaError::NotOurs { path: self.path.clone() });
+        }
         let mut table = NewPageChecksums::create(&self.directory.table())?;
         for (pgno, checksum) in incoming.pages() {
             table.push(*pgno, *checksum)?;
@@ -255,22 +261,21 @@ impl Replica {
         table.finish(incoming.state.page_count)?;
         self.directory.save(&incoming.state)?;
         self.state = Some(incoming.state.clone());
-        // Of a replica that was there before.
-        remove_sidecars(&self.path)?;
-        let directory = directory_of(&self.path);
-        let waiting = self.directory.incoming_database();
-        let link = || {
-            // A link replaces nothing: an application may have made a file of that name meanwhile.
-            match fs::hard_link(&waiting, &self.path) {
-                // Some file systems have no links.
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    fs::rename(&waiting, &self.path)?;
-                }
-                linked => linked?,
+        // Of a replica that was there before. They are removed when the name is known to be ours.
+        let aside = SetAside::sidecars_of(&self.path)?;
+        match give_name(&self.directory.incoming_database(), &self.path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.state = None;
+                self.directory.forget()?;
+                return Err(ReplicaError::NotOurs { path: self.path.clone() });
             }
-            File::open(directory)?.sync_all()
-        };
-        link().map_err(DatabaseError::io("create", &self.path))?;
+            named => named.map_err(DatabaseError::io("create", &self.path))?,
+        }
+        aside.remove();
+        let directory = directory_of(&self.path);
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(DatabaseError::io("sync the directory", directory))?;
         self.directory.clear_incoming()?;
         self.connect(&incoming.state, None)?;
         let pages = u32::try_from(incoming.pages().len()).unwrap_or(u32::MAX);
@@ -329,7 +334,7 @@ impl Replica {
         let Some(mut open) = self.open.take() else {
             unreachable!("a replica is opened before anything is applied");
         };
-        if !open.is_at(&self.path) {
+        if !open.is_at(&self.path)? {
             return Err(self.modified("the file was replaced or removed".to_owned()));
         }
         let mut transaction = open.begin()?;
@@ -371,6 +376,26 @@ impl Replica {
     fn modified(&self, what: String) -> ReplicaError {
         let state = self.directory.path().to_owned();
         ReplicaError::Modified { path: self.path.clone(), state, what }
+    }
+}
+
+/// Gives a file another name, which must be free: an application may have made a file of that name
+/// meanwhile.
+fn give_name(file: &Path, name: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match fs::hard_link(file, name) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {}
+        linked => return linked,
+    }
+    // Some file systems have no links.
+    match renameat_with(CWD, file, CWD, name, RenameFlags::NOREPLACE) {
+        // And some of those replace whatever there is.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS)
+            if matches!(name.try_exists(), Ok(false)) =>
+        {
+            fs::rename(file, name)
+        }
+        renamed => Ok(renamed?),
     }
 }
 

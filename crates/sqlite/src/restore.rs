@@ -2,37 +2,25 @@
 //!
 //! Invariant: the output appears under its name only when every file and every link was verified,
 //! the rolling checksum of the result is that of the last file, and SQLite's check passed. Until
-//! then everything happens in a temporary file beside it, which goes on any error. A crash leaves
-//! at most that temporary file.
+//! then everything happens in a temporary file beside it, which goes on any error (`output.rs`).
 //!
 //! The files are applied in order while they stream in. Memory: 8 bytes per page of the database,
 //! and buffers of fixed size.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
-use tempfile::NamedTempFile;
+use rusqlite::Connection;
 use walrust_engine::{MissingPages, PageTable};
 use walrust_ltx::{Checksum, Decoder, FileName, Header, Mode, PageSize, Pgno, Txid};
 
-use crate::RestoreError;
-use crate::database_files::sidecar;
+use crate::integrity_check::open_immutable;
+use crate::output::Output;
+use crate::scratch_database::ScratchDatabase;
 use crate::writeback::Writeback;
-
-/// Which of SQLite's checks the result must pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum IntegrityCheck {
-    /// `PRAGMA quick_check`: structure of all pages.
-    #[default]
-    Quick,
-    /// `PRAGMA integrity_check`: also that indexes agree with their tables.
-    Full,
-    /// None beyond our own checksums.
-    None,
-}
+use crate::{Cancellation, IntegrityCheck, RestoreError};
 
 /// A restored database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,18 +37,21 @@ pub struct Restored {
     pub timestamp_ms: i64,
 }
 
-/// The sidecars that SQLite would replay into, or trust beside, a restored database.
-const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
-
 /// A database that is being rebuilt.
 #[derive(Debug)]
 pub struct Restore {
-    output: PathBuf,
-    force: bool,
-    temporary: NamedTempFile,
+    destination: Destination,
     mode: Mode,
     image: Option<Image>,
     writeback: Writeback,
+    cancellation: Cancellation,
+}
+
+/// Where the database is rebuilt.
+#[derive(Debug)]
+enum Destination {
+    Output(Output),
+    Scratch(ScratchDatabase),
 }
 
 /// What the files so far add up to.
@@ -72,43 +63,34 @@ struct Image {
     last_file: String,
 }
 
-/// Refuses an output that exists, or beside which there are sidecars that SQLite would replay.
-///
-/// # Errors
-/// If `force` is false and something is there, or the output is a directory.
-pub fn check_output(output: &Path, force: bool) -> Result<(), RestoreError> {
-    if output.is_dir() {
-        return Err(RestoreError::OutputIsDirectory { path: output.to_owned() });
-    }
-    if force {
-        return Ok(());
-    }
-    let sidecars = SIDECARS.map(|suffix| sidecar(output, suffix));
-    for path in std::iter::once(output).chain(sidecars.iter().map(PathBuf::as_path)) {
-        // A dangling symbolic link is in the way as well.
-        if path.symlink_metadata().is_ok() {
-            return Err(RestoreError::OutputExists { path: path.to_owned() });
-        }
-    }
-    Ok(())
-}
-
 impl Restore {
     /// Begins a restore to `output`; the directories above it are created.
     ///
     /// # Errors
     /// If the output is in the way and `force` is false, or the temporary file cannot be created.
     pub fn begin(output: &Path, force: bool, mode: Mode) -> Result<Self, RestoreError> {
-        check_output(output, force)?;
-        let directory = directory_of(output);
-        fs::create_dir_all(directory)
-            .map_err(RestoreError::io("create the directory", directory))?;
-        let temporary = tempfile::Builder::new()
-            .prefix(".walrust-restore-")
-            .tempfile_in(directory)
+        Ok(Self::to(Destination::Output(Output::begin(output, force)?), mode))
+    }
+
+    /// Begins a restore whose result is only looked at, in a directory for temporary files.
+    ///
+    /// # Errors
+    /// If no file can be created there.
+    pub fn begin_scratch(directory: &Path, mode: Mode) -> Result<Self, RestoreError> {
+        let scratch = ScratchDatabase::create(directory)
             .map_err(RestoreError::io("create a temporary file in", directory))?;
-        let writeback = Writeback::default();
-        Ok(Self { output: output.to_owned(), force, temporary, mode, image: None, writeback })
+        Ok(Self::to(Destination::Scratch(scratch), mode))
+    }
+
+    fn to(destination: Destination, mode: Mode) -> Self {
+        let (writeback, cancellation) = (Writeback::default(), Cancellation::default());
+        Self { destination, mode, image: None, writeback, cancellation }
+    }
+
+    /// Has the restore fail when nobody waits for it any more.
+    #[must_use]
+    pub fn cancelled_by(self, cancellation: Cancellation) -> Self {
+        Self { cancellation, ..self }
     }
 
     /// Applies the next file of the chain. `file` is its key, for messages.
@@ -136,10 +118,10 @@ impl Restore {
             Some(image) => image.continued_by(file, header)?,
             None => Image::started_by(file, header)?,
         };
-        image.shrink(self.temporary.as_file(), self.temporary.path())?;
+        image.shrink(self.destination.file(), self.destination.path())?;
         let page_size = image.header.page_size.bytes();
-        let mut out = RunWriter::new(self.temporary.as_file(), page_size, &mut self.writeback);
-        let write_error = || RestoreError::io("write", self.temporary.path());
+        let mut out = RunWriter::new(self.destination.file(), page_size, &mut self.writeback);
+        let write_error = || RestoreError::io("write", self.destination.path());
         let mut page = vec![0; page_size];
         while let Some(pgno) = decoder.next_page(&mut page).map_err(damaged)? {
             image.set(pgno, Checksum::of_page(pgno, &page))?;
@@ -157,34 +139,26 @@ impl Restore {
     /// # Errors
     /// If SQLite finds faults, or the output cannot be written. The output is untouched then.
     pub fn finish(self, check: IntegrityCheck) -> Result<Restored, RestoreError> {
-        let path = self.temporary.path();
-        let Some(image) = self.image else {
-            return Err(RestoreError::NoPages { file: self.output.display().to_string() });
+        let Self { destination, image, writeback, cancellation, .. } = self;
+        let path = destination.path();
+        let Some(image) = image else {
+            return Err(RestoreError::NoPages { file: path.display().to_string() });
         };
         if image.header.commit == 0 {
             return Err(RestoreError::NoPages { file: image.last_file });
         }
-        let file = self.temporary.as_file();
+        let file = destination.file();
         file.set_len(u64::from(image.header.commit) * u64::from(image.header.page_size.get()))
             .map_err(RestoreError::io("resize", path))?;
-        run_integrity_check(path, check)?;
-        let synced = self.writeback.finish().and_then(|()| file.sync_all());
+        check.run(|| destination.open(), &cancellation)?;
+        let synced = writeback.finish().and_then(|()| destination.sync());
         synced.map_err(RestoreError::io("sync", path))?;
-        check_output(&self.output, self.force)?;
-        if self.force {
-            remove_sidecars(&self.output)?;
+        if !cancellation.commit() {
+            return Err(RestoreError::Cancelled);
         }
-        set_usual_permissions(file, path)?;
-        let persisted = if self.force {
-            self.temporary.persist(&self.output)
-        } else {
-            self.temporary.persist_noclobber(&self.output)
-        };
-        persisted.map_err(|error| RestoreError::io("create", &self.output)(error.error))?;
-        let directory = directory_of(&self.output);
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(RestoreError::io("sync the directory", directory))?;
+        if let Destination::Output(output) = destination {
+            output.publish()?;
+        }
         Ok(Restored {
             txid: image.header.max_txid,
             page_count: image.header.commit,
@@ -192,6 +166,39 @@ impl Restore {
             checksum: image.pages.rolling(),
             timestamp_ms: image.header.timestamp_ms,
         })
+    }
+}
+
+impl Destination {
+    fn file(&self) -> &File {
+        match self {
+            Self::Output(output) => output.file(),
+            Self::Scratch(scratch) => scratch.file(),
+        }
+    }
+
+    /// Where the file is now.
+    fn path(&self) -> &Path {
+        match self {
+            Self::Output(output) => output.temporary_path(),
+            Self::Scratch(scratch) => scratch.path(),
+        }
+    }
+
+    /// Opens the database for SQLite's check.
+    fn open(&self) -> rusqlite::Result<Connection> {
+        match self {
+            Self::Output(output) => open_immutable(output.temporary_path()),
+            Self::Scratch(scratch) => scratch.open(),
+        }
+    }
+
+    /// Brings the file to the disk if it is going to stay.
+    fn sync(&self) -> io::Result<()> {
+        match self {
+            Self::Output(output) => output.file().sync_all(),
+            Self::Scratch(_) => Ok(()),
+        }
     }
 }
 
@@ -238,7 +245,7 @@ impl Image {
         Ok(self)
     }
 
-    /// Begins the new state, without pages behind its end.
+    /// Begins the new state, without pages past its end.
     fn shrink(&mut self, out: &File, path: &Path) -> Result<(), RestoreError> {
         if !self.pages.begin(self.header.commit) {
             return Ok(());
@@ -311,74 +318,4 @@ impl<'a> RunWriter<'a> {
 
 fn broken(file: &str, what: String) -> RestoreError {
     RestoreError::BrokenLink { file: file.to_owned(), what }
-}
-
-/// The directory that a file is in.
-pub(crate) fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Removes what SQLite would replay into, or trust beside, a database.
-pub(crate) fn remove_sidecars(output: &Path) -> Result<(), RestoreError> {
-    for path in SIDECARS.map(|suffix| sidecar(output, suffix)) {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(RestoreError::io("remove", &path)(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Temporary files are readable by their owner only; a database is an ordinary file.
-fn set_usual_permissions(file: &File, path: &Path) -> Result<(), RestoreError> {
-    use std::os::unix::fs::PermissionsExt;
-    let set = || {
-        let mask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-        nix::sys::stat::umask(mask);
-        file.set_permissions(fs::Permissions::from_mode(0o666 & !mask.bits()))
-    };
-    set().map_err(RestoreError::io("set the permissions of", path))
-}
-
-/// Runs SQLite's check on a file that nobody else uses: without locks, WAL or journal.
-fn run_integrity_check(path: &Path, check: IntegrityCheck) -> Result<(), RestoreError> {
-    let pragma = match check {
-        IntegrityCheck::None => return Ok(()),
-        IntegrityCheck::Quick => "PRAGMA quick_check(10)",
-        IntegrityCheck::Full => "PRAGMA integrity_check(10)",
-    };
-    let report = || -> rusqlite::Result<Vec<String>> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        let connection = Connection::open_with_flags(immutable_uri(path), flags)?;
-        let mut statement = connection.prepare(pragma)?;
-        statement.query_map([], |row| row.get(0))?.collect()
-    };
-    let report = match report() {
-        Ok(lines) => lines,
-        Err(error) => vec![error.to_string()],
-    };
-    if report == ["ok"] {
-        return Ok(());
-    }
-    Err(RestoreError::IntegrityCheck { report: report.join("; ") })
-}
-
-fn immutable_uri(path: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let mut uri = String::from("file:");
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                uri.push(char::from(*byte));
-            }
-            _ => uri.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    uri.push_str("?immutable=1");
-    uri
 }

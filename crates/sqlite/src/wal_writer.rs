@@ -6,7 +6,7 @@
 //!
 //! 1. take the lock of the writer, which also keeps others from restarting the WAL or rebuilding the
 //!    wal-index;
-//! 2. write frames behind the last committed one, the last of them with the size of the database,
+//! 2. write frames after the last committed one, the last of them with the size of the database,
 //!    and sync them;
 //! 3. enter their pages in the hash tables of the wal-index;
 //! 4. replace the header of the wal-index: its second copy, then the first.
@@ -198,7 +198,7 @@ impl WalWriter {
         }
     }
 
-    /// Enters the pages of the frames behind frame `done` in the wal-index.
+    /// Enters the pages of the frames after frame `done` in the wal-index.
     fn enter(&self, done: u32, pgnos: &[Pgno]) -> std::io::Result<()> {
         let mut rest = pgnos;
         let mut block = WalIndexBlock::of_frame(done + 1);

@@ -65,7 +65,7 @@ impl Shared {
             // Some stores answer a range that is the whole object as if none had been wanted.
             (None, _) if range.start == 0 && length == Some(wanted) => {}
             _ => {
-                let reason = "the store answered with another range than was wanted";
+                let reason = "the store answered with a different range than requested";
                 return Err(about.error(ErrorClass::Permanent, reason));
             }
         }
