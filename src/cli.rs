@@ -10,9 +10,10 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use walrust_storage::{ObjectStore, S3Options, StorageUrl};
+use walrust_storage::ObjectStore;
 
-use crate::config::{self as configuration, ConditionalWrites, Config};
+use crate::config::{self as configuration, Config};
+use crate::storage_source::StorageSource;
 use crate::{Error, ExitCode, runtime};
 
 mod compact;
@@ -21,12 +22,14 @@ mod control;
 mod demo;
 mod explain;
 mod export;
+mod keys;
 mod list;
 mod logs;
 mod pragma;
 mod progress;
 mod replicate;
 mod restore;
+mod signals;
 mod snapshot;
 mod verify;
 mod watch;
@@ -101,7 +104,7 @@ enum Command {
 
 /// Where the files are.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct StorageArgs {
+struct StorageArgs {
     /// Storage URL: s3://bucket/prefix, bucket/prefix or file:///directory
     #[arg(short, long, value_name = "URL", env = "WALRUST_BUCKET")]
     bucket: Option<String>,
@@ -172,36 +175,15 @@ fn run(cli: Cli) -> Result<(), Error> {
 
 impl StorageArgs {
     /// Opens the storage that the arguments, else the configuration, name.
-    pub(crate) async fn open(&self, config: &Config) -> Result<Arc<dyn ObjectStore>, Error> {
-        open_storage(self.url(config)?, self.endpoint.as_deref(), config).await
-    }
-
-    /// The URL that the arguments, else the configuration, name.
-    fn url<'a>(&'a self, config: &'a Config) -> Result<&'a str, Error> {
-        self.bucket.as_deref().or(config.s3.bucket.as_deref()).ok_or_else(|| {
-            Error::Usage(
-                "no storage is named; give -b URL, or set bucket in [s3] of the configuration file"
-                    .to_owned(),
-            )
-        })
+    async fn open(&self, config: &Config) -> Result<Arc<dyn ObjectStore>, Error> {
+        StorageSource::from(self.clone()).open(config).await
     }
 }
 
-/// Opens the storage at a URL.
-async fn open_storage(
-    url: &str,
-    endpoint: Option<&str>,
-    config: &Config,
-) -> Result<Arc<dyn ObjectStore>, Error> {
-    let url: StorageUrl = url.parse()?;
-    let options = S3Options {
-        endpoint: endpoint.map(str::to_owned).or_else(|| config.s3.endpoint.clone()),
-        region: config.s3.region.clone(),
-        path_style: config.s3.path_style,
-        conditional_writes: config.s3.conditional_writes != Some(ConditionalWrites::Off),
-        ..S3Options::default()
-    };
-    Ok(walrust_storage::open(&url, &options).await?)
+impl From<StorageArgs> for StorageSource {
+    fn from(StorageArgs { bucket, endpoint }: StorageArgs) -> Self {
+        Self { bucket, endpoint }
+    }
 }
 
 /// Writes a result to standard output. A reader that has gone away is not an error of ours.

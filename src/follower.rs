@@ -16,11 +16,13 @@ use walrust_actors::{Applied, DatabaseSettings, Settings};
 use walrust_storage::ObjectStore;
 
 use crate::Error;
-use crate::cli::StorageArgs;
 use crate::config::{self, Config, DatabaseSection};
 use crate::control::Served;
+use crate::pattern::is_pattern;
+use crate::resolver::Resolver;
 use crate::settings::{self, Typed};
-use crate::tenants::{Tenants, fingerprint, is_pattern};
+use crate::storage_source::StorageSource;
+use crate::tenant::fingerprint;
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -35,7 +37,7 @@ pub(crate) struct Origin {
     /// What was typed; it stays as it is.
     pub(crate) typed: Typed,
     /// What was typed of the storage.
-    pub(crate) storage: StorageArgs,
+    pub(crate) storage: StorageSource,
 }
 
 /// See the module.
@@ -44,8 +46,8 @@ pub(crate) struct Follower {
     origin: Origin,
     /// The configuration that is in force.
     config: Config,
-    /// What patterns have matched; `None` while a look is under way.
-    tenants: Option<Tenants>,
+    /// The databases and names that were found; `None` while a look is under way.
+    resolver: Option<Resolver>,
     databases: Vec<DatabaseSettings>,
     /// The entries of the configuration and what was typed; `None` until a sweep needs them.
     sections: Option<Arc<Vec<DatabaseSection>>>,
@@ -70,7 +72,7 @@ impl Follower {
     pub(crate) fn new(
         origin: Origin,
         config: Config,
-        tenants: Tenants,
+        resolver: Resolver,
         settings: Settings,
     ) -> Self {
         let seen = origin.file.as_deref().and_then(stamp);
@@ -78,7 +80,7 @@ impl Follower {
         Self {
             origin,
             config,
-            tenants: Some(tenants),
+            resolver: Some(resolver),
             databases,
             sections: None,
             fingerprint: None,
@@ -152,15 +154,15 @@ impl Follower {
         self.sections = Some(Arc::clone(&sections));
         let (config, typed, before) =
             (self.config.clone(), self.origin.typed.clone(), self.fingerprint);
-        let look = move |tenants: &mut Tenants| {
-            let found = tenants.look(&sections)?;
+        let look = move |resolver: &mut Resolver| {
+            let found = resolver.look(&sections)?;
             let now = fingerprint(&found);
             if before == Some(now) {
                 return Ok(None);
             }
-            Ok::<_, Error>(Some((now, settings::with_databases(&found, &config, &typed, tenants)?)))
+            Ok::<_, Error>(Some((now, resolver.settings(&found, &config, &typed)?)))
         };
-        let Some((now, settings)) = self.with_tenants(look).await? else { return Ok(()) };
+        let Some((now, settings)) = self.with_resolver(look).await? else { return Ok(()) };
         if settings.databases != self.databases {
             self.apply(settings, None, served).await?;
         }
@@ -170,19 +172,19 @@ impl Follower {
 
     async fn resolve(&mut self, config: &Config) -> Result<Settings, Error> {
         let (config, typed) = (config.clone(), self.origin.typed.clone());
-        self.with_tenants(move |tenants| settings::resolve(&config, &typed, tenants)).await
+        self.with_resolver(move |resolver| resolver.resolve(&config, &typed)).await
     }
 
     /// Does what blocks on a thread for it.
-    async fn with_tenants<T: Send + 'static>(
+    async fn with_resolver<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Tenants) -> T + Send + 'static,
+        work: impl FnOnce(&mut Resolver) -> T + Send + 'static,
     ) -> T {
-        let mut tenants = self.tenants.take().unwrap_or_default();
-        let done = tokio::task::spawn_blocking(move || (work(&mut tenants), tenants)).await;
-        let (answer, tenants) =
+        let mut resolver = self.resolver.take().unwrap_or_default();
+        let done = tokio::task::spawn_blocking(move || (work(&mut resolver), resolver)).await;
+        let (answer, resolver) =
             done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        self.tenants = Some(tenants);
+        self.resolver = Some(resolver);
         answer
     }
 

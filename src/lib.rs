@@ -12,8 +12,12 @@ pub mod control;
 mod error;
 mod follower;
 mod names;
+mod pattern;
+pub mod resolver;
 pub mod runtime;
 pub mod settings;
+mod storage_source;
+pub mod tenant;
 pub mod tenants;
 
 pub use error::{Error, ExitCode};

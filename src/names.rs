@@ -12,7 +12,7 @@ use walrust_engine::{NameRequest, assign_names};
 use walrust_sqlite::{KeptName, kept_name};
 
 use crate::Error;
-use crate::tenants::Tenant;
+use crate::tenant::Tenant;
 
 /// The names that were found, by path of the database.
 #[derive(Debug, Default)]

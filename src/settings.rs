@@ -21,7 +21,7 @@ use crate::config::{
     Config, DatabaseSection, Interval, RetentionSection, SyncSection, WalPinKind, WebhookSection,
 };
 use crate::names::Name;
-use crate::tenants::{Tenant, Tenants};
+use crate::tenant::Tenant;
 
 /// How often heartbeats are sent by default.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
@@ -37,15 +37,6 @@ pub struct Typed {
     pub retention: RetentionSection,
     /// Attempts after which a failing upload is an error.
     pub max_retries: Option<u32>,
-}
-
-/// The settings of the tree, with the databases that are there now.
-///
-/// # Errors
-/// If a pattern, a webhook or a name cannot be used.
-pub fn resolve(config: &Config, typed: &Typed, tenants: &mut Tenants) -> Result<Settings, Error> {
-    let found = tenants.look(&sections(config, typed)?)?;
-    with_databases(&found, config, typed, tenants)
 }
 
 /// The entries of the file and what was typed, each with an absolute path.
@@ -66,15 +57,17 @@ pub(crate) fn sections(config: &Config, typed: &Typed) -> Result<Vec<DatabaseSec
     Ok(sections)
 }
 
-/// The settings of the tree, with these databases.
-pub(crate) fn with_databases(
-    found: &[Tenant],
+/// The settings of the tree, with these databases and their names.
+///
+/// # Errors
+/// If a webhook cannot be used.
+pub(crate) fn of_tenants(
+    tenants: &[Tenant],
+    names: Vec<Name>,
     config: &Config,
     typed: &Typed,
-    tenants: &mut Tenants,
 ) -> Result<Settings, Error> {
-    let names = tenants.names.assign(found, config.state.dir.as_deref())?;
-    let databases = databases(found, names, typed, config);
+    let databases = databases(tenants, names, typed, config);
     let retry = RetryPolicy::default();
     let breaker = BreakerSettings::default();
     let limits = UploadLimits::default();

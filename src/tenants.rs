@@ -4,46 +4,24 @@
 //! directory of its pattern succeeded twice without it: a directory that cannot be read for a moment
 //! retires nobody. One file is one database, whatever leads to it, and the path that was first stays.
 //! A file that may be replicated is never opened here: closing it would drop the locks that SQLite
-//! has on it in this process. Sidecar files of SQLite, and walrust's own, never match. Directories
-//! that are symbolic links are not entered, so there are no loops.
+//! has on it in this process. Sidecar files of SQLite, and walrust's own, never match.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use glob::{MatchOptions, Pattern};
-use walkdir::{DirEntry, WalkDir};
+use walkdir::DirEntry;
 
 use crate::Error;
 use crate::config::DatabaseSection;
-use crate::names::Names;
-
-/// `*` and `?` stay within one file name; files whose names begin with a dot have to be named so.
-const OPTIONS: MatchOptions = MatchOptions {
-    case_sensitive: true,
-    require_literal_separator: true,
-    require_literal_leading_dot: true,
-};
+use crate::pattern::{FilePattern, is_pattern};
+use crate::tenant::Tenant;
 
 /// What a SQLite database begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-
-/// Whether a path is a pattern. A file that exists under exactly this name is none.
-#[must_use]
-pub fn is_pattern(path: &Path) -> bool {
-    path.to_string_lossy().contains(['*', '?', '[']) && !path.exists()
-}
-
-/// What stands in the way of using a path as a pattern, if anything does.
-pub(crate) fn pattern_error(path: &Path) -> Option<String> {
-    let error = Pattern::new(&path.to_string_lossy()).err()?;
-    is_pattern(path).then(|| format!("not a pattern: {error}"))
-}
 
 /// Device and inode.
 type FileId = (u64, u64);
@@ -59,8 +37,6 @@ pub struct Tenants {
     refused: HashMap<PathBuf, (FileId, u64, Option<SystemTime>)>,
     /// Places that cannot be read; to report each once is enough.
     unreadable: HashSet<PathBuf>,
-    /// The names of the databases.
-    pub(crate) names: Names,
 }
 
 /// A file that a pattern matches.
@@ -135,11 +111,9 @@ impl Tenants {
     }
 
     fn matches_of(&mut self, path: &Path) -> Result<BTreeMap<PathBuf, Match>, Error> {
-        let text = path.to_string_lossy();
-        let pattern = Pattern::new(&text)
-            .map_err(|error| Error::Usage(format!("{text}: not a pattern: {error}")))?;
+        let pattern = FilePattern::new(path)?;
         let (mut found, mut whole) = (BTreeMap::new(), true);
-        for entry in walk(path) {
+        for entry in pattern.walk() {
             match entry {
                 Ok(entry) => {
                     if let Some(file) = self.database(&entry, &pattern, path) {
@@ -168,9 +142,14 @@ impl Tenants {
     }
 
     /// The file of an entry of a directory, if it is a database that a pattern names.
-    fn database(&mut self, entry: &DirEntry, pattern: &Pattern, given: &Path) -> Option<FileId> {
+    fn database(
+        &mut self,
+        entry: &DirEntry,
+        pattern: &FilePattern,
+        given: &Path,
+    ) -> Option<FileId> {
         let path = entry.path();
-        if !pattern.matches_with(&path.to_string_lossy(), OPTIONS) || is_sidecar(path) {
+        if !pattern.matches(path) || is_sidecar(path) {
             return None;
         }
         let metadata = fs::metadata(path).ok().filter(Metadata::is_file)?;
@@ -216,56 +195,9 @@ fn id(metadata: &Metadata) -> FileId {
     (metadata.dev(), metadata.ino())
 }
 
-/// A number that tells which databases there are: another one means that some came or went.
-pub(crate) fn fingerprint(tenants: &[Tenant]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for Tenant { section, below } in tenants {
-        (&section.path, below).hash(&mut hasher);
-    }
-    hasher.finish()
-}
-
-/// One database of the configuration.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tenant {
-    /// Its entry, with its own path.
-    pub section: DatabaseSection,
-    /// The prefix of the pattern that it matches.
-    pub below: Option<String>,
-}
-
-/// All files that could match a pattern.
-fn walk(pattern: &Path) -> impl Iterator<Item = walkdir::Result<DirEntry>> {
-    let is_literal = |component: &Component<'_>| {
-        !component.as_os_str().to_string_lossy().contains(['*', '?', '['])
-    };
-    let base: PathBuf = pattern.components().take_while(is_literal).collect();
-    let rest = pattern.components().count() - base.components().count();
-    let deep = pattern.components().any(|component| component.as_os_str() == OsStr::new("**"));
-    let depth = if deep { usize::MAX } else { rest };
-    let entries = WalkDir::new(base).max_depth(depth).into_iter();
-    let entries = entries.filter_entry(|entry| {
-        !(entry.file_type().is_dir() && is_state_directory(entry.file_name()))
-    });
-    // What vanished while it was looked at is as good as not there.
-    let gone = |error: &walkdir::Error| {
-        error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-    };
-    entries.filter(move |entry| match entry {
-        Ok(entry) => !entry.file_type().is_dir(),
-        Err(error) => !gone(error),
-    })
-}
-
 fn is_sidecar(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     ["-wal", "-shm", "-journal"].iter().any(|end| name.ends_with(end))
-}
-
-fn is_state_directory(name: &OsStr) -> bool {
-    let name = name.to_string_lossy();
-    let ends = ["-walrust", "-walrust-replica"];
-    name.starts_with('.') && ends.iter().any(|end| name.ends_with(end))
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use walrust_ltx::FileName;
 use super::{StorageArgs, aligned, human_bytes, print, print_json, rfc3339, table};
 use crate::Error;
 use crate::config::{Config, Interval, RetentionSection, parse_interval};
+use crate::resolver::Resolver;
 use crate::settings::{self, Typed};
-use crate::tenants::Tenants;
 
 #[derive(Debug, Args)]
 pub(super) struct CompactArgs {
@@ -66,7 +66,7 @@ pub(super) async fn run(args: CompactArgs, config: &Config) -> Result<(), Error>
 
 /// What a daemon would do with the database: as its entry says, if it has one.
 fn configured(name: &str, config: &Config) -> Result<walrust_actors::CompactionSettings, Error> {
-    let settings = settings::resolve(config, &Typed::default(), &mut Tenants::default())?;
+    let settings = Resolver::default().resolve(config, &Typed::default())?;
     let of_database = settings.databases.iter().find(|database| database.name == name);
     let of_all = || walrust_actors::CompactionSettings {
         after_snapshot: false,

@@ -6,12 +6,13 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::watch::KeyArgs;
+use super::keys::KeyArgs;
 use super::{aligned, print, print_json, table};
 use crate::Error;
 use crate::config::{self, Config};
-use crate::settings::{self, Typed};
-use crate::tenants::{Tenants, is_pattern};
+use crate::pattern::is_pattern;
+use crate::resolver::Resolver;
+use crate::settings::Typed;
 
 /// The file that explains every key, with its default.
 const DOCUMENTED: &str = include_str!("../../config/walrust.toml");
@@ -110,7 +111,7 @@ fn check(named: Option<&Path>) -> Result<(), Error> {
         return print("there is no configuration file: everything has its default\n");
     };
     let config = config::read(&file)?;
-    let settings = settings::resolve(&config, &Typed::default(), &mut Tenants::default())?;
+    let settings = Resolver::default().resolve(&config, &Typed::default())?;
     let patterns = config.databases.iter().filter(|it| is_pattern(&it.path)).count();
     let databases = settings.databases.len();
     let file = file.display();

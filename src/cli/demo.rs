@@ -13,8 +13,8 @@ use walrust_storage::{S3Options, StorageUrl};
 use super::{human_bytes, print};
 use crate::Error;
 use crate::config::Config;
-use crate::settings::{self, Typed};
-use crate::tenants::Tenants;
+use crate::resolver::Resolver;
+use crate::settings::Typed;
 use walrust_history::{RestoreOptions, execute, plan};
 
 /// How long a step may take before the demonstration has failed.
@@ -38,7 +38,7 @@ pub(super) async fn run(_args: DemoArgs) -> Result<(), Error> {
     let url: StorageUrl = format!("file://{}", bucket.display()).parse()?;
     let store = walrust_storage::open(&url, &S3Options::default()).await?;
     let typed = Typed { databases: vec![database.clone()], ..Typed::default() };
-    let settings = settings::resolve(&Config::default(), &typed, &mut Tenants::default())?;
+    let settings = Resolver::default().resolve(&Config::default(), &typed)?;
     let replicator = Replicator::start(settings, Arc::clone(&store)).await?;
     wait_until_shipped(&replicator, &database).await?;
 

@@ -9,12 +9,15 @@ use walrust_engine::{ChangeRate, Provider};
 use walrust_sqlite::check_database;
 use walrust_storage::{StorageUrl, check_endpoint};
 
-use super::watch::{KeyArgs, check_start};
-use super::{StorageArgs, print, print_json};
+use super::keys::KeyArgs;
+use super::watch::check_start;
+use super::{print, print_json};
 use crate::Error;
 use crate::config::{self, Config};
+use crate::pattern::is_pattern;
+use crate::resolver::Resolver;
 use crate::settings;
-use crate::tenants::{Tenants, is_pattern};
+use crate::storage_source::StorageSource;
 
 mod estimate;
 mod measurement;
@@ -74,7 +77,7 @@ pub(super) async fn run(args: ExplainArgs, file: Option<&Path>) -> Result<(), Er
     let file = config::find(file)?;
     let config = file.as_deref().map_or_else(|| Ok(Config::default()), config::read)?;
     let (storage, typed) = args.keys.split(args.databases);
-    let settings = settings::resolve(&config, &typed, &mut Tenants::default())?;
+    let settings = Resolver::default().resolve(&config, &typed)?;
     let patterns = config.databases.iter().map(|section| &section.path).chain(&typed.databases);
     let patterns: Vec<PathBuf> = patterns.filter(|path| is_pattern(path)).cloned().collect();
     let bucket = storage.url(&config);
@@ -112,7 +115,7 @@ pub(super) async fn run(args: ExplainArgs, file: Option<&Path>) -> Result<(), Er
 
 /// The endpoint of the arguments, else of the configuration, else of the environment, where an empty
 /// variable counts as unset.
-fn endpoint(storage: &StorageArgs, config: &Config) -> Option<String> {
+fn endpoint(storage: &StorageSource, config: &Config) -> Option<String> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let named = storage.endpoint.clone().or_else(|| config.s3.endpoint.clone());
     named.or_else(|| ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().find_map(variable))

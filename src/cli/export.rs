@@ -6,9 +6,10 @@ use walrust_history::{Export, ExportTarget, Exported};
 use walrust_storage::StorageUrl;
 
 use super::progress::progress_bar;
-use super::{StorageArgs, human_bytes, open_storage, print, print_json, rfc3339};
+use super::{StorageArgs, human_bytes, print, print_json, rfc3339};
 use crate::Error;
 use crate::config::Config;
+use crate::storage_source::open_url;
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
@@ -42,7 +43,7 @@ pub(super) async fn run(args: ExportArgs, config: &Config) -> Result<(), Error> 
     }
     let store = args.storage.open(config).await?;
     let endpoint = args.to_endpoint.as_deref().or(args.storage.endpoint.as_deref());
-    let target = ExportTarget::new(&to, open_storage(&args.to, endpoint, config).await?);
+    let target = ExportTarget::new(&to, open_url(&args.to, endpoint, config).await?);
     let export = Export::plan(store.as_ref(), &args.name, args.all).await?;
     let bar = progress_bar("exporting", export.plan.size());
     let exported = export.execute(store.as_ref(), &target, |read| bar.inc(read)).await;

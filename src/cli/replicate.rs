@@ -12,10 +12,11 @@ use walrust_engine::{ErrorClass, RetryDecision, RetryPolicy};
 use walrust_history::{FollowError, ReplicaFollower};
 use walrust_sqlite::{ChangeKind, ReplicaChange, ReplicaState};
 
-use super::watch::Signals;
-use super::{open_storage, print, rfc3339};
+use super::signals::Signals;
+use super::{print, rfc3339};
 use crate::Error;
 use crate::config::{Config, Interval, parse_interval};
+use crate::storage_source::open_url;
 
 /// The longest pause between attempts that fail.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -49,7 +50,7 @@ pub(super) async fn run(args: ReplicateArgs, config: &Config) -> Result<(), Erro
     if interval.is_zero() {
         return Err(Error::Usage("an interval of 0 would never pause; give --interval 1s".into()));
     }
-    let store = open_storage(url, args.endpoint.as_deref(), config).await?;
+    let store = open_url(url, args.endpoint.as_deref(), config).await?;
     let mut follower = ReplicaFollower::open(store, name, &args.local).await?;
     let (mut attempt, mut told) = (0, false);
     loop {

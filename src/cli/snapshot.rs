@@ -18,8 +18,8 @@ use super::{StorageArgs, print, print_json};
 use crate::Error;
 use crate::config::Config;
 use crate::control::Client;
-use crate::settings::{self, Typed, is_same_file};
-use crate::tenants::Tenants;
+use crate::resolver::Resolver;
+use crate::settings::{Typed, is_same_file};
 
 /// How long the manifest and the rest may take after the snapshot.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,7 +44,7 @@ pub(super) struct SnapshotArgs {
 pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error> {
     check_database(&args.database)?;
     let typed = Typed { databases: vec![args.database.clone()], ..Typed::default() };
-    let mut settings = settings::resolve(config, &typed, &mut Tenants::default())?;
+    let mut settings = Resolver::default().resolve(config, &typed)?;
     let path = args.database;
     settings.databases.retain(|database| is_same_file(&database.path, &path));
     let name = settings.databases[0].name.clone();

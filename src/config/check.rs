@@ -11,7 +11,7 @@ use walrust_engine::{EventKind, is_valid_name};
 use walrust_storage::{StorageUrl, check_endpoint};
 
 use super::{Config, line_of, nearest};
-use crate::tenants::{is_pattern, pattern_error};
+use crate::pattern::{is_pattern, pattern_error};
 
 /// Everything that is wrong, each with its line.
 pub(super) fn problems(config: &Config, text: &str) -> Vec<String> {

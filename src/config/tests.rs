@@ -2,6 +2,8 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
+use crate::resolver::Resolver;
+use crate::settings::Typed;
 
 fn load_text(text: &str) -> Result<Config, Error> {
     let directory = tempfile::tempdir().unwrap();
@@ -134,16 +136,8 @@ fn all_keys() -> Vec<String> {
 #[test]
 fn the_documented_file_holds_every_key_with_its_default() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/walrust.toml");
-    let documented = crate::settings::resolve(
-        &read(&file).unwrap(),
-        &crate::settings::Typed::default(),
-        &mut crate::tenants::Tenants::default(),
-    );
-    let defaults = crate::settings::resolve(
-        &Config::default(),
-        &crate::settings::Typed::default(),
-        &mut crate::tenants::Tenants::default(),
-    );
+    let documented = Resolver::default().resolve(&read(&file).unwrap(), &Typed::default());
+    let defaults = Resolver::default().resolve(&Config::default(), &Typed::default());
     assert_eq!(format!("{:?}", documented.unwrap()), format!("{:?}", defaults.unwrap()));
     let text = fs::read_to_string(file).unwrap();
     let keys = all_keys();
@@ -207,9 +201,7 @@ const ELSEWHERE: &[&str] = &[
 
 fn settings_of(text: &str) -> String {
     let config = load_text(text).unwrap();
-    let typed = crate::settings::Typed::default();
-    let tenants = &mut crate::tenants::Tenants::default();
-    let settings = crate::settings::resolve(&config, &typed, tenants).unwrap();
+    let settings = Resolver::default().resolve(&config, &Typed::default()).unwrap();
     let secrets: Vec<_> = settings
         .webhooks
         .iter()
