@@ -33,6 +33,7 @@ mod replica;
 mod replicate;
 mod restore;
 mod small_history;
+mod snapshot;
 mod storage;
 mod system_calls;
 mod traced;

@@ -43,27 +43,44 @@ pub(super) struct SnapshotArgs {
 
 pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error> {
     check_database(&args.database)?;
-    let typed = Typed { databases: vec![args.database.clone()], ..Typed::default() };
-    let mut settings = Resolver::default().resolve(config, &typed)?;
     let path = args.database;
-    settings.databases.retain(|database| is_same_file(&database.path, &path));
+    let settings = settings_of(&path, config)?;
     let name = settings.databases[0].name.clone();
     let store = args.storage.open(config).await?;
     // Credentials and bucket are checked before anything is read.
     store.list(&format!("{name}/"), None).await?;
     let url = store.url();
-    let txid = if !is_replicated(&path, config.state.dir.as_deref())? {
-        snapshot_alone(settings, store, &name).await?.to_string()
+    let (name, txid) = if !is_replicated(&path, config.state.dir.as_deref())? {
+        let txid = snapshot_alone(settings, store, &name).await?;
+        (name, txid.to_string())
     } else if let Some((client, name)) = daemon_of(&args.socket, config, &path, &url).await {
-        client.snapshot(&name).await?.txid.unwrap_or_default()
+        // Patterns that were typed are known to the daemon alone.
+        let txid = client.snapshot(&name).await?.txid.unwrap_or_default();
+        (name, txid)
     } else {
         let state = config.state.dir.as_deref();
-        snapshot_beside_daemon(store.as_ref(), &path, state, &name).await?.to_string()
+        let txid = snapshot_beside_daemon(store.as_ref(), &path, state, &name).await?;
+        (name, txid.to_string())
     };
     if args.json {
         return print_json(&json!({ "name": name, "url": url, "txid": txid }));
     }
     print(&format!("snapshot of {name} at TXID {txid} is in {url}\n"))
+}
+
+/// The settings with this one database, as the configuration has it: named by an entry or matched by
+/// a pattern. Only one that the configuration does not know is taken as it was typed.
+fn settings_of(path: &Path, config: &Config) -> Result<Settings, Error> {
+    let resolve = |typed: &Typed| {
+        let mut settings = Resolver::default().resolve(config, typed)?;
+        settings.databases.retain(|database| is_same_file(&database.path, path));
+        Ok::<_, Error>(settings)
+    };
+    let settings = resolve(&Typed::default())?;
+    if !settings.databases.is_empty() {
+        return Ok(settings);
+    }
+    resolve(&Typed { databases: vec![path.to_owned()], ..Typed::default() })
 }
 
 /// The daemon that replicates a database to this storage, if it can be asked, and its name there.
