@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use walrust_actors::{DatabasePhase, DatabaseStatus, Status, UploaderStatus};
 use walrust_engine::BreakerState;
 
+use crate::problems::Problems;
+
 mod client;
 mod server;
 
@@ -53,6 +55,17 @@ pub struct StatusReport {
     pub uploads: Option<UploadReport>,
     /// The databases, by name.
     pub databases: Vec<DatabaseReport>,
+    /// Databases that are not replicated, since it is not known what they were stored under before.
+    pub left_out: Vec<LeftOutReport>,
+}
+
+/// A database that is not replicated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOutReport {
+    /// Path of the database file.
+    pub path: PathBuf,
+    /// Why, in words.
+    pub error: String,
 }
 
 /// The uploads at one moment.
@@ -151,12 +164,18 @@ pub struct Problem {
 impl StatusReport {
     /// The report of this process.
     #[must_use]
-    pub fn new(status: Status, uploads: Option<UploaderStatus>, storage: String) -> Self {
+    pub fn new(
+        status: Status,
+        uploads: Option<UploaderStatus>,
+        storage: String,
+        problems: &Problems,
+    ) -> Self {
+        let left_out = problems.left_out.iter().cloned();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             storage,
-            config_error: status.config_error,
+            config_error: problems.config_error(),
             uploads: uploads.map(|uploads| UploadReport {
                 breaker: match uploads.breaker {
                     BreakerState::Closed => "closed",
@@ -168,6 +187,7 @@ impl StatusReport {
                 under_way: uploads.under_way,
             }),
             databases: status.databases.into_iter().map(DatabaseReport::from).collect(),
+            left_out: left_out.map(|(path, error)| LeftOutReport { path, error }).collect(),
         }
     }
 }

@@ -19,7 +19,8 @@ use crate::Error;
 use crate::config::{self, Config, DatabaseSection};
 use crate::control::Served;
 use crate::pattern::is_pattern;
-use crate::resolver::Resolver;
+use crate::problems::Problems;
+use crate::resolver::{LeftOut, Resolution, Resolver};
 use crate::settings::{self, Typed};
 use crate::storage_source::StorageSource;
 use crate::tenant::fingerprint;
@@ -56,7 +57,7 @@ pub(crate) struct Follower {
     /// The file that was read last, and the one of the last look.
     read: Option<Stamp>,
     seen: Option<Stamp>,
-    rejected: Option<String>,
+    problems: Problems,
 }
 
 /// What a file looks like: another stamp is another content.
@@ -86,7 +87,7 @@ impl Follower {
             fingerprint: None,
             read: seen,
             seen,
-            rejected: None,
+            problems: Problems::default(),
         }
     }
 
@@ -99,15 +100,15 @@ impl Follower {
             };
             if forced || self.file_changed() {
                 self.read = self.seen;
-                match self.read_again(served).await {
-                    Ok(()) => self.rejected = None,
-                    Err(error) => self.reject(served, error.to_string()),
-                }
-            } else if look.is_multiple_of(LOOKS_PER_SWEEP)
-                && self.has_patterns()
-                && let Err(error) = self.sweep(served).await
-            {
-                self.reject(served, error.to_string());
+                let outcome = self.read_again(served).await;
+                let file = outcome.err().map(|error| error.to_string());
+                // Whoever reads the file looks at what patterns match as well.
+                let databases = self.problems.databases.clone().filter(|_| file.is_some());
+                self.report(served, Problems { file, databases, ..self.problems.clone() });
+            } else if look.is_multiple_of(LOOKS_PER_SWEEP) && self.has_patterns() {
+                let outcome = self.sweep(served).await;
+                let databases = outcome.err().map(|error| error.to_string());
+                self.report(served, Problems { databases, ..self.problems.clone() });
             }
         }
     }
@@ -126,7 +127,7 @@ impl Follower {
             Some(file) => config::read(file)?,
             None => Config::default(),
         };
-        let settings = self.resolve(&config).await?;
+        let Resolution { settings, left_out } = self.resolve(&config).await?;
         let store = if config.s3 == self.config.s3 {
             None
         } else {
@@ -140,8 +141,9 @@ impl Follower {
         }
         self.config = config;
         (self.sections, self.fingerprint) = (None, None);
-        self.rejected = None;
-        self.apply(settings, store, served).await
+        self.apply(settings, store, served).await?;
+        self.leave_out(served, &left_out);
+        Ok(())
     }
 
     /// Looks at what patterns match now. Most looks find what the last one found, among perhaps
@@ -152,25 +154,28 @@ impl Follower {
             None => Arc::new(settings::sections(&self.config, &self.origin.typed)?),
         };
         self.sections = Some(Arc::clone(&sections));
-        let (config, typed, before) =
-            (self.config.clone(), self.origin.typed.clone(), self.fingerprint);
+        let (config, typed) = (self.config.clone(), self.origin.typed.clone());
+        // What is left out may have become readable.
+        let before = self.fingerprint.filter(|_| self.problems.left_out.is_empty());
         let look = move |resolver: &mut Resolver| {
             let found = resolver.look(&sections)?;
             let now = fingerprint(&found);
             if before == Some(now) {
                 return Ok(None);
             }
-            Ok::<_, Error>(Some((now, resolver.settings(&found, &config, &typed)?)))
+            Ok::<_, Error>(Some((now, resolver.settings(found, &config, &typed)?)))
         };
-        let Some((now, settings)) = self.with_resolver(look).await? else { return Ok(()) };
+        let Some((now, resolution)) = self.with_resolver(look).await? else { return Ok(()) };
+        let Resolution { settings, left_out } = resolution;
         if settings.databases != self.databases {
             self.apply(settings, None, served).await?;
         }
+        self.leave_out(served, &left_out);
         self.fingerprint = Some(now);
         Ok(())
     }
 
-    async fn resolve(&mut self, config: &Config) -> Result<Settings, Error> {
+    async fn resolve(&mut self, config: &Config) -> Result<Resolution, Error> {
         let (config, typed) = (config.clone(), self.origin.typed.clone());
         self.with_resolver(move |resolver| resolver.resolve(&config, &typed)).await
     }
@@ -199,10 +204,6 @@ impl Follower {
         let Applied { added, removed, changed } =
             served.replicator.reconfigure(settings, store).await?;
         self.databases = databases;
-        if let Some(error) = &self.rejected {
-            // What patterns match has changed, the file has not.
-            served.replicator.config_rejected(error.clone())?;
-        }
         if let Some(url) = url {
             tracing::info!(%url, "every database moves to another storage");
             served.storage.store(Arc::new(url));
@@ -212,20 +213,38 @@ impl Follower {
         Ok(())
     }
 
-    fn reject(&mut self, served: &Served, error: String) {
-        if self.rejected.as_ref() == Some(&error) {
-            return;
+    /// Notes which databases are not replicated.
+    pub(crate) fn leave_out(&mut self, served: &Served, left_out: &[LeftOut]) {
+        self.report(served, self.problems.clone().with_left_out(left_out));
+    }
+
+    /// Shows what is wrong now, and tells what was not wrong before.
+    fn report(&mut self, served: &Served, problems: Problems) {
+        let before = std::mem::replace(&mut self.problems, problems);
+        let now = &self.problems;
+        for (error, known) in [(&now.file, &before.file), (&now.databases, &before.databases)] {
+            if let Some(error) = error.as_ref().filter(|_| error != known) {
+                tracing::error!(error, "the changed configuration is not applied");
+                reject(served, error);
+            }
         }
-        tracing::error!(error, "the changed configuration is not applied");
-        if let Err(error) = served.replicator.config_rejected(error.clone()) {
-            tracing::debug!(%error, "nobody is left to show it");
+        for (path, error) in now.left_out.iter().filter(|it| !before.left_out.contains(it)) {
+            tracing::error!(path = %path.display(), error, "a database is not replicated");
+            reject(served, error);
         }
-        self.rejected = Some(error);
+        served.problems.store(Arc::new(now.clone()));
     }
 
     fn has_patterns(&self) -> bool {
         let configured = self.config.databases.iter().map(|section| &section.path);
         configured.chain(&self.origin.typed.databases).any(|path| is_pattern(path))
+    }
+}
+
+/// Tells receivers of events what is not applied.
+fn reject(served: &Served, error: &str) {
+    if let Err(error) = served.replicator.config_rejected(error.to_owned()) {
+        tracing::debug!(%error, "nobody is left to tell it");
     }
 }
 

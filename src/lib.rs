@@ -13,6 +13,7 @@ mod error;
 mod follower;
 mod names;
 mod pattern;
+pub mod problems;
 pub mod resolver;
 pub mod runtime;
 pub mod settings;

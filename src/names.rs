@@ -1,22 +1,29 @@
 //! The names of the databases, as they were assigned.
 //!
 //! Invariant: a name that was found for a database stays for as long as the configuration says the
-//! same of it, whoever else comes or goes: here while the process runs, and beyond that in the local
-//! state of the database, where its actor keeps it. A name that the configuration gives is not kept,
-//! so that it can be taken back.
+//! same of it, whoever else comes or goes, and is given to no other database when this one is gone:
+//! here while the process runs, and beyond that in the local state of the database, where its actor
+//! keeps it. A name that the configuration gives is not kept, so that it can be taken back. A database
+//! whose kept name cannot be read has none until it can be: another one would begin a second history.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use walrust_engine::{NameRequest, assign_names};
-use walrust_sqlite::{KeptName, kept_name};
+use walrust_engine::{Assignment, Displaced, NameRequest, assign_names, possible_names};
+use walrust_sqlite::{DatabaseError, KeptName, kept_name};
 
 use crate::Error;
 use crate::tenant::Tenant;
 
-/// The names that were found, by path of the database.
+/// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Names(HashMap<PathBuf, KeptName>);
+pub(crate) struct Names {
+    /// The names of the databases that are there, by path.
+    assigned: HashMap<PathBuf, Name>,
+    /// The names that were found for databases that are gone, by path.
+    gone: HashMap<PathBuf, KeptName>,
+}
 
 /// The name of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +34,8 @@ pub(crate) struct Name {
 }
 
 impl Names {
-    /// The name of each database, in their order.
+    /// The name of each database, in their order; or why it is not known what it was stored under
+    /// before.
     ///
     /// # Errors
     /// If two databases would share a name, or a name cannot be part of an object key.
@@ -35,34 +43,101 @@ impl Names {
         &mut self,
         tenants: &[Tenant],
         state: Option<&Path>,
-    ) -> Result<Vec<Name>, Error> {
-        let requests: Vec<_> = tenants.iter().map(|tenant| self.request(tenant, state)).collect();
-        let names = assign_names(&requests)?;
-        let name = |(request, name): (&NameRequest, String)| {
-            let below = request.below.clone();
-            let found = request.prefix.is_none();
-            let kept = found.then(|| KeptName { name: name.clone(), below });
-            Name { name, kept }
-        };
-        let names: Vec<_> = requests.iter().zip(names).map(name).collect();
-        let found = requests.into_iter().zip(&names);
-        let found = found.filter_map(|(request, name)| Some((request.path, name.kept.clone()?)));
-        self.0 = found.collect();
-        Ok(names)
+    ) -> Result<Vec<Result<Name, DatabaseError>>, Error> {
+        let mut reserved = self.reserved(tenants);
+        let (mut requests, mut known) = (Vec::new(), Vec::new());
+        for tenant in tenants {
+            known.push(match self.request(tenant, state) {
+                Ok(request) => {
+                    requests.push(request);
+                    Ok(())
+                }
+                Err(error) => {
+                    let Tenant { section, below } = tenant;
+                    reserved.extend(possible_names(&section.path, below.as_deref()));
+                    Err(error)
+                }
+            });
+        }
+        let Assignment { names, displaced } = assign_names(&requests, &reserved)?;
+        for Displaced { path, kept, owner } in &displaced {
+            let (path, owner) = (path.display(), owner.display());
+            tracing::warn!(
+                %path, name = kept, %owner,
+                "another database has the name of this one, which gets a new name and begins a \
+                 history there; give it a prefix to choose the name"
+            );
+        }
+        let names: Vec<_> = requests.iter().zip(names).map(name_of).collect();
+        self.remember(requests.into_iter().map(|request| request.path).zip(names.iter().cloned()));
+        let mut names = names.into_iter();
+        let mut next = || names.next().expect("one for each request");
+        Ok(known.into_iter().map(|known| known.map(|()| next())).collect())
     }
 
-    fn request(&self, Tenant { section, below }: &Tenant, state: Option<&Path>) -> NameRequest {
+    /// The names of databases that are gone, which are given to nobody else.
+    fn reserved(&self, tenants: &[Tenant]) -> HashSet<String> {
+        let there: HashSet<&Path> = tenants.iter().map(|it| it.section.path.as_path()).collect();
+        let assigned = self.assigned.iter();
+        let leaving = assigned.filter_map(|(path, name)| Some((path, name.kept.as_ref()?)));
+        let gone = self.gone.iter().chain(leaving);
+        let gone = gone.filter(|(path, _)| !there.contains(path.as_path()));
+        gone.map(|(_, kept)| kept.name.clone()).collect()
+    }
+
+    fn remember(&mut self, names: impl Iterator<Item = (PathBuf, Name)>) {
+        let before = std::mem::replace(&mut self.assigned, names.collect());
+        let left = before.into_iter().filter_map(|(path, name)| Some((path, name.kept?)));
+        self.gone.extend(left);
+        self.gone.retain(|path, _| !self.assigned.contains_key(path));
+    }
+
+    fn request(
+        &self,
+        Tenant { section, below }: &Tenant,
+        state: Option<&Path>,
+    ) -> Result<NameRequest, DatabaseError> {
         let (path, prefix) = (section.path.clone(), section.prefix.clone());
         let fits = |kept: &KeptName| prefix.is_none() && kept.below == *below;
-        let before = self.0.get(&path).filter(|kept| fits(kept)).cloned();
-        let kept = before.or_else(|| read(&path, state).filter(fits));
-        NameRequest { path, prefix, below: below.clone(), kept: kept.map(|kept| kept.name) }
+        let assigned = self.assigned.get(&path);
+        let before = assigned.and_then(|name| name.kept.as_ref()).or_else(|| self.gone.get(&path));
+        let kept = match before.filter(|kept| fits(kept)) {
+            Some(kept) => Some(kept.clone()),
+            None if prefix.is_some() => None,
+            None => read(&path, state)?.filter(fits),
+        };
+        let kept = kept.map(|kept| kept.name);
+        let name = prefix.as_deref().map(|prefix| prefix.trim_matches('/')).or(kept.as_deref());
+        let in_use = assigned.is_some_and(|assigned| Some(assigned.name.as_str()) == name);
+        Ok(NameRequest { path, prefix, below: below.clone(), kept, in_use })
     }
 }
 
-/// The name in local state, which belongs to the file that links lead to.
-fn read(path: &Path, state: Option<&Path>) -> Option<KeptName> {
-    kept_name(&path.canonicalize().ok()?, state)
+fn name_of((request, name): (&NameRequest, String)) -> Name {
+    let found = request.prefix.is_none();
+    let kept = found.then(|| KeptName { name: name.clone(), below: request.below.clone() });
+    Name { name, kept }
+}
+
+/// The name in local state, which belongs to the file that links lead to. One that is not there at
+/// the moment may be about to be replaced.
+fn read(path: &Path, state: Option<&Path>) -> Result<Option<KeptName>, DatabaseError> {
+    let there = path.canonicalize().or_else(|error| match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if is_missing(&error) => Ok(parent.canonicalize()?.join(name)),
+        _ => Err(error),
+    });
+    match there {
+        Ok(path) => kept_name(&path, state),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(source) => {
+            let operation = "look at the database";
+            Err(DatabaseError::Io { operation, path: path.to_owned(), source })
+        }
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 #[cfg(test)]

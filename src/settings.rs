@@ -62,12 +62,11 @@ pub(crate) fn sections(config: &Config, typed: &Typed) -> Result<Vec<DatabaseSec
 /// # Errors
 /// If a webhook cannot be used.
 pub(crate) fn of_tenants(
-    tenants: &[Tenant],
-    names: Vec<Name>,
+    tenants: Vec<(Tenant, Name)>,
     config: &Config,
     typed: &Typed,
 ) -> Result<Settings, Error> {
-    let databases = databases(tenants, names, typed, config);
+    let databases = databases(tenants, typed, config);
     let retry = RetryPolicy::default();
     let breaker = BreakerSettings::default();
     let limits = UploadLimits::default();
@@ -112,29 +111,26 @@ pub(crate) fn of_tenants(
 }
 
 fn databases(
-    tenants: &[Tenant],
-    names: Vec<Name>,
+    tenants: Vec<(Tenant, Name)>,
     typed: &Typed,
     config: &Config,
 ) -> Vec<DatabaseSettings> {
-    let databases =
-        tenants.iter().zip(names).map(|(Tenant { section, .. }, Name { name, kept })| {
-            // A flag wins over the whole file, also over a database's own key.
-            let sync = typed.sync.or(&section.sync()).or(&config.sync);
-            let retention = typed.retention.or(&section.retention()).or(&config.retention);
-            let database = database(name, section.path.clone(), &sync, &retention);
-            let rate = config.limits.validation_bytes_per_second;
-            DatabaseSettings {
-                validation: ValidationSettings {
-                    bytes_per_second: rate
-                        .map_or(database.validation.bytes_per_second, |rate| rate.0),
-                    ..database.validation
-                },
-                state_directory: config.state.dir.clone(),
-                kept_name: kept,
-                ..database
-            }
-        });
+    let databases = tenants.into_iter().map(|(Tenant { section, .. }, Name { name, kept })| {
+        // A flag wins over the whole file, also over a database's own key.
+        let sync = typed.sync.or(&section.sync()).or(&config.sync);
+        let retention = typed.retention.or(&section.retention()).or(&config.retention);
+        let database = database(name, section.path, &sync, &retention);
+        let rate = config.limits.validation_bytes_per_second;
+        DatabaseSettings {
+            validation: ValidationSettings {
+                bytes_per_second: rate.map_or(database.validation.bytes_per_second, |rate| rate.0),
+                ..database.validation
+            },
+            state_directory: config.state.dir.clone(),
+            kept_name: kept,
+            ..database
+        }
+    });
     databases.collect()
 }
 

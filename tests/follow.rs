@@ -3,77 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use walrust_testkit::assert_same_database;
 
-use crate::daemon::Daemon;
+use crate::host::{Host, all_stored};
 use crate::storage::Storage;
 use crate::walrust::{QUICK, Walrust};
-
-/// A host with a directory for databases.
-struct Host {
-    directory: tempfile::TempDir,
-    storage: Storage,
-    walrust: Walrust,
-}
-
-impl Host {
-    fn new() -> Self {
-        let storage = Storage::directory();
-        let walrust = Walrust::on(&storage);
-        Self { directory: tempfile::tempdir().expect("a temporary directory"), storage, walrust }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// Creates a database under a name.
-    fn create(&self, name: &str) -> PathBuf {
-        let path = self.path(name);
-        let parent = path.parent().expect("it lies in the directory");
-        fs::create_dir_all(parent).expect("a new directory");
-        let connection = rusqlite::Connection::open(&path).expect("a new database");
-        let sql = "PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)";
-        connection.execute_batch(sql).expect("valid statements");
-        path
-    }
-
-    fn status(&self) -> Value {
-        self.walrust.ask(["status", "--json"]).succeeded().json()
-    }
-
-    /// What the status says of each database, by name.
-    fn databases(&self) -> BTreeMap<String, Value> {
-        let report = self.status();
-        let databases = report["databases"].as_array().expect("a list").iter();
-        databases.map(|it| (it["name"].as_str().expect("a name").to_owned(), it.clone())).collect()
-    }
-
-    fn wait_until(
-        &self,
-        daemon: &mut Daemon,
-        description: &str,
-        wanted: impl Fn(&BTreeMap<String, Value>) -> bool,
-    ) {
-        daemon.wait_until(description, |_| {
-            let outcome = self.walrust.ask(["status", "--json"]);
-            outcome.code == Some(0) && wanted(&self.databases())
-        });
-    }
-
-    fn assert_restorable(&self, name: &str, path: &Path) {
-        assert_same_database(path, &self.walrust.restored(name, &[]));
-    }
-}
-
-fn all_stored(databases: &BTreeMap<String, Value>) -> bool {
-    databases.values().all(|it| it["up_to_date"] == true)
-}
 
 #[test]
 fn d06_new_files_of_a_pattern_are_shipped_within_seconds_and_vanished_ones_retired() {

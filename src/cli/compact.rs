@@ -66,7 +66,7 @@ pub(super) async fn run(args: CompactArgs, config: &Config) -> Result<(), Error>
 
 /// What a daemon would do with the database: as its entry says, if it has one.
 fn configured(name: &str, config: &Config) -> Result<walrust_actors::CompactionSettings, Error> {
-    let settings = Resolver::default().resolve(config, &Typed::default())?;
+    let settings = Resolver::default().resolve(config, &Typed::default())?.settings;
     let of_database = settings.databases.iter().find(|database| database.name == name);
     let of_all = || walrust_actors::CompactionSettings {
         after_snapshot: false,

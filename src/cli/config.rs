@@ -11,7 +11,7 @@ use super::{aligned, print, print_json, table};
 use crate::Error;
 use crate::config::{self, Config};
 use crate::pattern::is_pattern;
-use crate::resolver::Resolver;
+use crate::resolver::{LeftOut, Resolution, Resolver};
 use crate::settings::Typed;
 
 /// The file that explains every key, with its default.
@@ -111,7 +111,11 @@ fn check(named: Option<&Path>) -> Result<(), Error> {
         return print("there is no configuration file: everything has its default\n");
     };
     let config = config::read(&file)?;
-    let settings = Resolver::default().resolve(&config, &Typed::default())?;
+    let Resolution { settings, left_out } =
+        Resolver::default().resolve(&config, &Typed::default())?;
+    for LeftOut { path, error } in left_out {
+        eprintln!("warning: {} is not replicated: {error}", path.display());
+    }
     let patterns = config.databases.iter().filter(|it| is_pattern(&it.path)).count();
     let databases = settings.databases.len();
     let file = file.display();

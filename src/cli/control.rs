@@ -10,7 +10,8 @@ use super::{human_bytes, print, print_json, table};
 use crate::Error;
 use crate::config::{Config, Interval, parse_interval};
 use crate::control::{
-    Client, DatabaseAnswer, SOCKET_VARIABLE, StatusReport, SyncRequest, default_socket,
+    Client, DatabaseAnswer, LeftOutReport, SOCKET_VARIABLE, StatusReport, SyncRequest,
+    default_socket,
 };
 
 /// How often `status --watch` asks.
@@ -100,7 +101,7 @@ pub(super) async fn status(args: StatusArgs, config: &Config) -> Result<(), Erro
 
 /// A report for people.
 fn shown(report: &StatusReport) -> String {
-    let StatusReport { version, pid, storage, config_error, uploads, databases } = report;
+    let StatusReport { version, pid, storage, config_error, uploads, databases, left_out } = report;
     let mut text = format!("walrust {version}, process {pid}, to {storage}\n");
     if let Some(error) = config_error {
         text += &format!("the configuration was not applied: {error}\n");
@@ -128,6 +129,9 @@ fn shown(report: &StatusReport) -> String {
         if let Some(error) = &database.error {
             text += &format!("{}: {error}\n", database.name);
         }
+    }
+    for LeftOutReport { path, error } in left_out {
+        text += &format!("{} is not replicated: {error}\n", path.display());
     }
     text
 }

@@ -38,7 +38,7 @@ pub(super) async fn run(_args: DemoArgs) -> Result<(), Error> {
     let url: StorageUrl = format!("file://{}", bucket.display()).parse()?;
     let store = walrust_storage::open(&url, &S3Options::default()).await?;
     let typed = Typed { databases: vec![database.clone()], ..Typed::default() };
-    let settings = Resolver::default().resolve(&Config::default(), &typed)?;
+    let settings = Resolver::default().resolve(&Config::default(), &typed)?.settings;
     let replicator = Replicator::start(settings, Arc::clone(&store)).await?;
     wait_until_shipped(&replicator, &database).await?;
 

@@ -15,7 +15,7 @@ use super::{print, print_json};
 use crate::Error;
 use crate::config::{self, Config};
 use crate::pattern::is_pattern;
-use crate::resolver::Resolver;
+use crate::resolver::{Resolution, Resolver};
 use crate::settings;
 use crate::storage_source::StorageSource;
 
@@ -77,7 +77,7 @@ pub(super) async fn run(args: ExplainArgs, file: Option<&Path>) -> Result<(), Er
     let file = config::find(file)?;
     let config = file.as_deref().map_or_else(|| Ok(Config::default()), config::read)?;
     let (storage, typed) = args.keys.split(args.databases);
-    let settings = Resolver::default().resolve(&config, &typed)?;
+    let Resolution { settings, left_out } = Resolver::default().resolve(&config, &typed)?;
     let patterns = config.databases.iter().map(|section| &section.path).chain(&typed.databases);
     let patterns: Vec<PathBuf> = patterns.filter(|path| is_pattern(path)).cloned().collect();
     let bucket = storage.url(&config);
@@ -86,7 +86,8 @@ pub(super) async fn run(args: ExplainArgs, file: Option<&Path>) -> Result<(), Er
     let provider = args.provider.map(Provider::from);
     let provider = provider.or_else(|| provider_of(url.as_ref()?, endpoint.as_deref()));
     // In the order in which `watch` finds out. A directory has no endpoint.
-    let refusal = check_start(&settings, patterns.len()).and(bucket.map(drop)).err();
+    let refusal =
+        check_start(&settings, patterns.len() + left_out.len()).and(bucket.map(drop)).err();
     let refusal = refusal.map(|error| error.to_string()).or_else(|| match url {
         Some(StorageUrl::S3 { .. }) => check_endpoint(endpoint.as_deref()?).err(),
         _ => None,
@@ -108,6 +109,7 @@ pub(super) async fn run(args: ExplainArgs, file: Option<&Path>) -> Result<(), Er
         refusal,
         estimate: Estimate::new(&settings, &problems, &any, &measured, assumed, provider),
         problems,
+        left_out,
         settings,
     };
     if args.json { print_json(&report.to_json()) } else { print(&report.to_text()) }

@@ -72,7 +72,7 @@ pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error
 /// a pattern. Only one that the configuration does not know is taken as it was typed.
 fn settings_of(path: &Path, config: &Config) -> Result<Settings, Error> {
     let resolve = |typed: &Typed| {
-        let mut settings = Resolver::default().resolve(config, typed)?;
+        let mut settings = Resolver::default().resolve(config, typed)?.with(path)?;
         settings.databases.retain(|database| is_same_file(&database.path, path));
         Ok::<_, Error>(settings)
     };

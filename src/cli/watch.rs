@@ -17,7 +17,8 @@ use crate::config::{self, Config};
 use crate::control::{Served, Server};
 use crate::follower::{Follower, Origin};
 use crate::pattern::is_pattern;
-use crate::resolver::Resolver;
+use crate::problems::Problems;
+use crate::resolver::{Resolution, Resolver};
 use crate::runtime::{descriptor_limit, give_memory_back, needed_descriptors};
 
 /// How long shipping may take after the first signal.
@@ -39,9 +40,12 @@ pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Erro
     let socket = keys.socket.clone();
     let (storage, typed) = keys.split(databases);
     let mut resolver = Resolver::default();
-    let settings = resolver.resolve(&config, &typed)?;
+    let Resolution { settings, left_out } = resolver.resolve(&config, &typed)?;
     let patterns = config.databases.iter().map(|section| &section.path).chain(&typed.databases);
     let patterns = patterns.filter(|path| is_pattern(path)).count();
+    if settings.databases.is_empty() && patterns == 0 && !left_out.is_empty() {
+        return Err(Error::AllDatabases(left_out.into_iter().map(|it| it.error).collect()));
+    }
     check_start(&settings, patterns)?;
     let store = storage.open(&config).await?;
     let mut signals = Signals::new()?;
@@ -73,10 +77,14 @@ pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Erro
     let (databases, url) = (settings.databases.len(), store.url());
     tracing::info!(databases, %url, "replicating");
     let replicator = Replicator::start(settings.clone(), store).await?;
-    let served =
-        Arc::new(Served { replicator: replicator.clone(), storage: ArcSwap::from_pointee(url) });
+    let served = Arc::new(Served {
+        replicator: replicator.clone(),
+        storage: ArcSwap::from_pointee(url),
+        problems: ArcSwap::from_pointee(Problems::default()),
+    });
     let _control = listen(&socket, &config, &served).await?;
     let mut follower = Follower::new(Origin { file, typed, storage }, config, resolver, settings);
+    follower.leave_out(&served, &left_out);
     tokio::select! {
         () = signals.next() => {}
         () = give_memory_back() => {}

@@ -201,7 +201,7 @@ const ELSEWHERE: &[&str] = &[
 
 fn settings_of(text: &str) -> String {
     let config = load_text(text).unwrap();
-    let settings = Resolver::default().resolve(&config, &Typed::default()).unwrap();
+    let settings = Resolver::default().resolve(&config, &Typed::default()).unwrap().settings;
     let secrets: Vec<_> = settings
         .webhooks
         .iter()

@@ -29,6 +29,7 @@ use walrust_actors::{Replicator, ReplicatorError};
 use super::{
     DatabaseAnswer, DatabaseRequest, Problem, StatusReport, SyncReport, SyncRequest, SyncResult,
 };
+use crate::problems::Problems;
 
 /// A request is a few names.
 const MAX_BODY: usize = 1024 * 1024;
@@ -42,6 +43,8 @@ pub struct Served {
     pub replicator: Replicator,
     /// Where everything goes; another URL after a change of the configuration.
     pub storage: ArcSwap<String>,
+    /// What keeps the daemon from doing all that was configured.
+    pub problems: ArcSwap<Problems>,
 }
 
 /// A listening control socket; dropping it closes and removes it.
@@ -161,7 +164,8 @@ async fn respond(
 async fn status(served: &Served) -> Outcome {
     let status = served.replicator.overview().await.map_err(problem)?;
     let uploads = served.replicator.uploader_status().await.ok();
-    Ok(to_json(&StatusReport::new(status, uploads, served.storage.load().to_string())))
+    let (storage, problems) = (served.storage.load().to_string(), served.problems.load());
+    Ok(to_json(&StatusReport::new(status, uploads, storage, &problems)))
 }
 
 async fn sync(served: &Served, request: SyncRequest) -> Outcome {

@@ -19,13 +19,17 @@ impl Place {
     }
 }
 
+fn assigned(names: &mut Names, tenants: &[Tenant], state: Option<&Path>) -> Vec<Name> {
+    names.assign(tenants, state).unwrap().into_iter().map(Result::unwrap).collect()
+}
+
 fn named(names: &mut Names, tenants: &[Tenant], state: Option<&Path>) -> Vec<String> {
-    names.assign(tenants, state).unwrap().into_iter().map(|name| name.name).collect()
+    assigned(names, tenants, state).into_iter().map(|name| name.name).collect()
 }
 
 /// The names as a process assigns them whose actors keep them.
 fn run(tenants: &[Tenant], state: Option<&Path>) -> Vec<String> {
-    let names = Names::default().assign(tenants, state).unwrap();
+    let names = assigned(&mut Names::default(), tenants, state);
     for (tenant, name) in tenants.iter().zip(&names) {
         if let Some(kept) = &name.kept {
             walrust_sqlite::keep_name(&tenant.section.path, state, kept).unwrap();
@@ -75,10 +79,49 @@ fn d06_names_stay_while_the_process_runs_wherever_local_state_is() {
 }
 
 #[test]
-fn d07_names_of_databases_that_are_gone_are_forgotten() {
+fn d06_the_name_of_a_database_that_is_gone_waits_for_it() {
     let place = Place::new();
+    let (smiths, romneys) =
+        (place.tenant("smiths/app.db", None), place.tenant("romneys/app.db", None));
     let mut names = Names::default();
-    names.assign(&[place.tenant("x/app.db", None)], None).unwrap();
-    names.assign(&[], None).unwrap();
-    assert!(names.0.is_empty());
+    assert_eq!(named(&mut names, std::slice::from_ref(&smiths), None), ["app"]);
+    assert_eq!(named(&mut names, &[], None), [""; 0]);
+    assert_eq!(named(&mut names, std::slice::from_ref(&romneys), None), ["romneys/app"]);
+    assert_eq!(named(&mut names, &[romneys, smiths], None), ["romneys/app", "app"]);
+}
+
+#[test]
+fn d06_a_name_that_cannot_be_read_is_no_reason_for_another_and_concerns_nobody_else() {
+    let place = Place::new();
+    let (smiths, romneys) =
+        (place.tenant("smiths/app.db", None), place.tenant("romneys/app.db", None));
+    assert_eq!(run(std::slice::from_ref(&smiths), None), ["app"]);
+    let file = walrust_sqlite::state_path(&smiths.section.path, None).join("name");
+    let written = fs::read(&file).unwrap();
+    for damaged in [&b""[..], b"{", b"{\"name\":\"\",\"path\":\"\"}", &written[..written.len() / 2]]
+    {
+        fs::write(&file, damaged).unwrap();
+        let mut names = Names::default();
+        let assigned = names.assign(&[smiths.clone(), romneys.clone()], None).unwrap();
+        let [Err(error), Ok(other)] = assigned.as_slice() else { panic!("{assigned:?}") };
+        assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+        // Not `app`, which the first may have had.
+        assert_eq!(other.name, "romneys/app");
+    }
+    // What it is called is known while the process runs.
+    let mut names = Names::default();
+    fs::write(&file, &written).unwrap();
+    assert_eq!(named(&mut names, std::slice::from_ref(&smiths), None), ["app"]);
+    fs::write(&file, "{").unwrap();
+    assert_eq!(named(&mut names, &[smiths], None), ["app"]);
+}
+
+#[test]
+fn d06_a_file_that_is_about_to_be_replaced_keeps_its_name() {
+    let place = Place::new();
+    let (smiths, romneys) =
+        (place.tenant("smiths/app.db", None), place.tenant("romneys/app.db", None));
+    assert_eq!(run(std::slice::from_ref(&smiths), None), ["app"]);
+    fs::remove_file(&smiths.section.path).unwrap();
+    assert_eq!(run(&[romneys, smiths], None), ["romneys/app", "app"]);
 }

@@ -51,7 +51,9 @@ pub use delivery_queue::{
 pub use error_class::ErrorClass;
 pub use event_kind::{EventKind, UnknownEvent};
 pub use export_planner::{ExportPlan, ExportedFile, plan_export};
-pub use names::{NameError, NameRequest, assign_names, is_valid_name};
+pub use names::{
+    Assignment, Displaced, NameError, NameRequest, assign_names, is_valid_name, possible_names,
+};
 pub use pacing::Pacing;
 pub use page_table::{MissingPages, PageTable};
 pub use position::{Position, WalPosition};

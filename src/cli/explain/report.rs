@@ -11,6 +11,7 @@ use walrust_engine::{PRICES_AS_OF, RetentionPolicy, Usage, most_snapshots};
 use super::Problems;
 use super::estimate::{Estimate, cost};
 use crate::cli::{aligned, human_bytes, table};
+use crate::resolver::LeftOut;
 
 /// Everything that is told.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(super) struct Report {
     pub(super) refusal: Option<String>,
     pub(super) settings: Settings,
     pub(super) problems: Problems,
+    pub(super) left_out: Vec<LeftOut>,
     pub(super) estimate: Estimate,
 }
 
@@ -82,6 +84,9 @@ impl Report {
         }
         for (name, problem) in &self.problems {
             lines.push(format!("{name} cannot be replicated now: {problem}"));
+        }
+        for LeftOut { path, error } in &self.left_out {
+            lines.push(format!("{} is not replicated: {error}", path.display()));
         }
         lines
     }
@@ -207,6 +212,10 @@ impl Report {
                 "events": events(webhook),
             })
         });
+        let left_out = self
+            .left_out
+            .iter()
+            .map(|LeftOut { path, error }| json!({ "path": path, "error": error.to_string() }));
         let examples = self.estimate.examples.iter();
         let examples = examples.map(|(name, usage)| ((*name).to_owned(), self.usage(usage)));
         json!({
@@ -215,6 +224,7 @@ impl Report {
             "patterns": self.patterns,
             "refusal": self.refusal,
             "databases": databases.collect::<Vec<_>>(),
+            "left_out": left_out.collect::<Vec<_>>(),
             "webhooks": webhooks.collect::<Vec<_>>(),
             "prices": { "provider": self.estimate.provider.map(|it| it.to_string()), "as_of": PRICES_AS_OF },
             "total": self.usage(&self.estimate.total()),
