@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::Error;
 
@@ -197,6 +198,21 @@ pub enum WalPinKind {
 pub struct StateSection {
     /// Directory for the local state of all databases; beside each database by default.
     pub dir: Option<PathBuf>,
+    /// How long local state stays after the file of a database that a pattern matched is gone, and
+    /// with it the name of the database; 0 for ever.
+    pub keep_deleted: Option<Interval>,
+}
+
+impl StateSection {
+    /// How long local state of deleted databases stays by default.
+    const KEEP_DELETED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+    /// How long local state of deleted databases stays; `None` for ever.
+    #[must_use]
+    pub fn keep_deleted(&self) -> Option<Duration> {
+        let keep = self.keep_deleted.map_or(Self::KEEP_DELETED, |interval| interval.0);
+        (!keep.is_zero()).then_some(keep)
+    }
 }
 
 /// `[retry]`

@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::Signal;
 use walrust_actors::{Applied, DatabaseSettings, Settings};
@@ -29,6 +29,8 @@ use crate::tenant::fingerprint;
 const LOOK: Duration = Duration::from_secs(1);
 /// Looks between two looks at all files that patterns may match.
 const LOOKS_PER_SWEEP: u32 = 2;
+/// The longest time between two looks at the local state of deleted databases.
+const ORPHANS: Duration = Duration::from_secs(60 * 60);
 
 /// Where the settings come from.
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub(crate) struct Follower {
     read: Option<Stamp>,
     seen: Option<Stamp>,
     problems: Problems,
+    /// When the local state of deleted databases is looked at next.
+    next_orphans: Instant,
 }
 
 /// What a file looks like: another stamp is another content.
@@ -88,6 +92,7 @@ impl Follower {
             read: seen,
             seen,
             problems: Problems::default(),
+            next_orphans: Instant::now(),
         }
     }
 
@@ -109,6 +114,9 @@ impl Follower {
                 let outcome = self.sweep(served).await;
                 let databases = outcome.err().map(|error| error.to_string());
                 self.report(served, Problems { databases, ..self.problems.clone() });
+            }
+            if self.next_orphans <= Instant::now() && self.has_patterns() {
+                self.remove_orphans().await;
             }
         }
     }
@@ -149,11 +157,7 @@ impl Follower {
     /// Looks at what patterns match now. Most looks find what the last one found, among perhaps
     /// thousands of databases: then nothing more is done.
     async fn sweep(&mut self, served: &Served) -> Result<(), Error> {
-        let sections = match &self.sections {
-            Some(sections) => Arc::clone(sections),
-            None => Arc::new(settings::sections(&self.config, &self.origin.typed)?),
-        };
-        self.sections = Some(Arc::clone(&sections));
+        let sections = self.sections()?;
         let (config, typed) = (self.config.clone(), self.origin.typed.clone());
         // What is left out may have become readable.
         let before = self.fingerprint.filter(|_| self.problems.left_out.is_empty());
@@ -163,7 +167,7 @@ impl Follower {
             if before == Some(now) {
                 return Ok(None);
             }
-            Ok::<_, Error>(Some((now, resolver.settings(found, &config, &typed)?)))
+            Ok::<_, Error>(Some((now, resolver.settings(found, &sections, &config, &typed)?)))
         };
         let Some((now, resolution)) = self.with_resolver(look).await? else { return Ok(()) };
         let Resolution { settings, left_out } = resolution;
@@ -173,6 +177,30 @@ impl Follower {
         self.leave_out(served, &left_out);
         self.fingerprint = Some(now);
         Ok(())
+    }
+
+    /// The entries of the configuration and what was typed.
+    fn sections(&mut self) -> Result<Arc<Vec<DatabaseSection>>, Error> {
+        let sections = match &self.sections {
+            Some(sections) => Arc::clone(sections),
+            None => Arc::new(settings::sections(&self.config, &self.origin.typed)?),
+        };
+        self.sections = Some(Arc::clone(&sections));
+        Ok(sections)
+    }
+
+    /// Removes local state of databases that have been deleted for long enough.
+    async fn remove_orphans(&mut self) {
+        let keep = self.config.state.keep_deleted();
+        self.next_orphans = Instant::now() + keep.map_or(ORPHANS, |keep| keep.min(ORPHANS));
+        let (Some(keep), Ok(sections)) = (keep, self.sections()) else { return };
+        let state = self.config.state.dir.clone();
+        let remove = move |resolver: &mut Resolver| {
+            resolver.remove_orphans(&sections, state.as_deref(), keep)
+        };
+        if let Err(error) = self.with_resolver(remove).await {
+            tracing::warn!(%error, "local state of deleted databases stays for now");
+        }
     }
 
     async fn resolve(&mut self, config: &Config) -> Result<Resolution, Error> {

@@ -12,6 +12,7 @@ pub mod control;
 mod error;
 mod follower;
 mod names;
+mod orphans;
 mod pattern;
 pub mod problems;
 pub mod resolver;

@@ -58,14 +58,7 @@ impl FilePattern {
 
     /// All files that could match.
     pub(crate) fn walk(&self) -> impl Iterator<Item = walkdir::Result<DirEntry>> {
-        let is_literal =
-            |component: &Component<'_>| !component.as_os_str().to_string_lossy().contains(SPECIAL);
-        let base: PathBuf = self.path.components().take_while(is_literal).collect();
-        let rest = self.path.components().count() - base.components().count();
-        let deep = self.path.components().any(|it| it.as_os_str() == OsStr::new("**"));
-        let depth = if deep { usize::MAX } else { rest };
-        let entries = WalkDir::new(base).max_depth(depth).into_iter();
-        let entries = entries.filter_entry(|entry| {
+        let entries = self.entries().filter_entry(|entry| {
             !(entry.file_type().is_dir() && is_state_directory(entry.file_name()))
         });
         // What vanished while it was looked at is as good as not there.
@@ -77,10 +70,74 @@ impl FilePattern {
             Err(error) => !gone(error),
         })
     }
+
+    /// The databases that match and are not there, while their local state is.
+    pub(crate) fn deleted_databases(&self) -> Vec<PathBuf> {
+        let mut deleted = Vec::new();
+        let mut entries = self.entries();
+        while let Some(entry) = entries.next() {
+            // What cannot be read is told by whoever looks for databases.
+            let Ok(entry) = entry else { continue };
+            if entry.file_type().is_dir() && is_state_directory(entry.file_name()) {
+                entries.skip_current_dir();
+                let database = database_of_state(entry.path());
+                deleted.extend(database.filter(|path| self.matches(path) && !path.exists()));
+            }
+        }
+        deleted
+    }
+
+    /// Everything down to where a match may be.
+    fn entries(&self) -> walkdir::IntoIter {
+        let is_literal =
+            |component: &Component<'_>| !component.as_os_str().to_string_lossy().contains(SPECIAL);
+        let base: PathBuf = self.path.components().take_while(is_literal).collect();
+        let rest = self.path.components().count() - base.components().count();
+        let deep = self.path.components().any(|it| it.as_os_str() == OsStr::new("**"));
+        let depth = if deep { usize::MAX } else { rest };
+        WalkDir::new(base).max_depth(depth).into_iter()
+    }
 }
 
 fn is_state_directory(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     let ends = ["-walrust", "-walrust-replica"];
     name.starts_with('.') && ends.iter().any(|end| name.ends_with(end))
+}
+
+/// The database that a state directory lies beside.
+fn database_of_state(state: &Path) -> Option<PathBuf> {
+    let name = state.file_name()?.to_str()?.strip_prefix('.')?.strip_suffix("-walrust")?;
+    Some(state.with_file_name(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn d07_databases_are_known_by_the_state_that_they_left() {
+        let directory = tempfile::Builder::new().prefix("pattern").tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for state in [
+            "a/.one.db-walrust/staging/.within.db-walrust",
+            "a/.there.db-walrust",
+            "a/.two.db-walrust",
+            "a/.other.sqlite-walrust",
+            "a/.replica.db-walrust-replica",
+            "a/b/.three.db-walrust",
+        ] {
+            fs::create_dir_all(path(state)).unwrap();
+        }
+        fs::write(path("a/there.db"), "").unwrap();
+        let deleted = |pattern: &str| {
+            let mut deleted = FilePattern::new(&path(pattern)).unwrap().deleted_databases();
+            deleted.sort();
+            deleted
+        };
+        assert_eq!(deleted("**/*.db"), ["a/b/three.db", "a/one.db", "a/two.db"].map(path));
+        assert_eq!(deleted("*/*.db"), ["a/one.db", "a/two.db"].map(path));
+    }
 }

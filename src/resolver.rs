@@ -1,14 +1,18 @@
 //! Finds the databases of a configuration and their names, and remembers both from one look to the
 //! next.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use walrust_actors::Settings;
-use walrust_sqlite::DatabaseError;
+use walrust_sqlite::{DatabaseError, Orphan, OrphanFate};
 
 use crate::Error;
 use crate::config::{Config, DatabaseSection};
 use crate::names::Names;
+use crate::orphans::orphans;
+use crate::pattern::{FilePattern, is_pattern};
 use crate::settings::{self, Typed, is_same_file};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
@@ -18,6 +22,8 @@ use crate::tenants::Tenants;
 pub struct Resolver {
     tenants: Tenants,
     names: Names,
+    /// Local state that stays although its database is gone; to tell it once is enough.
+    told: HashSet<PathBuf>,
 }
 
 /// What a configuration comes to.
@@ -58,8 +64,12 @@ impl Resolver {
     /// # Errors
     /// If a pattern, a webhook or a name cannot be used.
     pub fn resolve(&mut self, config: &Config, typed: &Typed) -> Result<Resolution, Error> {
-        let found = self.look(&settings::sections(config, typed)?)?;
-        self.settings(found, config, typed)
+        let sections = settings::sections(config, typed)?;
+        let found = self.look(&sections)?;
+        for orphan in orphans(&patterns(&sections)?, config.state.dir.as_deref()) {
+            self.reserve(&orphan);
+        }
+        self.settings(found, &sections, config, typed)
     }
 
     /// The databases of some entries that are there now.
@@ -70,17 +80,19 @@ impl Resolver {
         self.tenants.look(sections)
     }
 
-    /// The settings of the tree, with these databases.
+    /// The settings of the tree, with these databases, which were found for these entries.
     ///
     /// # Errors
     /// If a webhook or a name cannot be used.
     pub(crate) fn settings(
         &mut self,
         found: Vec<Tenant>,
+        sections: &[DatabaseSection],
         config: &Config,
         typed: &Typed,
     ) -> Result<Resolution, Error> {
-        let names = self.names.assign(&found, config.state.dir.as_deref())?;
+        let patterns = patterns(sections)?;
+        let names = self.names.assign(&found, &patterns, config.state.dir.as_deref())?;
         let (mut named, mut left_out) = (Vec::new(), Vec::new());
         for (tenant, name) in found.into_iter().zip(names) {
             match name {
@@ -91,4 +103,61 @@ impl Resolver {
         let settings = settings::of_tenants(named, config, typed)?;
         Ok(Resolution { settings, left_out })
     }
+
+    /// Removes the local state of databases that patterns matched and that have been gone for a while,
+    /// and gives their names back.
+    ///
+    /// # Errors
+    /// If a pattern cannot be understood.
+    pub(crate) fn remove_orphans(
+        &mut self,
+        sections: &[DatabaseSection],
+        state: Option<&Path>,
+        while_gone: Duration,
+    ) -> Result<(), Error> {
+        self.names.forget_after(while_gone);
+        for orphan in orphans(&patterns(sections)?, state) {
+            let (path, state) = (orphan.database(), orphan.state().display());
+            // It may be about to be replaced: it goes when its pattern has missed it for good.
+            if self.names.is_assigned(path) {
+                continue;
+            }
+            self.reserve(&orphan);
+            match orphan.remove_after(while_gone, SystemTime::now()) {
+                Ok(OrphanFate::Removed) => {
+                    self.names.forget(path);
+                    let path = path.display();
+                    tracing::info!(%path, %state, "removed the local state of a deleted database");
+                }
+                Ok(OrphanFate::Staged(files)) => {
+                    if self.told.insert(orphan.state().to_owned()) {
+                        let path = path.display();
+                        tracing::warn!(
+                            %path, %state, files,
+                            "files of a deleted database may not be in storage: its local state stays; \
+                             remove it if nobody wants them"
+                        );
+                    }
+                }
+                Ok(OrphanFate::Waiting | OrphanFate::Adopted) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the local state of a deleted database stays for now");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reserve(&mut self, orphan: &Orphan) {
+        match orphan.kept_name() {
+            Ok(Some(kept)) => self.names.reserve(orphan.database(), kept),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the name of a deleted database is not known"),
+        }
+    }
+}
+
+fn patterns(sections: &[DatabaseSection]) -> Result<Vec<FilePattern>, Error> {
+    let paths = sections.iter().map(|section| section.path.as_path());
+    paths.filter(|path| is_pattern(path)).map(FilePattern::new).collect()
 }

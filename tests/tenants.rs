@@ -1,6 +1,7 @@
 //! Databases that come, go and come back while a daemon follows them, and what becomes of their names.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -12,6 +13,147 @@ use crate::walrust::QUICK;
 fn watch(host: &Host) -> Daemon {
     let pattern = host.path("*/app.db").display().to_string();
     host.walrust.watch_with([&[pattern.as_str()][..], &QUICK].concat())
+}
+
+/// The state directories of a host whose local state is beside the databases, or in one directory.
+fn states(host: &Host, apart: bool) -> Vec<PathBuf> {
+    let parents = match apart {
+        true => vec![host.path("state")],
+        false => vec![host.path("smiths"), host.path("romneys")],
+    };
+    let entries = parents.iter().filter_map(|parent| fs::read_dir(parent).ok()).flatten();
+    let paths = entries.map(|entry| entry.expect("an entry of the directory").path());
+    let mut states: Vec<_> = paths.filter(|path| path.is_dir()).collect();
+    states.sort();
+    states
+}
+
+/// Has a host keep its local state where it is wanted, for as long as by default.
+fn keep_state(host: &Host, apart: bool) {
+    let state = host.path("state");
+    let dir = if apart { format!("[state]\ndir = {state:?}\n") } else { String::new() };
+    host.walrust.configure(&dir);
+}
+
+/// Deletes a database with its WAL.
+fn delete(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let path = walrust_testkit::sidecar(path, suffix);
+        if path.exists() {
+            fs::remove_file(path).expect("nobody holds the directory");
+        }
+    }
+}
+
+/// Puts the clock back by which a database has been gone, by some days.
+fn gone_for_days(state: &Path, days: u64) {
+    let record = state.join("database");
+    let mut owner: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    let since = owner["gone_since"].as_u64().expect("it was noted that it is gone");
+    owner["gone_since"] = (since - days * 86_400).into();
+    fs::write(&record, owner.to_string()).unwrap();
+}
+
+fn is_noted_as_gone(state: &Path) -> bool {
+    let owner = fs::read(state.join("database")).unwrap_or_default();
+    String::from_utf8_lossy(&owner).contains("\"gone_since\": 1")
+}
+
+#[test]
+fn d07_local_state_of_a_deleted_tenant_goes_after_a_while_and_its_name_waits_until_then() {
+    for apart in [false, true] {
+        let host = Host::new();
+        keep_state(&host, apart);
+        let smiths = host.create("smiths/app.db");
+        let mut daemon = watch(&host);
+        host.wait_until(&mut daemon, "smiths are stored", |it| it.len() == 1 && all_stored(it));
+        daemon.stop();
+        let state = states(&host, apart).remove(0);
+        // While nobody watches one goes and another comes.
+        delete(&smiths);
+        host.create("romneys/app.db");
+        let mut daemon = watch(&host);
+        host.wait_until(&mut daemon, "romneys are stored", |it| it.len() == 1 && all_stored(it));
+        assert_eq!(names(&host), ["romneys/app"]);
+        daemon.wait_until("it is noted", |_| is_noted_as_gone(&state));
+        daemon.stop();
+        gone_for_days(&state, 6);
+        let mut daemon = watch(&host);
+        host.wait_until(&mut daemon, "romneys are stored", |it| it.len() == 1 && all_stored(it));
+        daemon.stop();
+        assert!(state.join("position.json").exists(), "not yet");
+        gone_for_days(&state, 1);
+        let mut daemon = watch(&host);
+        daemon.wait_for_line(&["removed the local state", "smiths/app.db"]);
+        assert!(!state.exists());
+        assert_eq!(states(&host, apart).len(), 1, "that of romneys");
+        daemon.stop();
+    }
+}
+
+#[test]
+fn d07_local_state_with_files_that_storage_may_not_have_stays() {
+    let host = Host::new();
+    keep_state(&host, false);
+    let smiths = host.create("smiths/app.db");
+    let mut daemon = watch(&host);
+    host.wait_until(&mut daemon, "smiths are stored", |it| it.len() == 1 && all_stored(it));
+    daemon.stop();
+    let state = states(&host, false).remove(0);
+    let staged = state.join("staging/0000000000000002-0000000000000002.ltx");
+    fs::write(&staged, "the only copy").unwrap();
+    delete(&smiths);
+    let mut daemon = watch(&host);
+    daemon.wait_until("it is noted", |_| is_noted_as_gone(&state));
+    daemon.stop();
+    gone_for_days(&state, 100);
+    let mut daemon = watch(&host);
+    daemon.wait_for_line(&["WARN", "smiths/app.db", "may not be in storage"]);
+    assert!(staged.exists() && state.join("name").exists());
+    daemon.stop();
+}
+
+#[test]
+fn d07_local_state_stays_if_it_is_to_stay_for_ever_or_an_entry_names_the_database() {
+    let host = Host::new();
+    let smiths = host.create("smiths/app.db");
+    let romneys = host.create("romneys/app.db");
+    let named = host.create("named.db");
+    let pattern = host.path("*/app.db");
+    let configure = |keep: &str| {
+        host.walrust.configure(&format!(
+            "[sync]\nwal_sync_interval = \"20ms\"\n[state]\nkeep_deleted = \"{keep}\"\n\
+             [[databases]]\npath = {pattern:?}\n[[databases]]\npath = {named:?}\n"
+        ));
+    };
+    configure("1m");
+    let mut daemon = host.walrust.watch_with([""; 0]);
+    host.wait_until(&mut daemon, "all are stored", |it| it.len() == 3 && all_stored(it));
+    daemon.stop();
+    let state = host.path("smiths/.app.db-walrust");
+    let of_named = named.with_file_name(".named.db-walrust");
+    delete(&smiths);
+    delete(&named);
+    let mut daemon = host.walrust.watch_with([""; 0]);
+    daemon.wait_until("it is noted", |_| is_noted_as_gone(&state));
+    daemon.terminate();
+    assert!(!is_noted_as_gone(&of_named));
+    gone_for_days(&state, 1);
+    configure("0");
+    let mut daemon = host.walrust.watch_with([""; 0]);
+    daemon.wait_for_line(&["replicating"]);
+    // Before the second look finds it, the first has looked at local state.
+    host.create("later/app.db");
+    host.wait_until(&mut daemon, "a later one is stored", |it| {
+        it.get("later/app").is_some_and(|it| it["up_to_date"] == true)
+    });
+    assert!(state.join("name").exists() && of_named.join("name").exists());
+    daemon.terminate();
+    configure("1m");
+    let mut daemon = host.walrust.watch_with([""; 0]);
+    daemon.wait_until("it is removed", |_| !state.exists());
+    assert!(of_named.join("name").exists() && romneys.with_file_name(".app.db-walrust").exists());
+    daemon.terminate();
 }
 
 fn names(host: &Host) -> Vec<String> {

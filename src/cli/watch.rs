@@ -51,7 +51,8 @@ pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Erro
     let mut signals = Signals::new()?;
     let mut hangup = hangup()?;
     // A name that no object has: the answer is short, and tells whether the store can be used.
-    let prefix = format!("{}/", settings.databases.first().map_or("", |first| &first.name));
+    let name = settings.databases.first().map_or("walrust", |first| &first.name);
+    let prefix = format!("{name}/");
     let listed = tokio::select! {
         listed = store.list(&prefix, None) => listed,
         () = signals.next() => {

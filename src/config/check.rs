@@ -6,12 +6,16 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::path::Path;
+use std::time::Duration;
 
 use walrust_engine::{EventKind, is_valid_name};
 use walrust_storage::{StorageUrl, check_endpoint};
 
 use super::{Config, line_of, nearest};
 use crate::pattern::{is_pattern, pattern_error};
+
+/// By then a daemon has let go of a database that is gone.
+const SHORTEST_KEEP: Duration = Duration::from_secs(60);
 
 /// Everything that is wrong, each with its line.
 pub(super) fn problems(config: &Config, text: &str) -> Vec<String> {
@@ -51,6 +55,9 @@ impl Problems<'_> {
         let least_one = "it is 1 at least";
         if config.limits.upload_concurrency == Some(0) {
             self.add("limits.upload_concurrency", least_one);
+        }
+        if config.state.keep_deleted().is_some_and(|keep| keep < SHORTEST_KEEP) {
+            self.add("state.keep_deleted", "must be 0 (for ever) or at least 1m");
         }
         if config.limits.snapshots_at_once == Some(0) {
             self.add("limits.snapshots_at_once", least_one);

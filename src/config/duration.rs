@@ -1,8 +1,9 @@
-//! Durations as users write them: `30s`, `5m`, `1h30m`, `200ms`, or a bare number of seconds.
+//! Durations as users write them: `30s`, `5m`, `1h30m`, `7d`, `200ms`, or a bare number of seconds.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
+use jiff::{Span, SpanRelativeTo};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
@@ -20,8 +21,9 @@ pub fn parse_interval(text: &str) -> Result<Interval, String> {
         return from_seconds(seconds);
     }
     let invalid =
-        || format!("{text:?} is not a duration; write 30s, 5m, 1h or a number of seconds");
-    let duration: jiff::SignedDuration = text.parse().map_err(|_| invalid())?;
+        || format!("{text:?} is not a duration; write 30s, 5m, 1h, 7d or a number of seconds");
+    let span: Span = text.parse().map_err(|_| invalid())?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| invalid())?;
     Duration::try_from(duration).map(Interval).map_err(|_| invalid())
 }
 
@@ -69,7 +71,7 @@ impl JsonSchema for Interval {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A duration: \"200ms\", \"30s\", \"5m\", \"1h\", or a number of seconds.",
+            "description": "A duration: \"200ms\", \"30s\", \"5m\", \"1h\", \"7d\", or a number of seconds.",
             "type": ["string", "number"],
             "minimum": 0
         })

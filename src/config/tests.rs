@@ -97,6 +97,8 @@ fn durations_have_units_or_are_seconds() {
     assert_eq!(parsed("5m"), Duration::from_secs(300));
     assert_eq!(parsed("1h"), Duration::from_secs(3600));
     assert_eq!(parsed("200ms"), Duration::from_millis(200));
+    assert_eq!(parsed("7d"), Duration::from_secs(7 * 86_400));
+    assert_eq!(parsed("1w 2d 30m"), Duration::from_secs(9 * 86_400 + 1800));
     for text in ["", "soon", "-5s", "-1", "5 parsecs", "NaN", "inf"] {
         assert!(parse_interval(text).is_err(), "{text}");
     }
@@ -197,6 +199,7 @@ const ELSEWHERE: &[&str] = &[
     "s3.endpoint",
     "s3.path_style",
     "s3.region",
+    "state.keep_deleted",
 ];
 
 fn settings_of(text: &str) -> String {
@@ -319,6 +322,7 @@ fn e01_values_that_cannot_work_are_named_with_their_line() {
         ("[s3]\nregion = \"x\"\nendpoint = \"localhost:9000\"\n", 3, "s3.endpoint"),
         ("[limits]\nupload_concurrency = 0\n", 2, "limits.upload_concurrency"),
         ("[limits]\nsnapshots_at_once = 0\n", 2, "limits.snapshots_at_once"),
+        ("[state]\nkeep_deleted = \"59s\"\n", 2, "state.keep_deleted"),
         ("[retry]\ncircuit_breaker_threshold = 0\n", 2, "circuit_breaker_enabled"),
         ("[[webhooks]]\nurl = \"example.com\"\n", 2, "webhooks.0.url"),
         ("[[webhooks]]\nurl = \"https://\"\n", 2, "webhooks.0.url"),

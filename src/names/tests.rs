@@ -7,7 +7,8 @@ struct Place(tempfile::TempDir);
 
 impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        // A pattern does not enter directories whose names begin with a dot.
+        Self(tempfile::Builder::new().prefix("names").tempdir().unwrap())
     }
 
     fn tenant(&self, name: &str, below: Option<&str>) -> Tenant {
@@ -19,8 +20,13 @@ impl Place {
     }
 }
 
+/// Every tenant is a match of it.
+fn pattern() -> FilePattern {
+    FilePattern::new(Path::new("/**/*.db")).unwrap()
+}
+
 fn assigned(names: &mut Names, tenants: &[Tenant], state: Option<&Path>) -> Vec<Name> {
-    names.assign(tenants, state).unwrap().into_iter().map(Result::unwrap).collect()
+    names.assign(tenants, &[pattern()], state).unwrap().into_iter().map(Result::unwrap).collect()
 }
 
 fn named(names: &mut Names, tenants: &[Tenant], state: Option<&Path>) -> Vec<String> {
@@ -91,6 +97,36 @@ fn d06_the_name_of_a_database_that_is_gone_waits_for_it() {
 }
 
 #[test]
+fn d07_the_name_of_a_database_that_was_forgotten_is_free() {
+    let place = Place::new();
+    let (smiths, romneys) =
+        (place.tenant("smiths/app.db", None), place.tenant("romneys/app.db", None));
+    let gone = |names: &mut Names| {
+        assert_eq!(named(names, std::slice::from_ref(&smiths), None), ["app"]);
+        assert_eq!(named(names, &[], None), [""; 0]);
+    };
+    let mut names = Names::default();
+    gone(&mut names);
+    names.forget_after(Duration::from_secs(3600));
+    assert_eq!(named(&mut names, std::slice::from_ref(&romneys), None), ["romneys/app"]);
+    let mut names = Names::default();
+    gone(&mut names);
+    names.forget_after(Duration::ZERO);
+    assert_eq!(named(&mut names, std::slice::from_ref(&romneys), None), ["app"]);
+}
+
+#[test]
+fn d06_the_name_of_a_database_that_no_pattern_matches_goes_with_it() {
+    let place = Place::new();
+    let (before, moved) = (place.tenant("old/app.db", None), place.tenant("new/app.db", None));
+    let mut names = Names::default();
+    let mut assign =
+        |tenants: &[Tenant]| names.assign(tenants, &[], None).unwrap().remove(0).unwrap().name;
+    assert_eq!(assign(&[before]), "app");
+    assert_eq!(assign(&[moved]), "app");
+}
+
+#[test]
 fn d06_a_name_that_cannot_be_read_is_no_reason_for_another_and_concerns_nobody_else() {
     let place = Place::new();
     let (smiths, romneys) =
@@ -102,7 +138,8 @@ fn d06_a_name_that_cannot_be_read_is_no_reason_for_another_and_concerns_nobody_e
     {
         fs::write(&file, damaged).unwrap();
         let mut names = Names::default();
-        let assigned = names.assign(&[smiths.clone(), romneys.clone()], None).unwrap();
+        let assigned =
+            names.assign(&[smiths.clone(), romneys.clone()], &[pattern()], None).unwrap();
         let [Err(error), Ok(other)] = assigned.as_slice() else { panic!("{assigned:?}") };
         assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
         // Not `app`, which the first may have had.

@@ -40,12 +40,11 @@ pub fn kept_name(
     database: &Path,
     directory: Option<&Path>,
 ) -> Result<Option<KeptName>, DatabaseError> {
-    let stored = read_name(&state_path(database, directory))?;
-    let ours = stored.filter(|stored| stored.path == database.to_string_lossy());
-    Ok(ours.map(|stored| KeptName { name: stored.name, below: stored.below }))
+    read_name(&state_path(database, directory), database)
 }
 
-fn read_name(state: &Path) -> Result<Option<StoredName>, DatabaseError> {
+/// The name of a database in a state directory.
+pub(crate) fn read_name(state: &Path, database: &Path) -> Result<Option<KeptName>, DatabaseError> {
     let path = state.join(FILE);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
@@ -60,10 +59,11 @@ fn read_name(state: &Path) -> Result<Option<StoredName>, DatabaseError> {
     };
     let stored: StoredName =
         serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-    match is_valid_name(&stored.name) {
-        true => Ok(Some(stored)),
-        false => Err(damaged(format!("{:?} cannot be a name in a bucket", stored.name))),
+    if !is_valid_name(&stored.name) {
+        return Err(damaged(format!("{:?} cannot be a name in a bucket", stored.name)));
     }
+    let ours = stored.path == database.to_string_lossy();
+    Ok(ours.then_some(KeptName { name: stored.name, below: stored.below }))
 }
 
 /// Keeps the name under which a database is stored.

@@ -7,6 +7,7 @@
 //! | `pages.crc64` | one checksum per page of that state |
 //! | `pages.redo` | the changes that lead from the last table to that of `position.json` |
 //! | `file.json` | what the database file looked like when it was last watched |
+//! | `database` | which database this is, and since when its file is gone, see `state_owner.rs` |
 //! | `name` | the name that was found for the database, see `kept_name.rs` |
 //! | `writer` | random identifier that signs the manifest |
 //! | `staging/` | LTX files on their way to storage |
@@ -31,6 +32,7 @@ use crate::DatabaseError;
 use crate::database_files::{FileStamp, is_owned};
 use crate::page_checksums::PageChecksums;
 use crate::staging::hex;
+use crate::state_owner::StateOwner;
 
 /// The format number of `position.json`.
 const FORMAT: u32 = 1;
@@ -77,6 +79,14 @@ impl StateDirectory {
             return Err(DatabaseError::Owned { path: database.to_owned(), lock: lock_path });
         }
         Ok(Self { path, lock: Some(lock) })
+    }
+
+    /// Notes which database this is. `given` may lead there through symbolic links.
+    pub(crate) fn note_owner(&self, given: &Path, database: &Path) -> Result<(), DatabaseError> {
+        match StateOwner::of(given, database) {
+            Some(owner) => owner.write(&self.path),
+            None => Ok(()),
+        }
     }
 
     /// Another lock says from now on that the database is replicated: a descriptor less for each.
