@@ -128,7 +128,13 @@ pub fn main() -> ExitCode {
     let daemon = matches!(cli.command, Command::Watch(_));
     let level = if daemon { tracing::Level::INFO } else { tracing::Level::WARN };
     logs::init(&cli.global, cli.global.log_level.unwrap_or(level));
-    match run(cli) {
+    let verifies = matches!(cli.command, Command::Verify(_));
+    let outcome = run(cli).map_err(|error| match error {
+        error @ Error::Findings { .. } => error,
+        error if verifies => Error::NotVerified(Box::new(error)),
+        error => error,
+    });
+    match outcome {
         Ok(()) => ExitCode::Success,
         Err(error) => {
             eprintln!("error: {error}");

@@ -134,6 +134,9 @@ pub enum Error {
         /// Findings that make a restore fail.
         critical: usize,
     },
+    /// `walrust verify` could not look.
+    #[error(transparent)]
+    NotVerified(Box<Error>),
     /// The demonstration did not end as it must.
     #[error("the restored database differs from {}", .0.display())]
     DemoDiffers(PathBuf),
@@ -150,6 +153,11 @@ impl Error {
             Self::Findings { critical: 0, .. } => ExitCode::General,
             // The contract of this command: 2 means that a restore fails.
             Self::Findings { .. } => ExitCode::Config,
+            // 1 means that there are warnings only: whoever could not look must not say so.
+            Self::NotVerified(error) => match error.exit_code() {
+                ExitCode::General => ExitCode::Config,
+                code => code,
+            },
             Self::Database(_) | Self::AllDatabases(_) => ExitCode::Database,
             Self::Storage(_)
             | Self::Refused { storage: true, .. }
