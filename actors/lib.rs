@@ -34,6 +34,7 @@ mod uploader;
 mod validation;
 mod watcher;
 mod webhook;
+mod webhook_url;
 
 pub use blocking::BLOCKING_JOBS;
 pub use remote::{Remote, RemoteError, look_up};
@@ -44,3 +45,4 @@ pub use settings::{
     WebhookSettings,
 };
 pub use status::{DatabasePhase, DatabaseStatus, Status, UploaderStatus};
+pub use webhook_url::{WebhookUrl, WebhookUrlError};

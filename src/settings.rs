@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use walrust_actors::{
     CompactionSettings, DatabaseSettings, Secret, Settings, UploadLimits, ValidationSettings,
-    WebhookSettings,
+    WebhookSettings, WebhookUrl,
 };
 use walrust_engine::{
     BreakerSettings, CheckpointSettings, RetentionPolicy, RetryPolicy, SnapshotSettings,
@@ -197,14 +197,11 @@ pub(crate) fn retention_policy(section: &RetentionSection) -> RetentionPolicy {
 
 fn webhook(section: &WebhookSection) -> Result<WebhookSettings, Error> {
     let wrong = |problem: String| Error::Usage(format!("[[webhooks]]: {problem}"));
-    let url = &section.url;
-    if !(url.starts_with("http://") || url.starts_with("https://")) {
-        return Err(wrong("a url begins with http:// or https://".to_owned()));
-    }
+    WebhookUrl::parse(&section.url).map_err(|error| wrong(error.to_string()))?;
     let events = section.events.iter().map(|name| name.parse());
     let events = events.collect::<Result<_, walrust_engine::UnknownEvent>>();
     Ok(WebhookSettings {
-        url: url.clone(),
+        url: section.url.clone(),
         events: events.map_err(|error| wrong(error.to_string()))?,
         secret: section.secret.clone().map(Secret::new),
         heartbeat_interval: section.heartbeat_interval.map_or(HEARTBEAT_INTERVAL, |it| it.0),

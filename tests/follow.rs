@@ -157,14 +157,22 @@ fn e04_what_is_secret_is_not_shown() {
     let host = Host::new();
     host.walrust.configure(
         "[[webhooks]]\nurl = \"https://user:word@example.com/services/token\"\nsecret = \"hush\"\n\
+         [[webhooks]]\nurl = \"https://other.example.com?token=abc\"\n\
          [sync]\non_idle = 60\n",
     );
     for more in [&["--json"][..], &[]] {
-        let outcome = host.walrust.ask([&["config", "show"][..], more].concat()).succeeded();
-        for hidden in ["word", "token", "hush"] {
+        let arguments = ["config", "show", "--endpoint", "http://user:word@store.example.com"];
+        let outcome = host.walrust.ask([&arguments[..], more].concat()).succeeded();
+        for hidden in ["word", "token", "abc", "hush"] {
             assert!(!outcome.stdout.contains(hidden), "{hidden} is in {}", outcome.stdout);
         }
-        for shown in ["example.com", "walrust.toml:5", "default"] {
+        for shown in [
+            "https://example.com/[redacted]",
+            "https://other.example.com/[redacted]",
+            "http://[redacted]@store.example.com",
+            "walrust.toml:7",
+            "default",
+        ] {
             assert!(outcome.stdout.contains(shown), "{shown} is not in {}", outcome.stdout);
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use serde_json::{Map, Value, json};
+use walrust_actors::WebhookUrl;
 
 use super::keys::KeyArgs;
 use super::{aligned, print, print_json, table};
@@ -210,25 +211,28 @@ fn set(shown: &mut Vec<Shown>, key: String, value: Value, source: String) {
     }
 }
 
-/// Hides what only walrust and its receivers may know: secrets, the paths of webhooks, which often
-/// are the secret, and credentials in URLs.
+/// Hides what only walrust and its receivers may know: secrets, all of a webhook but its origin, since
+/// the rest often is the secret, and credentials in other URLs.
 fn redact(key: &str, value: &mut Value) {
     const HIDDEN: &str = "[redacted]";
     let Value::String(text) = value else { return };
-    let in_webhook = key.starts_with("webhooks.");
-    if in_webhook && key.ends_with(".secret") {
-        *text = HIDDEN.to_owned();
-    }
-    if let Some((scheme, rest)) = text.split_once("://") {
-        let (host, path) = rest.split_once('/').map_or((rest, None), |(host, it)| (host, Some(it)));
-        let shown_host = host.rsplit('@').next().unwrap_or_default();
-        let user = if shown_host == host { "" } else { "[redacted]@" };
-        let path = match path {
-            Some(path) if in_webhook && !path.is_empty() => format!("/{HIDDEN}"),
-            Some(path) => format!("/{path}"),
-            None => String::new(),
-        };
-        *text = format!("{scheme}://{user}{shown_host}{path}");
+    if key.starts_with("webhooks.") {
+        match key.rsplit('.').next() {
+            Some("secret") => *text = HIDDEN.to_owned(),
+            Some("url") => {
+                *text = match WebhookUrl::parse(text) {
+                    Ok(url) if url.has_more() => format!("{}/{HIDDEN}", url.origin()),
+                    Ok(url) => url.origin(),
+                    Err(_) => HIDDEN.to_owned(),
+                };
+            }
+            _ => {}
+        }
+    } else if let Some((scheme, rest)) = text.split_once("://") {
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (host, path) = rest.split_at(end);
+        let Some((_, host)) = host.rsplit_once('@') else { return };
+        *text = format!("{scheme}://{HIDDEN}@{host}{path}");
     }
 }
 

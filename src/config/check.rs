@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
+use walrust_actors::WebhookUrl;
 use walrust_engine::{EventKind, is_valid_name};
 use walrust_storage::{StorageUrl, check_endpoint};
 
@@ -70,10 +71,7 @@ impl Problems<'_> {
 
     fn webhooks(&mut self, config: &Config) {
         for (index, webhook) in config.webhooks.iter().enumerate() {
-            let rest = ["http://", "https://"].iter().find_map(|it| webhook.url.strip_prefix(it));
-            if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with(['/', ':', '?', '#'])) {
-                // The URL itself is often the secret.
-                let problem = "a URL begins with http:// or https:// and names a host";
+            if let Err(problem) = WebhookUrl::parse(&webhook.url) {
                 self.add(&format!("webhooks.{index}.url"), problem);
             }
             for event in &webhook.events {

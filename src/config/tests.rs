@@ -284,6 +284,8 @@ fn e01_lines_are_those_of_toml_however_it_is_written() {
 #[test]
 fn e04_errors_do_not_repeat_secrets() {
     let webhook = "[[webhooks]]\nurl = \"https://a/token\"\n";
+    let text = problem("[[webhooks]]\nurl = \"https://exa mple.com/token\"\n");
+    assert!(!text.contains("token") && text.contains("line 2"), "{text}");
     for wrong in [
         "secret = \"hush\nmore\"",
         "secret = hush",
@@ -326,6 +328,7 @@ fn e01_values_that_cannot_work_are_named_with_their_line() {
         ("[retry]\ncircuit_breaker_threshold = 0\n", 2, "circuit_breaker_enabled"),
         ("[[webhooks]]\nurl = \"example.com\"\n", 2, "webhooks.0.url"),
         ("[[webhooks]]\nurl = \"https://\"\n", 2, "webhooks.0.url"),
+        ("[[webhooks]]\nurl = \"https://exa mple.com/x\"\n", 2, "webhooks.0.url"),
         ("[[webhooks]]\nurl = \"https://a\"\nevents = [\"sync_faild\"]\n", 3, "`sync_failed`"),
         ("[[databases]]\npath = \"/a/**b/*.db\"\n", 2, "databases.0.path"),
         ("[[databases]]\npath = \"\"\n", 2, "databases.0.path"),
