@@ -78,6 +78,12 @@ pub enum Error {
          daemon; try again when it is less busy", .0.display()
     )]
     Busy(PathBuf),
+    /// An object that is to be stored is there, with other bytes.
+    #[error(
+        "{0} exists with other content: another process replicates into this name; stop one of them or \
+         give this database another prefix"
+    )]
+    OtherContent(String),
     /// The supervision tree did not do what it was asked.
     #[error(transparent)]
     Replicator(#[from] ReplicatorError),
@@ -166,6 +172,7 @@ impl Error {
             Self::Follow(error) => follow_exit_code(error),
             Self::Remote(_)
             | Self::Busy(_)
+            | Self::OtherContent(_)
             | Self::Replicator(_)
             | Self::NotShipped(_)
             | Self::NoDaemon(_)

@@ -1,11 +1,19 @@
 //! `walrust snapshot`, without a daemon, with one, and beside one that cannot be asked.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde_json::Value;
+use tempfile::TempDir;
+use walrust_storage::Metadata;
 use walrust_testkit::{TestDatabase, assert_same_database};
 
-use crate::storage::Storage;
+use crate::daemon::Daemon;
+use crate::fault_proxy::{Fault, FaultProxy};
+use crate::storage::{Storage, on_both_storages};
 use crate::walrust::{QUICK, Walrust};
 
 /// A database under a path, which nobody has open.
@@ -66,4 +74,151 @@ fn what_the_daemon_calls_a_database_is_what_the_snapshot_is_called() {
     let result = walrust.snapshot(&source, &["--json"]).succeeded().json();
     assert_eq!(result["name"], "production");
     daemon.stop();
+}
+
+on_both_storages!(what_is_stored_beside_a_daemon_is_what_the_daemon_would_store);
+
+/// A daemon that has stored more than its first snapshot, and somebody who cannot ask it.
+struct Beside {
+    _directory: TempDir,
+    source: PathBuf,
+    _owner: Walrust,
+    daemon: Daemon,
+    other: Walrust,
+}
+
+impl Beside {
+    fn new(storage: &Storage) -> Self {
+        let (directory, source) = TestDatabase::with_history(1024, 4, 10).close();
+        let (owner, other) = (Walrust::on(storage), Walrust::on(storage));
+        let mut daemon = owner.watch(&[&source]);
+        storage.wait_for_manifest(&mut daemon, "app");
+        let application = rusqlite::Connection::open(&source).unwrap();
+        application.execute_batch("CREATE TABLE extra (x)").unwrap();
+        storage.wait_for_txid(&mut daemon, "app", 2);
+        Self { _directory: directory, source, _owner: owner, daemon, other }
+    }
+
+    fn state(&self, file: &str) -> PathBuf {
+        self.source.with_file_name(".app.db-walrust").join(file)
+    }
+}
+
+/// The key of the snapshot that is asked for.
+const SNAPSHOT: &str = "app/0000000000000001-0000000000000002.ltx";
+
+fn manifest(storage: &Storage) -> Value {
+    serde_json::from_slice(&storage.read("app/manifest.json")).expect("a manifest")
+}
+
+fn is_entered(storage: &Storage) -> bool {
+    let manifest = manifest(storage);
+    let files = manifest["files"].as_array().expect("a list of files");
+    let name = |file: &Value| format!("app/{}-{}.ltx", text(&file["min"]), text(&file["max"]));
+    files.iter().any(|file| name(file) == SNAPSHOT)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
+}
+
+fn what_is_stored_beside_a_daemon_is_what_the_daemon_would_store(storage: &Storage) {
+    let storage = storage.another();
+    let Beside { _directory, source, _owner, daemon, other } = Beside::new(&storage);
+    let result = other.snapshot(&source, &["--json"]).succeeded().json();
+    assert_eq!((text(&result["name"]), text(&result["txid"])), ("app", "0000000000000002"));
+    let metadata = storage.metadata(SNAPSHOT);
+    assert_eq!(metadata["writer"], text(&manifest(&storage)["writer"]["id"]));
+    assert!(metadata.contains_key("sha256") && is_entered(&storage));
+    daemon.stop();
+    other.run(["verify", "app"]).succeeded();
+    assert_same_database(&source, &other.restored("app", &[]));
+}
+
+#[test]
+fn nothing_is_stored_under_a_name_that_a_newer_program_or_another_host_has_taken_over() {
+    let storage = Storage::directory();
+    let beside = Beside::new(&storage);
+    let ours = manifest(&storage);
+    let change = |change: &dyn Fn(&mut Value)| {
+        let mut changed = ours.clone();
+        change(&mut changed);
+        let bytes = changed.to_string();
+        storage.write("app/manifest.json", bytes.as_bytes(), &Metadata::new());
+        beside.other.snapshot(&beside.source, &[])
+    };
+    change(&|it| it["format"] = 99.into()).failed(1, &["format 99", "newer walrust"]);
+    change(&|it| {
+        it["writer"] = serde_json::json!({ "id": "0".repeat(32), "host": "elsewhere", "epoch": 7 });
+    })
+    .failed(1, &["another writer", "elsewhere"]);
+    assert!(!storage.keys("").contains(&SNAPSHOT.to_owned()));
+    beside.daemon.kill();
+}
+
+#[test]
+fn a_daemon_that_cannot_be_asked_is_not_taken_for_none() {
+    let storage = Storage::directory();
+    let beside = Beside::new(&storage);
+    let listener = UnixListener::bind(beside.other.control_socket()).unwrap();
+    let hangs_up = std::thread::spawn(move || drop(listener.accept()));
+    beside.other.snapshot(&beside.source, &[]).failed(1, &["cannot talk to the daemon"]);
+    hangs_up.join().unwrap();
+    beside.daemon.stop();
+}
+
+#[test]
+fn a_position_that_cannot_be_read_is_an_error_at_once() {
+    let storage = Storage::directory();
+    let beside = Beside::new(&storage);
+    fs::write(beside.state("position.json"), "{").unwrap();
+    beside.other.snapshot(&beside.source, &[]).failed(3, &["position.json", "damaged"]);
+    fs::remove_file(beside.state("position.json")).unwrap();
+    fs::create_dir(beside.state("position.json")).unwrap();
+    beside.other.snapshot(&beside.source, &[]).failed(3, &["position.json", "cannot read"]);
+    beside.daemon.kill();
+}
+
+/// Somebody whose requests go through a proxy.
+fn behind(proxy: &FaultProxy, storage: &Storage) -> Walrust {
+    let mut walrust = Walrust::on(storage);
+    walrust.set("AWS_ENDPOINT_URL_S3", &proxy.url());
+    walrust
+}
+
+#[test]
+fn an_upload_beside_a_daemon_is_tried_again_and_recognised() {
+    for fault in [Fault::Answer(503, "SlowDown"), Fault::LostReply] {
+        let storage = Storage::s3();
+        let beside = Beside::new(&storage);
+        let proxy = FaultProxy::start();
+        let failures = AtomicUsize::new(0);
+        proxy.set(move |exchange| match exchange.uploads() {
+            Some(_) if failures.fetch_add(1, Ordering::Relaxed) < 1 => fault,
+            _ => Fault::Pass,
+        });
+        behind(&proxy, &storage).snapshot(&beside.source, &[]).succeeded();
+        assert!(proxy.uploads("app").len() > 1, "{fault:?}");
+        assert!(is_entered(&storage), "{fault:?}");
+        beside.daemon.stop();
+        beside.other.run(["verify", "app"]).succeeded();
+    }
+}
+
+#[test]
+fn another_snapshot_under_the_key_is_never_taken_for_ours() {
+    let storage = Arc::new(Storage::s3());
+    let beside = Beside::new(&storage);
+    let proxy = FaultProxy::start();
+    let theirs = Arc::clone(&storage);
+    proxy.set(move |exchange| {
+        if exchange.uploads().is_some() {
+            theirs.write(SNAPSHOT, b"something else", &Metadata::new());
+        }
+        Fault::Pass
+    });
+    let outcome = behind(&proxy, &storage).snapshot(&beside.source, &[]);
+    outcome.failed(1, &[SNAPSHOT, "exists with other content"]);
+    assert_eq!(storage.read(SNAPSHOT), b"something else");
+    beside.daemon.kill();
 }

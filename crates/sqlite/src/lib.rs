@@ -39,7 +39,7 @@ pub use capture::{
 };
 pub use database_files::{check_database, sidecar};
 pub use error::{DatabaseError, RestoreError};
-pub use head_snapshot::{is_replicated, stage_head_snapshot};
+pub use head_snapshot::{is_replicated, replicating_writer, stage_head_snapshot};
 pub use kept_name::{KeptName, keep_name, kept_name};
 pub use orphan::{Orphan, OrphanFate};
 pub use pin::WalPin;

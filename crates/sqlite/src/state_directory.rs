@@ -118,8 +118,33 @@ impl StateDirectory {
     }
 
     /// The position that the owner of a state directory has saved last, without its table.
-    pub(crate) fn peek(database: &Path, directory: Option<&Path>) -> Option<Position> {
-        parse_position(&fs::read(state_path(database, directory).join("position.json")).ok()?)
+    pub(crate) fn peek(
+        database: &Path,
+        directory: Option<&Path>,
+    ) -> Result<Option<Position>, DatabaseError> {
+        let path = state_path(database, directory).join("position.json");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DatabaseError::io("read the position", &path)(error)),
+        };
+        match parse_position(&bytes) {
+            Some(position) => Ok(Some(position)),
+            None => Err(DatabaseError::DamagedState {
+                path,
+                problem: "it is not a position that this program knows".to_owned(),
+                remedy: "the process that replicates the database writes it anew after its next upload",
+            }),
+        }
+    }
+
+    /// The identifier of the local state of a database, which the owner of its directory has made.
+    pub(crate) fn peek_writer_id(
+        database: &Path,
+        directory: Option<&Path>,
+    ) -> Result<String, DatabaseError> {
+        let path = state_path(database, directory).join("writer");
+        fs::read_to_string(&path).map_err(DatabaseError::io("read the writer's identifier", &path))
     }
 
     /// The position and its table of page checksums, if both are there and agree.
