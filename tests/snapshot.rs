@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 use tempfile::TempDir;
 use walrust_storage::Metadata;
-use walrust_testkit::{TestDatabase, assert_same_database};
+use walrust_testkit::{TestDatabase, WebhookReceiver, assert_same_database};
 
 use crate::daemon::Daemon;
 use crate::fault_proxy::{Fault, FaultProxy};
@@ -74,6 +74,20 @@ fn what_the_daemon_calls_a_database_is_what_the_snapshot_is_called() {
     let result = walrust.snapshot(&source, &["--json"]).succeeded().json();
     assert_eq!(result["name"], "production");
     daemon.stop();
+}
+
+#[test]
+fn a_snapshot_without_a_daemon_feeds_no_dead_man_switch() {
+    let (_directory, source) = TestDatabase::with_history(1024, 5, 10).close();
+    let receiver = WebhookReceiver::that_accepts();
+    let walrust = Walrust::on(&Storage::directory());
+    let url = receiver.url("/hook");
+    walrust.configure(&format!(
+        "[[webhooks]]\nurl = {url:?}\nevents = [\"heartbeat\", \"snapshot_completed\"]\n"
+    ));
+    walrust.snapshot(&source, &[]).succeeded();
+    let events = receiver.received().into_iter().map(|it| it.headers["x-walrust-event"].clone());
+    assert_eq!(events.collect::<Vec<_>>(), ["snapshot_completed"]);
 }
 
 on_both_storages!(what_is_stored_beside_a_daemon_is_what_the_daemon_would_store);

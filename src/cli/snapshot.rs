@@ -106,10 +106,14 @@ async fn daemon_of(
 
 /// Replicates the database for as long as it takes to store a snapshot.
 async fn snapshot_alone(
-    settings: Settings,
+    mut settings: Settings,
     store: Arc<dyn ObjectStore>,
     name: &str,
 ) -> Result<Txid, Error> {
+    for webhook in &mut settings.webhooks {
+        // A heartbeat says that the daemon lives.
+        webhook.heartbeat_interval = Duration::ZERO;
+    }
     let replicator = Replicator::start(settings, store).await?;
     let txid = replicator.snapshot(name).await?;
     let not_shipped = replicator.shut_down(SHUTDOWN_TIMEOUT).await?;
