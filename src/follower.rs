@@ -2,7 +2,8 @@
 //!
 //! Invariants: a change is applied whole or not at all: everything that it needs (the file, the names,
 //! another store) is made before the tree hears of it. A file that is not valid changes nothing, is
-//! logged once with its line, and is shown by `walrust status`. A file that is still being written is
+//! logged once with its line, and is shown by `walrust status`. Databases that are too many for the
+//! process change nothing either: those that run go on, and the change is applied when it fits. A file that is still being written is
 //! left alone until it has been the same for one look.
 
 use std::fs;
@@ -21,6 +22,7 @@ use crate::control::Served;
 use crate::pattern::is_pattern;
 use crate::problems::Problems;
 use crate::resolver::{LeftOut, Resolution, Resolver};
+use crate::runtime::check_descriptors;
 use crate::settings::{self, Typed};
 use crate::storage_source::StorageSource;
 use crate::tenant::fingerprint;
@@ -59,6 +61,9 @@ pub(crate) struct Follower {
     /// The file that was read last, and the one of the last look.
     read: Option<Stamp>,
     seen: Option<Stamp>,
+    /// That file was not applied since its databases are too many for the process; they may become
+    /// fewer.
+    did_not_fit: bool,
     problems: Problems,
     /// When the local state of deleted databases is looked at next.
     next_orphans: Instant,
@@ -91,6 +96,7 @@ impl Follower {
             fingerprint: None,
             read: seen,
             seen,
+            did_not_fit: false,
             problems: Problems::default(),
             next_orphans: Instant::now(),
         }
@@ -103,14 +109,19 @@ impl Follower {
                 () = tokio::time::sleep(LOOK) => false,
                 _ = hangup.recv() => true,
             };
-            if forced || self.file_changed() {
+            let sweeps = look.is_multiple_of(LOOKS_PER_SWEEP);
+            let reads = forced || self.file_changed() || sweeps && self.did_not_fit;
+            if reads {
                 self.read = self.seen;
                 let outcome = self.read_again(served).await;
+                self.did_not_fit = matches!(outcome, Err(Error::DescriptorLimit { .. }));
                 let file = outcome.err().map(|error| error.to_string());
                 // Whoever reads the file looks at what patterns match as well.
                 let databases = self.problems.databases.clone().filter(|_| file.is_some());
                 self.report(served, Problems { file, databases, ..self.problems.clone() });
-            } else if look.is_multiple_of(LOOKS_PER_SWEEP) && self.has_patterns() {
+            }
+            let is_current = reads && self.problems.file.is_none();
+            if sweeps && !is_current && self.has_patterns() {
                 let outcome = self.sweep(served).await;
                 let databases = outcome.err().map(|error| error.to_string());
                 self.report(served, Problems { databases, ..self.problems.clone() });
@@ -147,9 +158,9 @@ impl Follower {
         if config.control != self.config.control {
             tracing::warn!("[control] is read at the start: restart walrust to have it applied");
         }
+        self.apply(settings, store, served).await?;
         self.config = config;
         (self.sections, self.fingerprint) = (None, None);
-        self.apply(settings, store, served).await?;
         self.leave_out(served, &left_out);
         Ok(())
     }
@@ -227,6 +238,7 @@ impl Follower {
         store: Option<Arc<dyn ObjectStore>>,
         served: &Served,
     ) -> Result<(), Error> {
+        check_descriptors(settings.databases.len())?;
         let databases = settings.databases.clone();
         let url = store.as_ref().map(|store| store.url());
         let Applied { added, removed, changed } =

@@ -1,7 +1,9 @@
 //! Databases that come, go and come back while a daemon follows them, and what becomes of their names.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -181,6 +183,81 @@ fn d06_the_name_of_a_tenant_that_is_away_waits_for_it() {
     daemon.stop();
     host.assert_restorable("app", &smiths);
     host.assert_restorable("romneys/app", &romneys);
+}
+
+/// Starts a daemon that may have so many files open, with a configuration that it finds.
+fn watch_with_files(host: &Host, files: u32) -> Daemon {
+    let watch = host.walrust.command(["watch"]);
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]);
+    command.arg(watch.get_program()).args(watch.get_args()).env_clear();
+    command.envs(watch.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(watch.get_current_dir().expect("a working directory"));
+    Daemon::start(command)
+}
+
+/// Makes a directory with databases of these numbers appear at once.
+fn appear(host: &Host, directory: &str, numbers: Range<u32>) {
+    let template = host.create(&format!("templates/{directory}"));
+    let hidden = host.path("hidden");
+    fs::create_dir(&hidden).expect("a new directory");
+    for number in numbers {
+        fs::copy(&template, hidden.join(format!("t{number:02}.db"))).expect("a copy");
+    }
+    fs::rename(hidden, host.path(directory)).expect("a new directory");
+}
+
+fn disappear(host: &Host, directory: &str, numbers: Range<u32>) {
+    for number in numbers {
+        fs::remove_file(host.path(directory).join(format!("t{number:02}.db"))).expect("a file");
+    }
+}
+
+/// 50 databases fit into 200 files.
+#[test]
+fn d01_tenants_that_are_too_many_harm_none_of_those_that_run() {
+    let host = Host::new();
+    appear(&host, "a1", 0..40);
+    let configure = |patterns: &[&str]| {
+        let mut text = "[sync]\nwal_sync_interval = \"20ms\"\n".to_owned();
+        for pattern in patterns {
+            text += &format!("[[databases]]\npath = {:?}\n", host.path(pattern));
+        }
+        host.walrust.configure(&text);
+    };
+    configure(&["a?/*.db"]);
+    let mut daemon = watch_with_files(&host, 200);
+    host.wait_until(&mut daemon, "all are stored", |it| it.len() == 40 && all_stored(it));
+    let refused = |daemon: &mut Daemon, databases: usize| {
+        let phrase = format!("{databases} databases need");
+        daemon.wait_until("it is refused", |_| {
+            host.status()["config_error"].as_str().is_some_and(|it| it.contains(&phrase))
+        });
+        assert_eq!(host.databases().len(), 40);
+    };
+    let accepted = |daemon: &mut Daemon, databases: usize| {
+        host.wait_until(daemon, "it fits", |it| it.len() == databases && all_stored(it));
+        daemon.wait_until("nothing is wrong", |_| host.status()["config_error"].is_null());
+    };
+    // Matches of a pattern.
+    appear(&host, "a2", 40..60);
+    refused(&mut daemon, 60);
+    let connection = rusqlite::Connection::open(host.path("a1/t07.db")).unwrap();
+    connection.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+    host.storage.wait_for_txid(&mut daemon, "t07", 2);
+    assert!(host.databases().values().all(|it| it["incarnation"] == 1 && it["error"].is_null()));
+    disappear(&host, "a2", 45..60);
+    accepted(&mut daemon, 45);
+    disappear(&host, "a2", 40..45);
+    accepted(&mut daemon, 40);
+    // A changed file.
+    appear(&host, "b", 60..90);
+    configure(&["a?/*.db", "b/*.db"]);
+    refused(&mut daemon, 70);
+    disappear(&host, "b", 61..90);
+    accepted(&mut daemon, 41);
+    assert!(!daemon.log().contains("Too many open files"), "{}", daemon.log());
+    daemon.stop();
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::follower::{Follower, Origin};
 use crate::pattern::is_pattern;
 use crate::problems::Problems;
 use crate::resolver::{Resolution, Resolver};
-use crate::runtime::{descriptor_limit, give_memory_back, needed_descriptors};
+use crate::runtime::{check_descriptors, give_memory_back};
 
 /// How long shipping may take after the first signal.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -156,13 +156,4 @@ fn refuse_hopeless(settings: &Settings) -> Result<(), Error> {
         }
         (None, _) => Ok(()),
     }
-}
-
-/// Better one clear sentence at the start than a few hundred databases that cannot be opened.
-fn check_descriptors(databases: usize) -> Result<(), Error> {
-    let (needed, limit) = (needed_descriptors(databases), descriptor_limit());
-    if needed > limit {
-        return Err(Error::DescriptorLimit { databases, needed, limit });
-    }
-    Ok(())
 }
