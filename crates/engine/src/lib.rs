@@ -70,5 +70,7 @@ pub use retention_planner::{
 pub use retry_policy::{RetryDecision, RetryPolicy};
 pub use snapshot_schedule::{LastSnapshot, SnapshotReason, SnapshotSchedule, SnapshotSettings};
 pub use sync_planner::{HealReason, PinRecord, SyncPlan, WalView, plan_sync};
-pub use tree::{Layout, MANIFEST, StoredFile, Tree, database_names, manifest_key, object_key};
+pub use tree::{
+    Layout, MANIFEST, StoredFile, Tree, all_trees, database_names, manifest_key, object_key,
+};
 pub use upload_queue::{CREDITS, Demand, OVERDUE, Priority, QueueFull, UploadQueue};

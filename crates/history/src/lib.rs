@@ -20,6 +20,7 @@ mod history;
 mod history_index;
 mod index_repair;
 mod inspection;
+mod listed_history;
 mod litestream_file;
 mod manifest_object;
 mod patience;
@@ -41,9 +42,7 @@ pub use fetch::DEFAULT_PARALLELISM;
 pub use file_description::{FileEnds, describe, describe_file, read_ends};
 pub use finding::{Finding, Problem, Severity};
 pub use history::{History, Times};
-pub use manifest_object::{
-    ManifestObject, edit_manifest, read_manifest, refuse_newer_formats, write_manifest,
-};
+pub use manifest_object::{ManifestObject, edit_manifest, read_manifest, write_manifest};
 pub use patience::patiently;
 pub use point_in_time::{Neighbours, State};
 pub use replica::{FollowError, ReplicaFollower};
