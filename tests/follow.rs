@@ -177,8 +177,14 @@ fn e04_what_is_secret_is_not_shown() {
         }
     }
     host.walrust.ask(["config", "check"]).succeeded();
+    let checked = host.walrust.ask(["config", "check", "--json"]).succeeded().json();
+    assert_eq!(checked["file"], "walrust.toml");
+    assert_eq!((&checked["valid"], &checked["databases"]), (&Value::from(true), &Value::from(0)));
     host.walrust.configure("[sync]\non_idle = \"soon\"\n");
-    host.walrust.ask(["config", "check"]).failed(2, &["walrust.toml", "line 2", "on_idle"]);
+    for more in [&[][..], &["--json"]] {
+        let outcome = host.walrust.ask([&["config", "check"][..], more].concat());
+        outcome.failed(2, &["walrust.toml", "line 2", "on_idle"]);
+    }
 }
 
 #[test]
@@ -295,6 +301,22 @@ fn e01_what_is_shown_says_where_it_comes_from() {
         assert_eq!(text.trim_matches('"'), value, "{key}");
         assert_eq!(shown["source"], source, "{key}");
     }
+    // What every S3 client reads gives way to the file, and that to our own variable.
+    host.walrust.set("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9");
+    host.walrust.set("AWS_REGION", "");
+    host.walrust.set("AWS_DEFAULT_REGION", "mars-north-1");
+    let place = |key: &str| {
+        let shown = host.walrust.ask(["config", "show", "--json"]).succeeded().json();
+        (shown[key]["value"].clone(), shown[key]["source"].clone())
+    };
+    let is = |value: &str, source: &str| (Value::from(value), Value::from(source));
+    assert_eq!(place("s3.endpoint"), is("http://127.0.0.1:9", "$AWS_ENDPOINT_URL_S3"));
+    assert_eq!(place("s3.region"), is("mars-north-1", "$AWS_DEFAULT_REGION"));
+    host.walrust.configure("[s3]\nendpoint = \"http://127.0.0.1:8\"\n");
+    assert_eq!(place("s3.endpoint"), is("http://127.0.0.1:8", "walrust.toml:2"));
+    host.walrust.set("WALRUST_ENDPOINT", "http://127.0.0.1:7");
+    let place = host.walrust.ask(["config", "show", "--json"]).succeeded().json();
+    assert_eq!(place["s3.endpoint"]["source"], "$WALRUST_ENDPOINT");
     host.walrust.set("WALRUST_MAX_CHANGES", "many");
     host.walrust.ask(["config", "show"]).failed(2, &["many", "--max-changes"]);
 }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use walrust_actors::Settings;
 use walrust_engine::{ChangeRate, Provider};
 use walrust_sqlite::check_database;
-use walrust_storage::{StorageUrl, check_endpoint};
+use walrust_storage::{ENDPOINT_VARIABLES, StorageUrl, check_endpoint};
 
 use super::keys::KeyArgs;
 use super::watch::check_start;
@@ -120,7 +120,7 @@ pub(super) async fn run(args: ExplainArgs, file: Option<&Path>) -> Result<(), Er
 fn endpoint(storage: &StorageSource, config: &Config) -> Option<String> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let named = storage.endpoint.clone().or_else(|| config.s3.endpoint.clone());
-    named.or_else(|| ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().find_map(variable))
+    named.or_else(|| ENDPOINT_VARIABLES.into_iter().find_map(variable))
 }
 
 /// Whose prices apply to a store. A directory has none.
