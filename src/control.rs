@@ -10,7 +10,7 @@
 //!
 //! A request that cannot be carried out is answered with a status of 400 or above and [`Problem`].
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,24 +21,11 @@ use crate::problems::Problems;
 
 mod client;
 mod server;
+mod socket;
 
 pub use client::Client;
 pub use server::{Served, Server};
-
-/// The environment variable that names the socket.
-pub const SOCKET_VARIABLE: &str = "WALRUST_CONTROL_SOCKET";
-
-/// Where the socket is if nothing names it: in the directory that the system has for the sockets of
-/// this user, else in one that only this user can write to.
-#[must_use]
-pub fn default_socket() -> PathBuf {
-    let user = nix::unistd::geteuid();
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty()) {
-        Some(directory) => Path::new(&directory).join("walrust.sock"),
-        None if user.is_root() => PathBuf::from("/run/walrust.sock"),
-        None => std::env::temp_dir().join(format!("walrust-{user}")).join("walrust.sock"),
-    }
-}
+pub use socket::{SOCKET_VARIABLE, Socket};
 
 /// The daemon and its databases at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -110,6 +110,17 @@ pub enum Error {
          --control-socket?", .0.display()
     )]
     NoDaemon(PathBuf),
+    /// The directory of the control socket is not one that only this user can change.
+    #[error(
+        "{} {problem}: whoever can write there could listen in the place of the daemon; make it yours \
+         alone (chown, chmod 700), or name another socket with --control-socket", .directory.display()
+    )]
+    SocketDirectory {
+        /// The directory.
+        directory: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The daemon did not do what it was asked.
     #[error("{reason}")]
     Refused {
@@ -176,6 +187,7 @@ impl Error {
             | Self::Replicator(_)
             | Self::NotShipped(_)
             | Self::NoDaemon(_)
+            | Self::SocketDirectory { .. }
             | Self::DescriptorLimit { .. }
             | Self::Refused { .. }
             | Self::NotSynced(_)

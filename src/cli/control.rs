@@ -10,8 +10,7 @@ use super::{human_bytes, print, print_json, table};
 use crate::Error;
 use crate::config::{Config, Interval, parse_interval};
 use crate::control::{
-    Client, DatabaseAnswer, LeftOutReport, SOCKET_VARIABLE, StatusReport, SyncRequest,
-    default_socket,
+    Client, DatabaseAnswer, LeftOutReport, SOCKET_VARIABLE, Socket, StatusReport, SyncRequest,
 };
 
 /// How often `status --watch` asks.
@@ -30,16 +29,14 @@ pub(super) struct SocketArgs {
 }
 
 impl SocketArgs {
-    /// The socket, and whether somebody named it.
-    pub(super) fn resolve(&self, config: &Config) -> (PathBuf, bool) {
-        match self.control_socket.clone().or_else(|| config.control.socket.clone()) {
-            Some(socket) => (socket, true),
-            None => (default_socket(), false),
-        }
+    /// The socket that was typed, else the one of the configuration, else that of the user.
+    pub(super) fn resolve(&self, config: &Config) -> Socket {
+        let named = self.control_socket.clone().or_else(|| config.control.socket.clone());
+        named.map_or_else(Socket::of_user, Socket::named)
     }
 
     pub(super) fn client(&self, config: &Config) -> Client {
-        Client::new(&self.resolve(config).0)
+        Client::new(self.resolve(config))
     }
 }
 

@@ -114,15 +114,15 @@ async fn listen(
     config: &Config,
     served: &Arc<Served>,
 ) -> Result<Option<Server>, Error> {
-    let (path, named) = socket.resolve(config);
-    match Server::start(&path, Arc::clone(served)).await {
+    let socket = socket.resolve(config);
+    let path = socket.path().display();
+    match Server::start(&socket, Arc::clone(served)).await {
         Ok(server) => Ok(Some(server)),
-        Err(source) if named => {
-            let what = format!("cannot listen on the control socket {}", path.display());
+        Err(source) if socket.is_named() => {
+            let what = format!("cannot listen on the control socket {path}");
             Err(Error::Io { what, source })
         }
         Err(error) => {
-            let path = path.display();
             tracing::warn!(%path, %error, "no control socket; name another with --control-socket");
             Ok(None)
         }

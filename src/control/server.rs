@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,8 @@ use tokio::task::AbortHandle;
 use walrust_actors::{Replicator, ReplicatorError};
 
 use super::{
-    DatabaseAnswer, DatabaseRequest, Problem, StatusReport, SyncReport, SyncRequest, SyncResult,
+    DatabaseAnswer, DatabaseRequest, Problem, Socket, StatusReport, SyncReport, SyncRequest,
+    SyncResult,
 };
 use crate::problems::Problems;
 
@@ -57,16 +58,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `path`.
+    /// Listens on a socket.
     ///
     /// # Errors
-    /// If another daemon listens there, or the socket cannot be made.
-    pub async fn start(path: &Path, served: Arc<Served>) -> io::Result<Self> {
-        if let Some(directory) = path.parent().filter(|it| !it.as_os_str().is_empty())
-            && !directory.exists()
-        {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        }
+    /// If another daemon listens there, the socket cannot be made, or others could replace it.
+    pub async fn start(socket: &Socket, served: Arc<Served>) -> io::Result<Self> {
+        socket.prepare()?;
+        let path = socket.path();
         if tokio::net::UnixStream::connect(path).await.is_ok() {
             let problem = format!("{} belongs to another running daemon", path.display());
             return Err(io::Error::new(io::ErrorKind::AddrInUse, problem));
