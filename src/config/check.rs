@@ -12,7 +12,7 @@ use walrust_actors::WebhookUrl;
 use walrust_engine::{EventKind, is_valid_name};
 use walrust_storage::{StorageUrl, check_endpoint};
 
-use super::{Config, line_of, nearest};
+use super::{Config, Interval, line_of, nearest};
 use crate::pattern::{is_pattern, pattern_error};
 
 /// By then a daemon has let go of a database that is gone.
@@ -54,6 +54,15 @@ impl Problems<'_> {
 
     fn numbers(&mut self, config: &Config) {
         let least_one = "it is 1 at least";
+        for (key, milliseconds) in [
+            ("retry.base_delay_ms", config.retry.base_delay_ms),
+            ("retry.max_delay_ms", config.retry.max_delay_ms),
+            ("retry.circuit_breaker_cooldown_ms", config.retry.circuit_breaker_cooldown_ms),
+        ] {
+            if milliseconds.is_some_and(|it| Duration::from_millis(it) > Interval::LONGEST) {
+                self.add(key, "must be at most 100 years");
+            }
+        }
         if config.limits.upload_concurrency == Some(0) {
             self.add("limits.upload_concurrency", least_one);
         }

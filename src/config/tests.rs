@@ -99,8 +99,27 @@ fn durations_have_units_or_are_seconds() {
     assert_eq!(parsed("200ms"), Duration::from_millis(200));
     assert_eq!(parsed("7d"), Duration::from_secs(7 * 86_400));
     assert_eq!(parsed("1w 2d 30m"), Duration::from_secs(9 * 86_400 + 1800));
-    for text in ["", "soon", "-5s", "-1", "5 parsecs", "NaN", "inf"] {
+    for text in ["", "soon", "-5s", "-1", "5 parsecs", "NaN"] {
         assert!(parse_interval(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn e01_nobody_waits_for_longer_than_a_hundred_years() {
+    assert_eq!(parse_interval("876600h").unwrap().0, Interval::LONGEST);
+    assert_eq!(parse_interval("3155760000").unwrap().0, Interval::LONGEST);
+    let huge = "9223372036854775807";
+    for text in ["876600h 1s", "36526d", "3155760001", huge, "1e300", "inf"] {
+        let error = parse_interval(text).unwrap_err();
+        assert!(error.contains("100 years"), "{text}: {error}");
+    }
+    for value in ["\"876601h\"", "3155760001", "1e300", huge] {
+        let text = problem(&format!("[sync]\nsnapshot_interval = {value}\n"));
+        assert!(text.contains("line 2") && text.contains("100 years"), "{value}: {text}");
+    }
+    for key in ["base_delay_ms", "max_delay_ms", "circuit_breaker_cooldown_ms"] {
+        let text = problem(&format!("[retry]\n{key} = {huge}\n"));
+        assert!(text.contains("line 2") && text.contains("100 years"), "{key}: {text}");
     }
 }
 

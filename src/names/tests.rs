@@ -160,5 +160,13 @@ fn d06_a_file_that_is_about_to_be_replaced_keeps_its_name() {
         (place.tenant("smiths/app.db", None), place.tenant("romneys/app.db", None));
     assert_eq!(run(std::slice::from_ref(&smiths), None), ["app"]);
     fs::remove_file(&smiths.section.path).unwrap();
-    assert_eq!(run(&[romneys, smiths], None), ["romneys/app", "app"]);
+    assert_eq!(run(&[romneys, smiths.clone()], None), ["romneys/app", "app"]);
+    // Not even its directory is there.
+    let parent = smiths.section.path.parent().unwrap();
+    fs::remove_dir_all(parent).unwrap();
+    assert_eq!(run(std::slice::from_ref(&smiths), None), ["app"]);
+    fs::remove_dir_all(parent).unwrap();
+    fs::write(parent, "a file").unwrap();
+    let name = Names::default().assign(&[smiths], &[], None).unwrap().remove(0).unwrap();
+    assert_eq!(name.name, "app");
 }

@@ -4,13 +4,13 @@
 //! does not claim the name of the original.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use walrust_engine::is_valid_name;
 
 use crate::DatabaseError;
+use crate::database_files::is_missing;
 use crate::state_directory::{replace, state_path};
 
 const FILE: &str = "name";
@@ -48,7 +48,7 @@ pub(crate) fn read_name(state: &Path, database: &Path) -> Result<Option<KeptName
     let path = state.join(FILE);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if is_missing(&error) => return Ok(None),
         Err(error) => return Err(DatabaseError::io("read the name of the database", &path)(error)),
     };
     let damaged = |problem: String| DatabaseError::DamagedState {

@@ -5,7 +5,6 @@
 //! written again when the database is opened, and nothing is removed without one.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::DatabaseError;
+use crate::database_files::is_missing;
 
 const FILE: &str = "database";
 
@@ -90,8 +90,4 @@ fn is_mounted(place: &Path) -> bool {
         (Ok(place), Ok(parent)) => place.dev() != parent.dev(),
         _ => false,
     }
-}
-
-fn is_missing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
