@@ -215,8 +215,9 @@ impl From<RestoreError> for Error {
 
 fn history_exit_code(error: &HistoryError) -> ExitCode {
     use HistoryError::{
-        Manifest, NoManifest, NoThread, NothingToExport, OtherLayout, Plan, Restore, Scratch,
-        Storage, Superseded, TargetInUse, Unavailable, UnknownName,
+        FilesMissing, LostTail, Manifest, ManifestSha256, NoManifest, NoThread, NotLtx,
+        NothingToExport, OtherLayout, Plan, Restore, Scratch, Storage, Superseded, TargetInUse,
+        Unavailable, UnknownName,
     };
     match error {
         Storage(_) => ExitCode::Storage,
@@ -231,7 +232,13 @@ fn history_exit_code(error: &HistoryError) -> ExitCode {
         | Scratch { .. }
         | Superseded { .. } => ExitCode::General,
         Restore(error) => restore_exit_code(error),
-        _ => ExitCode::Integrity,
+        Manifest { source: ManifestError::Damaged(_), .. }
+        | ManifestSha256 { .. }
+        | LostTail { .. }
+        | NotLtx { .. }
+        | FilesMissing { .. } => ExitCode::Integrity,
+        // Not known here: that anything is damaged is not for a guess.
+        _ => ExitCode::General,
     }
 }
 
