@@ -154,6 +154,14 @@ pub enum Error {
     /// `walrust verify` could not look.
     #[error(transparent)]
     NotVerified(Box<Error>),
+    /// A step of the demonstration failed.
+    #[error("{}: {problem}", .path.display())]
+    Demo {
+        /// Path of its database.
+        path: PathBuf,
+        /// What went wrong.
+        problem: String,
+    },
     /// The demonstration did not end as it must.
     #[error("the restored database differs from {}", .0.display())]
     DemoDiffers(PathBuf),
@@ -193,6 +201,7 @@ impl Error {
             | Self::NotSynced(_)
             | Self::TreeFailed
             | Self::Io { .. }
+            | Self::Demo { .. }
             | Self::DemoDiffers(_) => ExitCode::General,
         }
     }

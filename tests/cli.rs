@@ -107,6 +107,21 @@ fn the_demonstration_shows_its_steps_and_ends_with_the_proof() {
 }
 
 #[test]
+fn a_demonstration_that_fails_is_no_mistake_in_its_arguments() {
+    let directory = tempfile::tempdir().unwrap();
+    // No file may grow beyond some kilobytes, as on a disk that is full.
+    let demo = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" demo"])
+        .arg(env!("CARGO_BIN_EXE_walrust"))
+        .env("TMPDIR", directory.path())
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&demo.stderr);
+    assert!(error.contains("shop.db"), "{error}");
+    assert_eq!(demo.status.code(), Some(1), "{error}");
+}
+
+#[test]
 fn results_are_one_json_document_and_logs_are_elsewhere() {
     let history = SmallHistory::new();
     let mut walrust = Walrust::on(&history.storage);

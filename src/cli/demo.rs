@@ -139,7 +139,8 @@ async fn wait_until_shipped(replicator: &Replicator, path: &Path) -> Result<(), 
             return Ok(());
         }
         if began.elapsed() > PATIENCE {
-            return Err(Error::Usage(format!("{}: not shipped in time", path.display())));
+            let problem = format!("its commits were not in storage after {PATIENCE:?}");
+            return Err(Error::Demo { path: path.to_owned(), problem });
         }
     }
 }
@@ -154,5 +155,5 @@ fn remove(path: &Path) -> Result<(), Error> {
 }
 
 fn sqlite_error(path: &Path, error: &rusqlite::Error) -> Error {
-    Error::Usage(format!("{}: {error}", path.display()))
+    Error::Demo { path: path.to_owned(), problem: error.to_string() }
 }
