@@ -74,8 +74,8 @@ pub enum Error {
     Remote(RemoteError),
     /// A database that changes all the time has no moment in which a snapshot is its head.
     #[error(
-        "{}: a daemon replicates it, and it changes faster than a snapshot can be made beside the \
-         daemon; try again when it is less busy", .0.display()
+        "{}: a daemon replicates this database and cannot be asked for a snapshot, and the database \
+         changes too fast to take one beside the daemon; try again when it is less busy", .0.display()
     )]
     Busy(PathBuf),
     /// An object that is to be stored is there, with other bytes.
@@ -133,7 +133,9 @@ pub enum Error {
     #[error("not everything is in storage:\n  {}", .0.join("\n  "))]
     NotSynced(Vec<String>),
     /// The supervision tree failed as a whole.
-    #[error("the supervision tree failed; the log says why. Nothing is lost: start walrust again")]
+    #[error(
+        "the supervision tree failed, see the log for the reason. Nothing is lost: start walrust again"
+    )]
     TreeFailed,
     /// The program's own files or terminal failed.
     #[error("{what}: {source}")]

@@ -121,7 +121,8 @@ impl Follower {
                 self.report(served, Problems { file, databases, ..self.problems.clone() });
             }
             let is_current = reads && self.problems.file.is_none();
-            if sweeps && !is_current && self.has_patterns() {
+            let looks = self.has_patterns() || !self.problems.left_out.is_empty();
+            if sweeps && !is_current && looks {
                 let outcome = self.sweep(served).await;
                 let databases = outcome.err().map(|error| error.to_string());
                 self.report(served, Problems { databases, ..self.problems.clone() });
@@ -156,7 +157,7 @@ impl Follower {
             Some(store)
         };
         if config.control != self.config.control {
-            tracing::warn!("[control] is read at the start: restart walrust to have it applied");
+            tracing::warn!("[control] is only read at startup; restart walrust to apply it");
         }
         self.apply(settings, store, served).await?;
         self.config = config;
@@ -210,7 +211,7 @@ impl Follower {
             resolver.remove_orphans(&sections, state.as_deref(), keep)
         };
         if let Err(error) = self.with_resolver(remove).await {
-            tracing::warn!(%error, "local state of deleted databases stays for now");
+            tracing::warn!(%error, "cannot clean up the local state of deleted databases");
         }
     }
 
@@ -245,11 +246,11 @@ impl Follower {
             served.replicator.reconfigure(settings, store).await?;
         self.databases = databases;
         if let Some(url) = url {
-            tracing::info!(%url, "every database moves to another storage");
+            tracing::info!(%url, "switching all databases to another storage");
             served.storage.store(Arc::new(url));
         }
         let (added, removed, changed) = (added.len(), removed.len(), changed.len());
-        tracing::info!(added, removed, changed, "follows what was changed");
+        tracing::info!(added, removed, changed, "configuration applied");
         Ok(())
     }
 
@@ -264,12 +265,12 @@ impl Follower {
         let now = &self.problems;
         for (error, known) in [(&now.file, &before.file), (&now.databases, &before.databases)] {
             if let Some(error) = error.as_ref().filter(|_| error != known) {
-                tracing::error!(error, "the changed configuration is not applied");
+                tracing::error!(error, "configuration not applied");
                 reject(served, error);
             }
         }
         for (path, error) in now.left_out.iter().filter(|it| !before.left_out.contains(it)) {
-            tracing::error!(path = %path.display(), error, "a database is not replicated");
+            tracing::error!(path = %path.display(), error, "database not replicated");
             reject(served, error);
         }
         served.problems.store(Arc::new(now.clone()));

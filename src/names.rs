@@ -75,8 +75,8 @@ impl Names {
             let (path, owner) = (path.display(), owner.display());
             tracing::warn!(
                 %path, name = kept, %owner,
-                "another database has the name of this one, which gets a new name and begins a \
-                 history there; give it a prefix to choose the name"
+                "the name of this database is used by another one; it gets a new name and starts a \
+                 new history under it. Set a prefix to choose the name"
             );
         }
         let names: Vec<_> = requests.iter().zip(names).map(name_of).collect();

@@ -16,7 +16,7 @@ pub(crate) fn orphans(patterns: &[FilePattern], state: Option<&Path>) -> Vec<Orp
         return deleted.filter_map(|database| Orphan::beside(&database)).collect();
     };
     let mut found = Orphan::all_in(directory).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the names of deleted databases are not known");
+        tracing::warn!(%error, "cannot look for the local state of deleted databases");
         Vec::new()
     });
     found.retain(|orphan| patterns.iter().any(|pattern| pattern.matches(orphan.database())));

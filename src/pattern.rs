@@ -29,7 +29,7 @@ pub(crate) fn is_pattern(path: &Path) -> bool {
 /// What stands in the way of using a path as a pattern, if anything does.
 pub(crate) fn pattern_error(path: &Path) -> Option<String> {
     let error = Pattern::new(&path.to_string_lossy()).err()?;
-    is_pattern(path).then(|| format!("not a pattern: {error}"))
+    is_pattern(path).then(|| format!("not a valid pattern: {error}"))
 }
 
 /// A pattern that files can be compared with.
@@ -47,7 +47,7 @@ impl FilePattern {
     pub(crate) fn new(path: &Path) -> Result<Self, Error> {
         let text = path.to_string_lossy();
         let pattern = Pattern::new(&text)
-            .map_err(|error| Error::Usage(format!("{text}: not a pattern: {error}")))?;
+            .map_err(|error| Error::Usage(format!("{text}: not a valid pattern: {error}")))?;
         Ok(Self { path: path.to_owned(), pattern })
     }
 

@@ -134,14 +134,14 @@ impl Resolver {
                         let path = path.display();
                         tracing::warn!(
                             %path, %state, files,
-                            "files of a deleted database may not be in storage: its local state stays; \
-                             remove it if nobody wants them"
+                            "keeping the local state of a deleted database: some of its files may not be \
+                             in storage. Remove the directory if they are not needed"
                         );
                     }
                 }
                 Ok(OrphanFate::Waiting | OrphanFate::Adopted) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "the local state of a deleted database stays for now");
+                    tracing::warn!(%error, "cannot remove the local state of a deleted database; trying again later");
                 }
             }
         }
@@ -152,7 +152,7 @@ impl Resolver {
         match orphan.kept_name() {
             Ok(Some(kept)) => self.names.reserve(orphan.database(), kept),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "the name of a deleted database is not known"),
+            Err(error) => tracing::warn!(%error, "cannot read the name of a deleted database"),
         }
     }
 }

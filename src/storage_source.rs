@@ -32,7 +32,7 @@ impl StorageSource {
     pub(crate) fn url<'a>(&'a self, config: &'a Config) -> Result<&'a str, Error> {
         self.bucket.as_deref().or(config.s3.bucket.as_deref()).ok_or_else(|| {
             Error::Usage(
-                "no storage is named; give -b URL, or set bucket in [s3] of the configuration file"
+                "no storage given; use -b URL, or set bucket in [s3] of the configuration file"
                     .to_owned(),
             )
         })

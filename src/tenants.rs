@@ -233,12 +233,12 @@ impl Tenants {
             return Ok(None);
         }
         let problem = if path.to_str().is_none() {
-            "a database whose name is not UTF-8 cannot be stored under it: name it in an entry"
+            "ignored, because its name is not UTF-8; give it an entry with a prefix of its own"
         } else if is_sqlite(path) {
             self.refused.remove(path);
             return Ok(Some(file));
         } else {
-            "matches a pattern and is no SQLite database"
+            "ignored, because it matches a pattern but is not a SQLite database"
         };
         look.refused.insert(path.to_owned());
         if self.refused.insert(path.to_owned(), stamp).is_none() {

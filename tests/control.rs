@@ -183,7 +183,7 @@ fn e05_a_directory_that_others_can_write_to_is_not_trusted_for_the_default_socke
     walrust.ask(["status"]).failed(1, &phrases);
     walrust.ask(["pause", "app"]).failed(1, &phrases);
     let mut daemon = walrust.watch(&[&app]);
-    daemon.wait_for_line(&["no control socket", "mode 777"]);
+    daemon.wait_for_line(&["without a control socket", "mode 777"]);
     storage.wait_for_txid(&mut daemon, "app", 1);
     // Who names a socket knows where it is.
     let named = walrust.control_socket().display().to_string();
@@ -205,7 +205,7 @@ fn a_second_daemon_leaves_the_socket_of_the_first_alone() {
     let other = other.display().to_string();
     let arguments = [other.as_str(), "--wal-sync-interval", "20ms"];
     let mut second = walrust.watch_with(arguments);
-    second.wait_for_line(&["no control socket", "another running daemon"]);
+    second.wait_for_line(&["without a control socket", "another running daemon"]);
     second.terminate();
     assert_eq!(status(&walrust)["pid"], first.id());
 

@@ -283,7 +283,7 @@ fn d06_two_tenants_that_kept_one_name_hold_up_nobody() {
     let all = ["app", "later/app", "smiths/app"];
     host.wait_until(&mut daemon, "all are stored", |it| it.len() == 3 && all_stored(it));
     assert_eq!(names(&host), all);
-    daemon.wait_for_line(&["WARN", "smiths/app.db", "another database has the name"]);
+    daemon.wait_for_line(&["WARN", "smiths/app.db", "is used by another one"]);
     assert_eq!(host.status()["config_error"], Value::Null);
     daemon.stop();
     // What was found stays.
@@ -325,4 +325,11 @@ fn d06_a_tenant_whose_name_cannot_be_read_waits_and_the_others_do_not() {
     assert_eq!(host.storage.keys("app/"), keys, "nothing was stored anew");
     fs::write(&file, "{").unwrap();
     host.walrust.run(["watch".as_ref(), smiths.as_os_str()]).failed(3, &["damaged"]);
+    // Entries are looked at again as well as patterns.
+    let mut daemon = host.walrust.watch(&[&smiths, &host.path("romneys/app.db")]);
+    host.wait_until(&mut daemon, "romneys are stored", |it| it.len() == 1 && all_stored(it));
+    fs::write(&file, &written).unwrap();
+    host.wait_until(&mut daemon, "both are stored", |it| it.len() == 2 && all_stored(it));
+    assert_eq!(names(&host), ["app", "romneys/app"]);
+    daemon.stop();
 }

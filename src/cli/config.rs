@@ -89,13 +89,13 @@ pub(super) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Say whether the configuration is valid
+    /// Check whether the configuration is valid
     Check {
         /// Print the result as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Print the values in force, and where each comes from
+    /// Print the values in effect and where each comes from
     Show {
         /// Print the result as JSON
         #[arg(long)]
@@ -139,7 +139,7 @@ fn check(named: Option<&Path>, as_json: bool) -> Result<(), Error> {
         eprintln!("warning: {} is not replicated: {error}", path.display());
     }
     print(&match file {
-        None => "there is no configuration file: everything has its default\n".to_owned(),
+        None => "no configuration file found: all defaults apply\n".to_owned(),
         Some(file) => {
             let file = file.display();
             format!("{file} is valid: {databases} databases, {patterns} patterns\n")

@@ -23,7 +23,9 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 /// Where the daemon listens.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct SocketArgs {
-    /// Control socket of the daemon [default: [control] socket, else one in XDG_RUNTIME_DIR or /run]
+    /// Control socket of the daemon [default: [control] socket; else walrust.sock in
+    /// $XDG_RUNTIME_DIR; else /run/walrust.sock for root; else walrust-UID/walrust.sock in the
+    /// directory for temporary files]
     #[arg(long, value_name = "PATH", env = SOCKET_VARIABLE)]
     pub(super) control_socket: Option<PathBuf>,
 }
@@ -44,7 +46,7 @@ impl SocketArgs {
 pub(super) struct StatusArgs {
     #[command(flatten)]
     socket: SocketArgs,
-    /// Print it again every second until stopped
+    /// Refresh every second until interrupted
     #[arg(long)]
     watch: bool,
     /// Print the result as JSON
@@ -59,7 +61,7 @@ pub(super) struct SyncArgs {
     names: Vec<String>,
     #[command(flatten)]
     socket: SocketArgs,
-    /// How long to wait for storage [default: 60s]
+    /// How long to wait for the uploads [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = parse_interval)]
     timeout: Option<Interval>,
     /// Print the result as JSON
@@ -156,7 +158,7 @@ pub(super) async fn sync(args: SyncArgs, config: &Config) -> Result<(), Error> {
 
 pub(super) async fn pause(args: NameArgs, config: &Config) -> Result<(), Error> {
     let answer = args.socket.client(config).pause(&args.name).await?;
-    report(args.json, &answer, "is paused; `walrust resume` goes on with it")
+    report(args.json, &answer, "is paused; `walrust resume` resumes it")
 }
 
 pub(super) async fn resume(args: NameArgs, config: &Config) -> Result<(), Error> {

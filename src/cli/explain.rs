@@ -34,16 +34,16 @@ pub(super) struct ExplainArgs {
     databases: Vec<PathBuf>,
     #[command(flatten)]
     keys: KeyArgs,
-    /// Whose prices are used [default: as the endpoint tells]
+    /// Whose prices to use [default: derived from the endpoint]
     #[arg(long, value_name = "PROVIDER", value_enum)]
     provider: Option<Prices>,
-    /// Commits of each database in an hour
+    /// Commits per hour of each database
     #[arg(long, value_name = "N", default_value_t = 60.0, value_parser = parse_amount)]
     commits_per_hour: f64,
-    /// Bytes that a commit adds to what is stored
+    /// Bytes that each commit adds to storage
     #[arg(long, value_name = "BYTES", default_value_t = 4096.0, value_parser = parse_amount)]
     bytes_per_commit: f64,
-    /// Measure sizes and commits of databases that are in storage already; reads their manifests
+    /// Measure the sizes and commits of databases that are already in storage, from their manifests
     #[arg(long)]
     measure: bool,
     /// Print the result as JSON
@@ -141,6 +141,6 @@ fn parse_amount(text: &str) -> Result<f64, String> {
     let amount: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
     match amount.is_finite() && amount >= 0.0 {
         true => Ok(amount),
-        false => Err(format!("{text} is not an amount")),
+        false => Err(format!("{text} must be a number of at least 0")),
     }
 }

@@ -16,16 +16,15 @@ pub(super) struct ExportArgs {
     /// Name of the database in storage; `walrust list` shows the names
     #[arg(value_name = "NAME")]
     name: String,
-    /// Where Litestream will find the database, an empty place: s3://bucket/path or
-    /// file:///directory
+    /// Empty place for the Litestream tree: s3://bucket/path or file:///directory
     #[arg(long, value_name = "URL")]
     to: String,
-    /// Endpoint of the store at --to [default: that of the source]
+    /// Endpoint of the target store [default: that of the source]
     #[arg(long, value_name = "URL")]
     to_endpoint: Option<String>,
     #[command(flatten)]
     storage: StorageArgs,
-    /// All states that incrementals connect with the newest one, not only those behind the newest
+    /// Export every state that leads to the newest one without a gap, not only those since the newest
     /// snapshot
     #[arg(long)]
     all: bool,
@@ -37,8 +36,7 @@ pub(super) struct ExportArgs {
 pub(super) async fn run(args: ExportArgs, config: &Config) -> Result<(), Error> {
     let to: StorageUrl = args.to.parse()?;
     if matches!(&to, StorageUrl::S3 { prefix, .. } if prefix.is_empty()) {
-        let problem =
-            "Litestream does not find a database at the top of a bucket; add a path to --to";
+        let problem = "Litestream cannot use the root of a bucket; add a path to --to";
         return Err(Error::Usage(problem.to_owned()));
     }
     let store = args.storage.open(config).await?;

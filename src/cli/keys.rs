@@ -21,7 +21,8 @@ pub(super) struct KeyArgs {
     retention: RetentionArgs,
     #[command(flatten)]
     pub(super) socket: SocketArgs,
-    /// Attempts after which a failing upload is logged as an error [default: 5]
+    /// Log a failing upload as an error after this many attempts; it is retried all the same
+    /// [default: 5]
     #[arg(long, value_name = "N", env = "WALRUST_MAX_RETRIES")]
     max_retries: Option<u32>,
 }
@@ -38,42 +39,44 @@ impl KeyArgs {
 /// Flags that are keys of `[sync]` as well.
 #[derive(Clone, Debug, Default, Args)]
 struct SyncArgs {
-    /// The least time between two uploads of one database [default: 1s]
+    /// Minimum time between two uploads of one database [default: 1s]
     #[arg(long, value_name = "DURATION", env = "WALRUST_WAL_SYNC_INTERVAL", value_parser = parse_interval)]
     wal_sync_interval: Option<Interval>,
-    /// Checkpoint a WAL this long after its last checkpoint; 0 never [default: 60s]
+    /// Checkpoint a WAL this long after its previous checkpoint; 0 disables [default: 60s]
     #[arg(long, value_name = "DURATION", env = "WALRUST_CHECKPOINT_INTERVAL", value_parser = parse_interval)]
     checkpoint_interval: Option<Interval>,
-    /// Checkpoint a WAL of this many pages; 0 never [default: 1000]
+    /// Checkpoint a WAL that has this many pages; 0 disables [default: 1000]
     #[arg(long, value_name = "PAGES", env = "WALRUST_MIN_CHECKPOINT_PAGES")]
     min_checkpoint_pages: Option<u32>,
-    /// Stop the writers for a moment to checkpoint a WAL of this many pages; 0 never
-    /// [default: 121359]
+    /// Checkpoint a WAL that has this many pages even under writes that never pause, by making the
+    /// writers wait for some milliseconds; 0 disables [default: 121359]
     #[arg(long, value_name = "PAGES", env = "WALRUST_WAL_TRUNCATE_THRESHOLD")]
     wal_truncate_threshold: Option<u32>,
-    /// A database that changed gets a snapshot this long after its last one; 0 never [default: 1h]
+    /// Take a snapshot this long after the previous one, if the database changed; 0 disables
+    /// [default: 1h]
     #[arg(long, value_name = "DURATION", env = "WALRUST_SNAPSHOT_INTERVAL", value_parser = parse_interval)]
     snapshot_interval: Option<Interval>,
-    /// A snapshot after this many commits; 0 never [default: 0]
+    /// Take a snapshot after this many commits; 0 disables [default: 0]
     #[arg(long, value_name = "COMMITS", env = "WALRUST_MAX_CHANGES")]
     max_changes: Option<u64>,
-    /// A snapshot at the latest this long after the first commit behind the last; 0 never
+    /// Take a snapshot at most this long after the first commit since the last snapshot; 0 disables
     /// [default: 0]
     #[arg(long, value_name = "DURATION", env = "WALRUST_MAX_INTERVAL", value_parser = parse_interval)]
     max_interval: Option<Interval>,
-    /// A snapshot when a database that changed has been idle this long; 0 never [default: 0]
+    /// Take a snapshot when a database that changed has been idle for this long; 0 disables
+    /// [default: 0]
     #[arg(long, value_name = "DURATION", env = "WALRUST_ON_IDLE", value_parser = parse_interval)]
     on_idle: Option<Interval>,
-    /// A snapshot at the start, of databases that changed since their last [default: false]
+    /// Take a snapshot at startup of each database that changed since its last one [default: false]
     #[arg(long, value_name = "BOOL", env = "WALRUST_ON_STARTUP")]
     on_startup: Option<bool>,
-    /// Merge and remove what is old in a history after each snapshot [default: false]
+    /// Apply the retention after each snapshot: merge and delete old files [default: false]
     #[arg(long, value_name = "BOOL", env = "WALRUST_COMPACT_AFTER_SNAPSHOT", num_args = 0..=1, default_missing_value = "true")]
     compact_after_snapshot: Option<bool>,
-    /// Merge and remove what is old in a history this often; 0 never [default: 0]
+    /// Apply the retention this often: merge and delete old files; 0 disables [default: 0]
     #[arg(long, value_name = "DURATION", env = "WALRUST_COMPACT_INTERVAL", value_parser = parse_interval)]
     compact_interval: Option<Interval>,
-    /// Prove this often that what is in storage can be restored; 0 never [default: 0]
+    /// Verify this often that what is in storage can be restored; 0 disables [default: 0]
     #[arg(long, value_name = "DURATION", env = "WALRUST_VALIDATION_INTERVAL", value_parser = parse_interval)]
     validation_interval: Option<Interval>,
 }
@@ -81,17 +84,16 @@ struct SyncArgs {
 /// Flags that are keys of `[retention]` as well.
 #[derive(Clone, Debug, Default, Args)]
 struct RetentionArgs {
-    /// The newest snapshot of each of so many hours stays, and every state of these hours
-    /// [default: 24]
+    /// Keep the newest snapshot of each of the last N hours, and every state in them [default: 24]
     #[arg(long, value_name = "HOURS", env = "WALRUST_RETAIN_HOURLY")]
     retain_hourly: Option<u32>,
-    /// The newest snapshot of each of so many days stays [default: 7]
+    /// Keep the newest snapshot of each of the last N days [default: 7]
     #[arg(long, value_name = "DAYS", env = "WALRUST_RETAIN_DAILY")]
     retain_daily: Option<u32>,
-    /// The newest snapshot of each of so many ISO weeks stays [default: 12]
+    /// Keep the newest snapshot of each of the last N ISO weeks [default: 12]
     #[arg(long, value_name = "WEEKS", env = "WALRUST_RETAIN_WEEKLY")]
     retain_weekly: Option<u32>,
-    /// The newest snapshot of each of so many months stays [default: 12]
+    /// Keep the newest snapshot of each of the last N months [default: 12]
     #[arg(long, value_name = "MONTHS", env = "WALRUST_RETAIN_MONTHLY")]
     retain_monthly: Option<u32>,
 }

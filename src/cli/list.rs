@@ -19,7 +19,7 @@ const HISTORIES: usize = 16;
 
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// Show the files and states of this database
+    /// Show the files and states of this database only
     #[arg(value_name = "NAME")]
     name: Option<String>,
     #[command(flatten)]

@@ -28,7 +28,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(super) struct SnapshotArgs {
-    /// The database file
+    /// Database file
     #[arg(value_name = "DATABASE")]
     database: PathBuf,
     #[command(flatten)]

@@ -73,7 +73,7 @@ pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Erro
         if !error.class().is_retryable() {
             return Err(error.into());
         }
-        tracing::warn!(%error, "storage is away, databases wait for it");
+        tracing::warn!(%error, "storage cannot be reached; databases wait for it");
     }
     let (databases, url) = (settings.databases.len(), store.url());
     tracing::info!(databases, %url, "replicating");
@@ -123,7 +123,7 @@ async fn listen(
             Err(Error::Io { what, source })
         }
         Err(error) => {
-            tracing::warn!(%path, %error, "no control socket; name another with --control-socket");
+            tracing::warn!(%path, %error, "running without a control socket; choose another with --control-socket");
             Ok(None)
         }
     }
@@ -133,7 +133,7 @@ async fn listen(
 pub(super) fn check_start(settings: &Settings, patterns: usize) -> Result<(), Error> {
     if settings.databases.is_empty() && patterns == 0 {
         let problem =
-            "no database is named; give paths, or [[databases]] in the configuration file";
+            "no databases given; name paths, or add [[databases]] to the configuration file";
         return Err(Error::Usage(problem.to_owned()));
     }
     refuse_hopeless(settings)?;

@@ -53,7 +53,7 @@ impl Problems<'_> {
     }
 
     fn numbers(&mut self, config: &Config) {
-        let least_one = "it is 1 at least";
+        let least_one = "must be at least 1";
         for (key, milliseconds) in [
             ("retry.base_delay_ms", config.retry.base_delay_ms),
             ("retry.max_delay_ms", config.retry.max_delay_ms),
@@ -73,7 +73,9 @@ impl Problems<'_> {
             self.add("limits.snapshots_at_once", least_one);
         }
         if config.retry.circuit_breaker_threshold == Some(0) {
-            let problem = format!("{least_one}; circuit_breaker_enabled = false turns it off");
+            let problem = format!(
+                "{least_one}; use circuit_breaker_enabled = false to disable the circuit breaker"
+            );
             self.add("retry.circuit_breaker_threshold", problem);
         }
     }
@@ -88,7 +90,7 @@ impl Problems<'_> {
                     let known = EventKind::ALL.map(EventKind::as_str);
                     let hint = match nearest(event, &known) {
                         Some(meant) => format!("did you mean `{meant}`?"),
-                        None => format!("there are {}", known.join(", ")),
+                        None => format!("known events: {}", known.join(", ")),
                     };
                     self.add(&format!("webhooks.{index}.events"), format!("{error}; {hint}"));
                 }
@@ -102,7 +104,7 @@ impl Problems<'_> {
             let key = format!("databases.{index}.path");
             let path: &Path = &section.path;
             if path.as_os_str().is_empty() {
-                self.add(&key, "it names a file or a pattern");
+                self.add(&key, "must not be empty: give a file or a pattern");
                 continue;
             }
             if let Some(problem) = pattern_error(path) {
@@ -111,13 +113,13 @@ impl Problems<'_> {
             let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
             if let Some(before) = first.insert(absolute, key.clone()) {
                 let line = self.line(&before).unwrap_or_default();
-                self.add(&key, format!("{} is in line {line} already", path.display()));
+                self.add(&key, format!("{} is already configured in line {line}", path.display()));
             }
             let Some(prefix) = section.prefix.as_deref().map(|it| it.trim_matches('/')) else {
                 continue;
             };
             if !(is_valid_name(prefix) || prefix.is_empty() && is_pattern(path)) {
-                let problem = "it has non-empty segments without \"..\", separated by slashes";
+                let problem = "must consist of non-empty segments other than \".\" and \"..\", separated by slashes";
                 self.add(&format!("databases.{index}.prefix"), problem);
             }
         }

@@ -19,9 +19,7 @@ impl Interval {
     fn new(duration: Duration) -> Result<Self, String> {
         match duration <= Self::LONGEST {
             true => Ok(Self(duration)),
-            false => {
-                Err("must be at most 100 years; where \"never\" is possible, that is 0".to_owned())
-            }
+            false => Err("must be at most 100 years; 0 disables where that is possible".to_owned()),
         }
     }
 }
@@ -36,7 +34,7 @@ pub fn parse_interval(text: &str) -> Result<Interval, String> {
         return from_seconds(seconds);
     }
     let invalid =
-        || format!("{text:?} is not a duration; write 30s, 5m, 1h, 7d or a number of seconds");
+        || format!("{text:?} is not a duration; use 30s, 5m, 1h, 7d or a number of seconds");
     let span: Span = text.parse().map_err(|_| invalid())?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| invalid())?;
     Interval::new(Duration::try_from(duration).map_err(|_| invalid())?)

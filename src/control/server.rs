@@ -83,7 +83,7 @@ impl Drop for Server {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "the control socket stays behind");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the control socket");
         }
     }
 }
@@ -169,7 +169,10 @@ async fn status(served: &Served) -> Outcome {
 async fn sync(served: &Served, request: SyncRequest) -> Outcome {
     let SyncRequest { mut names, timeout_seconds } = request;
     let Ok(timeout) = Duration::try_from_secs_f64(timeout_seconds) else {
-        return Err((StatusCode::BAD_REQUEST, "the timeout is no number of seconds".to_owned()));
+        return Err((
+            StatusCode::BAD_REQUEST,
+            "the timeout is not a valid number of seconds".to_owned(),
+        ));
     };
     if names.is_empty() {
         let status = served.replicator.overview().await.map_err(problem)?;
