@@ -107,8 +107,8 @@ impl Beside {
         let (owner, other) = (Walrust::on(storage), Walrust::on(storage));
         let mut daemon = owner.watch(&[&source]);
         storage.wait_for_manifest(&mut daemon, "app");
-        let application = rusqlite::Connection::open(&source).unwrap();
-        application.execute_batch("CREATE TABLE extra (x)").unwrap();
+        let application = rusqlite::Connection::open(&source).expect("the database opens");
+        application.execute_batch("CREATE TABLE extra (x)").expect("a commit");
         storage.wait_for_txid(&mut daemon, "app", 2);
         Self { _directory: directory, source, _owner: owner, daemon, other }
     }

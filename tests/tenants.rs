@@ -50,10 +50,11 @@ fn delete(path: &Path) {
 /// Puts the clock back by which a database has been gone, by some days.
 fn gone_for_days(state: &Path, days: u64) {
     let record = state.join("database");
-    let mut owner: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    let bytes = fs::read(&record).expect("the record is there");
+    let mut owner: Value = serde_json::from_slice(&bytes).expect("the record is JSON");
     let since = owner["gone_since"].as_u64().expect("it was noted that it is gone");
     owner["gone_since"] = (since - days * 86_400).into();
-    fs::write(&record, owner.to_string()).unwrap();
+    fs::write(&record, owner.to_string()).expect("it is writable");
 }
 
 fn is_noted_as_gone(state: &Path) -> bool {

@@ -32,9 +32,10 @@ pub(crate) struct StateOwner {
 impl StateOwner {
     /// The record of a database that is there; `None` if it cannot be written down.
     pub(crate) fn of(given: &Path, path: &Path) -> Option<Self> {
-        (given.to_str()?, path.to_str()?);
-        let (given, mount) = (given.to_owned(), mount_of(path)?);
-        Some(Self { given, path: path.to_owned(), mount, gone_since: None })
+        // It is written as text.
+        let is_text = given.to_str().is_some() && path.to_str().is_some();
+        let mount = mount_of(path).filter(|_| is_text)?;
+        Some(Self { given: given.to_owned(), path: path.to_owned(), mount, gone_since: None })
     }
 
     /// The record in a state directory, if there is one that is whole.
