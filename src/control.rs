@@ -43,6 +43,7 @@ pub struct StatusReport {
     /// The databases, by name.
     pub databases: Vec<DatabaseReport>,
     /// Databases that are not replicated, since it is not known what they were stored under before.
+    #[serde(default)]
     pub left_out: Vec<LeftOutReport>,
 }
 

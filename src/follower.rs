@@ -127,7 +127,9 @@ impl Follower {
                 let databases = outcome.err().map(|error| error.to_string());
                 self.report(served, Problems { databases, ..self.problems.clone() });
             }
-            if self.next_orphans <= Instant::now() && self.has_patterns() {
+            // What was found is what is replicated, so that nobody works on a state that goes.
+            let is_applied = self.problems.databases.is_none() && !self.did_not_fit;
+            if is_applied && self.next_orphans <= Instant::now() && self.has_patterns() {
                 self.remove_orphans().await;
             }
         }

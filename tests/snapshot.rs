@@ -110,6 +110,11 @@ impl Beside {
         let application = rusqlite::Connection::open(&source).expect("the database opens");
         application.execute_batch("CREATE TABLE extra (x)").expect("a commit");
         storage.wait_for_txid(&mut daemon, "app", 2);
+        // What the daemon knows of it comes after.
+        let position = source.with_file_name(".app.db-walrust/position.json");
+        daemon.wait_until("the position is saved", |_| {
+            fs::read_to_string(&position).is_ok_and(|it| it.contains("\"0000000000000002\""))
+        });
         Self { _directory: directory, source, _owner: owner, daemon, other }
     }
 
