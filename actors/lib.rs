@@ -36,6 +36,7 @@ mod uploader;
 mod validation;
 mod watcher;
 mod webhook;
+mod webhook_url;
 
 pub use blocking::BLOCKING_JOBS;
 pub use database::Cause;
@@ -47,3 +48,4 @@ pub use settings::{
     WebhookSettings,
 };
 pub use status::{DatabasePhase, DatabaseStatus, Status, UploaderStatus};
+pub use webhook_url::{WebhookUrl, WebhookUrlError};

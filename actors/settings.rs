@@ -10,6 +10,8 @@ use walrust_engine::{
 };
 use walrust_sqlite::{KeptName, WalPin};
 
+use crate::webhook_url::WebhookUrl;
+
 /// Settings of the whole tree.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -189,10 +191,7 @@ impl WebhookSettings {
     /// Scheme, host and port of the URL.
     #[must_use]
     pub fn origin(&self) -> String {
-        let Some((scheme, rest)) = self.url.split_once("://") else { return "?".to_owned() };
-        let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-        let host = authority.rsplit('@').next().unwrap_or_default();
-        format!("{scheme}://{host}")
+        WebhookUrl::parse(&self.url).map_or_else(|_| "?".to_owned(), |url| url.origin())
     }
 }
 

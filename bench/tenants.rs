@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rusqlite::Connection;
-use walrust::control::Client;
+use walrust::control::{Client, Socket};
 use walrust_testkit::S3Server;
 
 mod recording_proxy;
@@ -171,7 +171,7 @@ async fn reload(tenants: usize) {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let text = configured(&host.head, &host.databases, CHANGED);
     fs::write(host.directory.path().join("walrust.toml"), text).expect("it is writable");
-    let client = Client::new(&host.directory.path().join("control.sock"));
+    let client = Client::new(Socket::named(host.directory.path().join("control.sock")));
     let begun = Instant::now();
     let id = i32::try_from(host.daemon.id()).expect("process IDs are small");
     kill(Pid::from_raw(id), Signal::SIGHUP).expect("the daemon runs");

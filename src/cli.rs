@@ -11,10 +11,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use walrust_sqlite::Cancellation;
-use walrust_storage::{ObjectStore, S3Options, StorageUrl};
+use walrust_storage::ObjectStore;
 
 use self::interrupt::or_signal;
-use crate::config::{self as configuration, ConditionalWrites, Config};
+use crate::config::{self as configuration, Config};
+use crate::storage_source::StorageSource;
 use crate::{Error, ExitCode, runtime};
 
 mod compact;
@@ -24,12 +25,14 @@ mod demo;
 mod explain;
 mod export;
 mod interrupt;
+mod keys;
 mod list;
 mod logs;
 mod pragma;
 mod progress;
 mod replicate;
 mod restore;
+mod signals;
 mod snapshot;
 mod verify;
 mod watch;
@@ -44,18 +47,20 @@ struct Cli {
     command: Command,
 }
 
+/// Where help lists the arguments of every command.
+const GLOBAL: &str = "Global options";
+
 /// Arguments of every command.
 #[derive(Clone, Debug, Args)]
 struct Global {
     /// Configuration file [default: ./walrust.toml, else /etc/walrust/walrust.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "WALRUST_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "WALRUST_CONFIG", help_heading = GLOBAL)]
     config: Option<PathBuf>,
-    /// Form of the log lines [default: human on a terminal, else json]
-    #[arg(long, global = true, value_name = "FORMAT", env = "WALRUST_LOG_FORMAT")]
+    /// Log format [default: human on a terminal, json otherwise]
+    #[arg(long, global = true, value_name = "FORMAT", env = "WALRUST_LOG_FORMAT", help_heading = GLOBAL)]
     log_format: Option<LogFormat>,
-    /// Least severity of the log lines: error, warn, info, debug, trace [default: info for
-    /// watch, else warn]
-    #[arg(long, global = true, value_name = "LEVEL", env = "WALRUST_LOG_LEVEL")]
+    /// Minimum log level: error, warn, info, debug or trace [default: info for watch, warn otherwise]
+    #[arg(long, global = true, value_name = "LEVEL", env = "WALRUST_LOG_LEVEL", help_heading = GLOBAL)]
     log_level: Option<tracing::Level>,
 }
 
@@ -71,44 +76,44 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Store one full snapshot of a database now
     Snapshot(snapshot::SnapshotArgs),
-    /// Bring a database back
+    /// Restore a database from storage
     Restore(restore::RestoreArgs),
     /// Follow a database in storage with a local read replica
     Replicate(replicate::ReplicateArgs),
-    /// Show the databases in storage, or the files and states of one
+    /// List the databases in storage, or the files and states of one
     List(list::ListArgs),
-    /// Merge and remove what is old in a history, or say what would be done
+    /// Apply the retention to a database in storage, or show what it would do
     #[command(visible_alias = "prune")]
     Compact(compact::CompactArgs),
-    /// Prove that databases in storage can be restored
+    /// Verify that databases in storage can be restored
     Verify(verify::VerifyArgs),
-    /// Write a database in storage as a tree that Litestream 0.5 restores and goes on with
+    /// Export a database in storage to a tree that Litestream 0.5 can restore and continue
     Export(export::ExportArgs),
-    /// Say what `watch` would do, and what that would cost; starts nothing
+    /// Show what `watch` would do and what it would cost, without starting anything
     Explain(explain::ExplainArgs),
-    /// Show what the running daemon does with each database
+    /// Show the state of each database of the running daemon
     Status(control::StatusArgs),
-    /// Have the running daemon ship everything now
+    /// Upload all pending commits now
     Sync(control::SyncArgs),
-    /// Have the running daemon ship a database and let go of it
+    /// Upload the pending commits of a database, then stop replicating it
     Pause(control::NameArgs),
-    /// Have the running daemon go on with a paused database
+    /// Resume replicating a paused database
     Resume(control::NameArgs),
-    /// Check the configuration, print what is in force, or print its schema
+    /// Check the configuration, print the values in effect, or print its JSON Schema
     Config(config::ConfigArgs),
     /// Print the PRAGMAs recommended for replicated databases
     Pragma(pragma::PragmaArgs),
-    /// Show the main job end to end in a temporary directory, without any server
+    /// Write, replicate, delete, restore and compare a database in a temporary directory
     Demo(demo::DemoArgs),
 }
 
 /// Where the files are.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct StorageArgs {
+struct StorageArgs {
     /// Storage URL: s3://bucket/prefix, bucket/prefix or file:///directory
     #[arg(short, long, value_name = "URL", env = "WALRUST_BUCKET")]
     bucket: Option<String>,
-    /// Endpoint of an S3-compatible store, with http:// or https://
+    /// Endpoint of an S3-compatible store, starting with http:// or https://
     #[arg(long, value_name = "URL", env = "WALRUST_ENDPOINT")]
     endpoint: Option<String>,
 }
@@ -128,7 +133,13 @@ pub fn main() -> ExitCode {
     let daemon = matches!(cli.command, Command::Watch(_));
     let level = if daemon { tracing::Level::INFO } else { tracing::Level::WARN };
     logs::init(&cli.global, cli.global.log_level.unwrap_or(level));
-    match run(cli) {
+    let verifies = matches!(cli.command, Command::Verify(_));
+    let outcome = run(cli).map_err(|error| match error {
+        error @ Error::Findings { .. } => error,
+        error if verifies => Error::NotVerified(Box::new(error)),
+        error => error,
+    });
+    match outcome {
         Ok(()) => ExitCode::Success,
         Err(error) => {
             eprintln!("error: {error}");
@@ -193,36 +204,15 @@ fn run(cli: Cli) -> Result<(), Error> {
 
 impl StorageArgs {
     /// Opens the storage that the arguments, else the configuration, name.
-    pub(crate) async fn open(&self, config: &Config) -> Result<Arc<dyn ObjectStore>, Error> {
-        open_storage(self.url(config)?, self.endpoint.as_deref(), config).await
-    }
-
-    /// The URL that the arguments, else the configuration, name.
-    fn url<'a>(&'a self, config: &'a Config) -> Result<&'a str, Error> {
-        self.bucket.as_deref().or(config.s3.bucket.as_deref()).ok_or_else(|| {
-            Error::Usage(
-                "no storage is named; give -b URL, or set bucket in [s3] of the configuration file"
-                    .to_owned(),
-            )
-        })
+    async fn open(&self, config: &Config) -> Result<Arc<dyn ObjectStore>, Error> {
+        StorageSource::from(self.clone()).open(config).await
     }
 }
 
-/// Opens the storage at a URL.
-async fn open_storage(
-    url: &str,
-    endpoint: Option<&str>,
-    config: &Config,
-) -> Result<Arc<dyn ObjectStore>, Error> {
-    let url: StorageUrl = url.parse()?;
-    let options = S3Options {
-        endpoint: endpoint.map(str::to_owned).or_else(|| config.s3.endpoint.clone()),
-        region: config.s3.region.clone(),
-        path_style: config.s3.path_style,
-        conditional_writes: config.s3.conditional_writes != Some(ConditionalWrites::Off),
-        ..S3Options::default()
-    };
-    Ok(walrust_storage::open(&url, &options).await?)
+impl From<StorageArgs> for StorageSource {
+    fn from(StorageArgs { bucket, endpoint }: StorageArgs) -> Self {
+        Self { bucket, endpoint }
+    }
 }
 
 /// Writes a result to standard output. A reader that has gone away is not an error of ours.

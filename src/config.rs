@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::Error;
 
@@ -31,21 +32,21 @@ pub const LOCAL_FILE: &str = "walrust.toml";
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where everything goes.
+    /// The storage.
     pub s3: S3Section,
-    /// When commits are shipped and WALs checkpointed.
+    /// When commits are uploaded, WALs checkpointed and snapshots taken.
     pub sync: SyncSection,
-    /// How much of a history stays.
+    /// How much of each history is kept.
     pub retention: RetentionSection,
-    /// The pace of failed uploads.
+    /// How failed uploads are retried.
     pub retry: RetrySection,
-    /// Bounds on the process.
+    /// Limits of the whole process.
     pub limits: LimitsSection,
-    /// Where local state lives.
+    /// Where local state is kept, and for how long.
     pub state: StateSection,
     /// How commands reach the daemon.
     pub control: ControlSection,
-    /// Who is told about events.
+    /// The receivers of events.
     pub webhooks: Vec<WebhookSection>,
     /// The databases.
     pub databases: Vec<DatabaseSection>,
@@ -57,13 +58,14 @@ pub struct Config {
 pub struct S3Section {
     /// Storage URL: `s3://bucket/prefix`, `bucket/prefix` or `file:///directory`.
     pub bucket: Option<String>,
-    /// Endpoint of an S3-compatible store, with its scheme.
+    /// Endpoint of an S3-compatible store, starting with http:// or https://; `AWS_ENDPOINT_URL_S3` by
+    /// default.
     pub endpoint: Option<String>,
-    /// Region; `AWS_REGION`, else `us-east-1`.
+    /// Region; `AWS_REGION` by default, else `us-east-1`.
     pub region: Option<String>,
-    /// Bucket in the path instead of the host name; with an endpoint the default.
+    /// Whether the bucket is part of the path instead of the host name; true by default with an endpoint.
     pub path_style: Option<bool>,
-    /// Whether the store checks conditions of uploads.
+    /// Whether the store supports conditional uploads.
     pub conditional_writes: Option<ConditionalWrites>,
 }
 
@@ -71,10 +73,10 @@ pub struct S3Section {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ConditionalWrites {
-    /// The store checks them.
+    /// The store supports them.
     Auto,
-    /// It cannot: they are checked by a request before each upload, between which and the upload
-    /// another writer may come.
+    /// It does not: a request before each upload checks instead, which is weaker, since another writer
+    /// may come in between.
     Off,
 }
 
@@ -115,10 +117,11 @@ macro_rules! keys_of_databases {
         #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
         pub struct DatabaseSection {
-            /// Path of the database file, or a pattern: `*`, `?`, `[...]`, and `**` for directories.
+            /// Path of the database file, or a pattern: `*`, `?` and `[...]` within a name, `**` for any
+            /// directories.
             pub path: PathBuf,
-            /// Name in the bucket; the file's stem by default. Of a pattern: what comes before the
-            /// name of each match.
+            /// Name in the bucket; the file name without its extension by default. For a pattern: what
+            /// precedes the name of each match.
             #[serde(default)]
             pub prefix: Option<String>,
             $($(
@@ -134,45 +137,45 @@ macro_rules! keys_of_databases {
 keys_of_databases! {
     /// `[sync]`
     SyncSection, sync {
-        /// The least time between two uploads of one database.
+        /// Minimum time between two uploads of one database.
         wal_sync_interval: Interval,
-        /// Checkpoint a WAL with frames this long after the last checkpoint; 0 never.
+        /// Checkpoint a WAL this long after its previous checkpoint; 0 disables.
         checkpoint_interval: Interval,
-        /// Checkpoint a WAL of this many pages; 0 never.
+        /// Checkpoint a WAL that has this many pages; 0 disables.
         min_checkpoint_page_count: u32,
-        /// Stop the writers for a moment to checkpoint a WAL of this many pages, and shorten a WAL file
-        /// of this size; 0 never.
+        /// Checkpoint a WAL that has this many pages even under writes that never pause, by making the
+        /// writers wait for some milliseconds, and truncate a WAL file of this size; 0 disables.
         wal_truncate_threshold_pages: u32,
-        /// Give the pin up when a WAL of this many pages cannot be checkpointed; 0 never.
+        /// Give the pin up when a WAL that has this many pages cannot be checkpointed; 0 disables.
         wal_limit_pages: u32,
         /// How the WAL is pinned.
         wal_pin: WalPinKind,
-        /// A database that changed gets a snapshot this long after its last one; 0 never.
+        /// Take a snapshot this long after the previous one, if the database changed; 0 disables.
         snapshot_interval: Interval,
-        /// A snapshot after this many commits; 0 never.
+        /// Take a snapshot after this many commits; 0 disables.
         max_changes: u64,
-        /// A snapshot at the latest this long after the first commit behind the last one; 0 never.
+        /// Take a snapshot at most this long after the first commit since the last snapshot; 0 disables.
         max_interval: Interval,
-        /// A snapshot when a database that changed has been idle for this long; 0 never.
+        /// Take a snapshot when a database that changed has been idle for this long; 0 disables.
         on_idle: Interval,
-        /// A snapshot at the start, if the database changed since its last one.
+        /// Take a snapshot at startup, if the database changed since its last one.
         on_startup: bool,
-        /// Merge and remove what is old after each snapshot.
+        /// Apply the retention after each snapshot.
         compact_after_snapshot: bool,
-        /// Merge and remove what is old this often; 0 never.
+        /// Apply the retention this often; 0 disables.
         compact_interval: Interval,
-        /// Prove this often that what is in storage can be restored; 0 never.
+        /// Verify this often that what is in storage can be restored; 0 disables.
         validation_interval: Interval,
     }
     /// `[retention]`
     RetentionSection, retention {
-        /// The newest snapshot of each of so many hours stays, and every state of these hours; 0 none.
+        /// Keep the newest snapshot of each of the last N hours, and every state in them; 0 keeps none.
         hourly: u32,
-        /// The newest snapshot of each of so many days stays; 0 none.
+        /// Keep the newest snapshot of each of the last N days; 0 keeps none.
         daily: u32,
-        /// The newest snapshot of each of so many ISO weeks stays; 0 none.
+        /// Keep the newest snapshot of each of the last N ISO weeks; 0 keeps none.
         weekly: u32,
-        /// The newest snapshot of each of so many months stays; 0 none.
+        /// Keep the newest snapshot of each of the last N months; 0 keeps none.
         monthly: u32,
     }
 }
@@ -181,7 +184,7 @@ keys_of_databases! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WalPinKind {
-    /// Detached where the system can, else with connections.
+    /// `detached` where the system supports it, else `connection`.
     Auto,
     /// With byte-range locks.
     Detached,
@@ -195,25 +198,40 @@ pub enum WalPinKind {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateSection {
-    /// Directory for the local state of all databases; beside each database by default.
+    /// Directory for the local state of all databases; by default it is beside each database.
     pub dir: Option<PathBuf>,
+    /// How long the local state of a database is kept after the file that a pattern matched is gone, and
+    /// its name reserved; at least 1m, or 0 to keep it forever.
+    pub keep_deleted: Option<Interval>,
+}
+
+impl StateSection {
+    /// How long local state of deleted databases stays by default.
+    const KEEP_DELETED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+    /// How long local state of deleted databases stays; `None` for ever.
+    #[must_use]
+    pub fn keep_deleted(&self) -> Option<Duration> {
+        let keep = self.keep_deleted.map_or(Self::KEEP_DELETED, |interval| interval.0);
+        (!keep.is_zero()).then_some(keep)
+    }
 }
 
 /// `[retry]`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetrySection {
-    /// Attempts after which a failure is logged as an error.
+    /// Log a failing upload as an error after this many attempts; it is retried all the same.
     pub max_retries: Option<u32>,
-    /// Upper bound of the first delay in milliseconds.
+    /// Upper bound of the delay before the first retry, in milliseconds.
     pub base_delay_ms: Option<u64>,
-    /// Upper bound of every delay in milliseconds.
+    /// Upper bound of the delay before any retry, in milliseconds.
     pub max_delay_ms: Option<u64>,
     /// Whether requests to a failing endpoint are held back.
     pub circuit_breaker_enabled: Option<bool>,
-    /// Failures in a row after which they are.
+    /// Hold them back after this many failures in a row.
     pub circuit_breaker_threshold: Option<u32>,
-    /// How long, in milliseconds, until one request finds out whether it works again.
+    /// How long to wait until one request tests the endpoint again, in milliseconds.
     pub circuit_breaker_cooldown_ms: Option<u64>,
 }
 
@@ -221,17 +239,17 @@ pub struct RetrySection {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSection {
-    /// Uploads at once, over all databases.
+    /// Concurrent uploads over all databases.
     pub upload_concurrency: Option<usize>,
-    /// Bytes of the files that are uploaded at once; a larger file goes alone.
+    /// Total size of the files that are uploaded concurrently; a larger file is uploaded alone.
     pub bytes_in_flight: Option<Size>,
-    /// Requests a second, over all databases; 0 no limit.
+    /// Requests per second over all databases; 0 for no limit.
     pub requests_per_second: Option<u32>,
-    /// Requests a second of one database; 0 no limit.
+    /// Requests per second of each database; 0 for no limit.
     pub requests_per_second_per_database: Option<u32>,
-    /// Snapshots at once, over all databases.
+    /// Concurrent snapshots over all databases.
     pub snapshots_at_once: Option<usize>,
-    /// Bytes a second that validations read; 0 no limit.
+    /// Bytes per second that validations read; 0 for no limit.
     pub validation_bytes_per_second: Option<Size>,
 }
 
@@ -247,15 +265,15 @@ pub struct ControlSection {
 #[derive(Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookSection {
-    /// Where events are posted, with http:// or https://.
+    /// URL that events are posted to, starting with http:// or https://.
     pub url: String,
-    /// The events it gets; all but `heartbeat` by default.
+    /// Events to send; all but `heartbeat` by default.
     #[serde(default)]
     pub events: Vec<String>,
-    /// Signs the deliveries.
+    /// Key that signs the deliveries with HMAC-SHA256.
     #[serde(default)]
     pub secret: Option<String>,
-    /// How often a heartbeat is sent to a receiver that lists it.
+    /// How often to send `heartbeat`, if it is listed in `events`.
     #[serde(default)]
     pub heartbeat_interval: Option<Interval>,
 }

@@ -10,33 +10,22 @@
 //!
 //! A request that cannot be carried out is answered with a status of 400 or above and [`Problem`].
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use walrust_actors::{Cause, DatabasePhase, DatabaseStatus, Status, UploaderStatus};
 use walrust_engine::BreakerState;
 
+use crate::problems::Problems;
+
 mod client;
 mod server;
+mod socket;
 
 pub use client::Client;
 pub use server::{Served, Server};
-
-/// The environment variable that names the socket.
-pub const SOCKET_VARIABLE: &str = "WALRUST_CONTROL_SOCKET";
-
-/// Where the socket is if nothing names it: in the directory that the system has for the sockets of
-/// this user, else in one that only this user can write to.
-#[must_use]
-pub fn default_socket() -> PathBuf {
-    let user = nix::unistd::geteuid();
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty()) {
-        Some(directory) => Path::new(&directory).join("walrust.sock"),
-        None if user.is_root() => PathBuf::from("/run/walrust.sock"),
-        None => std::env::temp_dir().join(format!("walrust-{user}")).join("walrust.sock"),
-    }
-}
+pub use socket::{SOCKET_VARIABLE, Socket};
 
 /// The daemon and its databases at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,6 +42,18 @@ pub struct StatusReport {
     pub uploads: Option<UploadReport>,
     /// The databases, by name.
     pub databases: Vec<DatabaseReport>,
+    /// Databases that are not replicated, since it is not known what they were stored under before.
+    #[serde(default)]
+    pub left_out: Vec<LeftOutReport>,
+}
+
+/// A database that is not replicated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOutReport {
+    /// Path of the database file.
+    pub path: PathBuf,
+    /// Why, in words.
+    pub error: String,
 }
 
 /// The uploads at one moment.
@@ -191,12 +192,18 @@ impl From<CauseName> for Cause {
 impl StatusReport {
     /// The report of this process.
     #[must_use]
-    pub fn new(status: Status, uploads: Option<UploaderStatus>, storage: String) -> Self {
+    pub fn new(
+        status: Status,
+        uploads: Option<UploaderStatus>,
+        storage: String,
+        problems: &Problems,
+    ) -> Self {
+        let left_out = problems.left_out.iter().cloned();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             storage,
-            config_error: status.config_error,
+            config_error: problems.config_error(),
             uploads: uploads.map(|uploads| UploadReport {
                 breaker: match uploads.breaker {
                     BreakerState::Closed => "closed",
@@ -209,6 +216,7 @@ impl StatusReport {
                 asking: uploads.asking,
             }),
             databases: status.databases.into_iter().map(DatabaseReport::from).collect(),
+            left_out: left_out.map(|(path, error)| LeftOutReport { path, error }).collect(),
         }
     }
 }

@@ -74,10 +74,16 @@ pub enum Error {
     Remote(RemoteError),
     /// A database that changes all the time has no moment in which a snapshot is its head.
     #[error(
-        "{}: a daemon replicates it, and it changes faster than a snapshot can be made beside the \
-         daemon; try again when it is less busy", .0.display()
+        "{}: a daemon replicates this database and cannot be asked for a snapshot, and the database \
+         changes too fast to take one beside the daemon; try again when it is less busy", .0.display()
     )]
     Busy(PathBuf),
+    /// An object that is to be stored is there, with other bytes.
+    #[error(
+        "{0} exists with other content: another process replicates into this name; stop one of them or \
+         give this database another prefix"
+    )]
+    OtherContent(String),
     /// The supervision tree did not do what it was asked.
     #[error(transparent)]
     Replicator(#[from] ReplicatorError),
@@ -104,6 +110,17 @@ pub enum Error {
          --control-socket?", .0.display()
     )]
     NoDaemon(PathBuf),
+    /// The directory of the control socket is not one that only this user can change.
+    #[error(
+        "{} {problem}: whoever can write there could listen in the place of the daemon; make it yours \
+         alone (chown, chmod 700), or name another socket with --control-socket", .directory.display()
+    )]
+    SocketDirectory {
+        /// The directory.
+        directory: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The daemon did not do what it was asked.
     #[error("{reason}")]
     Refused {
@@ -121,7 +138,9 @@ pub enum Error {
         cause: Cause,
     },
     /// The supervision tree failed as a whole.
-    #[error("the supervision tree failed; the log says why. Nothing is lost: start walrust again")]
+    #[error(
+        "the supervision tree failed, see the log for the reason. Nothing is lost: start walrust again"
+    )]
     TreeFailed,
     /// The program's own files or terminal failed.
     #[error("{what}: {source}")]
@@ -142,6 +161,17 @@ pub enum Error {
     /// A signal has ended the command.
     #[error("interrupted by a signal")]
     Interrupted,
+    /// `walrust verify` could not look.
+    #[error(transparent)]
+    NotVerified(Box<Error>),
+    /// A step of the demonstration failed.
+    #[error("{}: {problem}", .path.display())]
+    Demo {
+        /// Path of its database.
+        path: PathBuf,
+        /// What went wrong.
+        problem: String,
+    },
     /// The demonstration did not end as it must.
     #[error("the restored database differs from {}", .0.display())]
     DemoDiffers(PathBuf),
@@ -158,6 +188,11 @@ impl Error {
             Self::Findings { critical: 0, .. } => ExitCode::General,
             // The contract of this command: 2 means that a restore fails.
             Self::Findings { .. } => ExitCode::Config,
+            // 1 means that there are warnings only: whoever could not look must not say so.
+            Self::NotVerified(error) => match error.exit_code() {
+                ExitCode::General => ExitCode::Config,
+                code => code,
+            },
             Self::Database(_) | Self::AllDatabases(_) => ExitCode::Database,
             Self::Storage(_) => ExitCode::Storage,
             Self::Refused { cause, .. }
@@ -171,13 +206,16 @@ impl Error {
             Self::Follow(error) => follow_exit_code(error),
             Self::Remote(_)
             | Self::Busy(_)
+            | Self::OtherContent(_)
             | Self::Replicator(_)
             | Self::NotShipped(_)
             | Self::NoDaemon(_)
+            | Self::SocketDirectory { .. }
             | Self::DescriptorLimit { .. }
             | Self::TreeFailed
             | Self::Interrupted
             | Self::Io { .. }
+            | Self::Demo { .. }
             | Self::DemoDiffers(_) => ExitCode::General,
         }
     }
@@ -200,8 +238,9 @@ impl From<RestoreError> for Error {
 
 fn history_exit_code(error: &HistoryError) -> ExitCode {
     use HistoryError::{
-        Manifest, NoManifest, NoThread, NothingToExport, OtherLayout, Plan, Restore, Scratch,
-        Storage, Superseded, TargetInUse, Unavailable, UnknownName,
+        FilesMissing, LostTail, Manifest, ManifestSha256, NoManifest, NoThread, NotLtx,
+        NothingToExport, OtherLayout, Plan, Restore, Scratch, Storage, Superseded, TargetInUse,
+        Unavailable, UnknownName,
     };
     match error {
         Storage(_) => ExitCode::Storage,
@@ -216,7 +255,13 @@ fn history_exit_code(error: &HistoryError) -> ExitCode {
         | Scratch { .. }
         | Superseded { .. } => ExitCode::General,
         Restore(error) => restore_exit_code(error),
-        _ => ExitCode::Integrity,
+        Manifest { source: ManifestError::Damaged(_), .. }
+        | ManifestSha256 { .. }
+        | LostTail { .. }
+        | NotLtx { .. }
+        | FilesMissing { .. } => ExitCode::Integrity,
+        // Not known here: that anything is damaged is not for a guess.
+        _ => ExitCode::General,
     }
 }
 

@@ -12,8 +12,14 @@ pub mod control;
 mod error;
 mod follower;
 mod names;
+mod orphans;
+mod pattern;
+pub mod problems;
+pub mod resolver;
 pub mod runtime;
 pub mod settings;
+mod storage_source;
+pub mod tenant;
 pub mod tenants;
 
 pub use error::{Error, ExitCode};

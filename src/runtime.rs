@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use walrust_actors::BLOCKING_JOBS;
 
+use crate::Error;
+
 /// Threads of the asynchronous part.
 const WORKERS: usize = 2;
 
@@ -67,16 +69,27 @@ fn trim() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn trim() {}
 
+/// Whether this process may have the descriptors that so many databases need: better one clear sentence
+/// than a few hundred databases that cannot be opened, among them some that ran before.
+///
+/// # Errors
+/// If it may not.
+pub fn check_descriptors(databases: usize) -> Result<(), Error> {
+    let (needed, limit) = (needed_descriptors(databases), descriptor_limit());
+    if needed > limit {
+        return Err(Error::DescriptorLimit { databases, needed, limit });
+    }
+    Ok(())
+}
+
 /// Descriptors that a process with so many databases needs: two for each that is idle, and some for
 /// storage, logs, and databases that are being synced.
-#[must_use]
-pub fn needed_descriptors(databases: usize) -> u64 {
+fn needed_descriptors(databases: usize) -> u64 {
     2 * databases as u64 + 100
 }
 
 /// Descriptors that this process may have.
-#[must_use]
-pub fn descriptor_limit() -> u64 {
+fn descriptor_limit() -> u64 {
     use nix::sys::resource::{Resource, getrlimit};
     // If the limit cannot be asked for, a database that meets it says so.
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use walrust_actors::{
     CompactionSettings, DatabaseSettings, Secret, Settings, UploadLimits, ValidationSettings,
-    WebhookSettings,
+    WebhookSettings, WebhookUrl,
 };
 use walrust_engine::{
     BreakerSettings, CheckpointSettings, RetentionPolicy, RetryPolicy, SnapshotSettings,
@@ -21,7 +21,7 @@ use crate::config::{
     Config, DatabaseSection, Interval, RetentionSection, SyncSection, WalPinKind, WebhookSection,
 };
 use crate::names::Name;
-use crate::tenants::{Tenant, Tenants};
+use crate::tenant::Tenant;
 
 /// How often heartbeats are sent by default.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
@@ -37,15 +37,6 @@ pub struct Typed {
     pub retention: RetentionSection,
     /// Attempts after which a failing upload is an error.
     pub max_retries: Option<u32>,
-}
-
-/// The settings of the tree, with the databases that are there now.
-///
-/// # Errors
-/// If a pattern, a webhook or a name cannot be used.
-pub fn resolve(config: &Config, typed: &Typed, tenants: &mut Tenants) -> Result<Settings, Error> {
-    let found = tenants.look(&sections(config, typed)?)?;
-    with_databases(&found, config, typed, tenants)
 }
 
 /// The entries of the file and what was typed, each with an absolute path.
@@ -66,15 +57,16 @@ pub(crate) fn sections(config: &Config, typed: &Typed) -> Result<Vec<DatabaseSec
     Ok(sections)
 }
 
-/// The settings of the tree, with these databases.
-pub(crate) fn with_databases(
-    found: &[Tenant],
+/// The settings of the tree, with these databases and their names.
+///
+/// # Errors
+/// If a webhook cannot be used.
+pub(crate) fn of_tenants(
+    tenants: Vec<(Tenant, Name)>,
     config: &Config,
     typed: &Typed,
-    tenants: &mut Tenants,
 ) -> Result<Settings, Error> {
-    let names = tenants.names.assign(found, config.state.dir.as_deref())?;
-    let databases = databases(found, names, typed, config);
+    let databases = databases(tenants, typed, config);
     let retry = RetryPolicy::default();
     let breaker = BreakerSettings::default();
     let limits = UploadLimits::default();
@@ -119,29 +111,26 @@ pub(crate) fn with_databases(
 }
 
 fn databases(
-    tenants: &[Tenant],
-    names: Vec<Name>,
+    tenants: Vec<(Tenant, Name)>,
     typed: &Typed,
     config: &Config,
 ) -> Vec<DatabaseSettings> {
-    let databases =
-        tenants.iter().zip(names).map(|(Tenant { section, .. }, Name { name, kept })| {
-            // A flag wins over the whole file, also over a database's own key.
-            let sync = typed.sync.or(&section.sync()).or(&config.sync);
-            let retention = typed.retention.or(&section.retention()).or(&config.retention);
-            let database = database(name, section.path.clone(), &sync, &retention);
-            let rate = config.limits.validation_bytes_per_second;
-            DatabaseSettings {
-                validation: ValidationSettings {
-                    bytes_per_second: rate
-                        .map_or(database.validation.bytes_per_second, |rate| rate.0),
-                    ..database.validation
-                },
-                state_directory: config.state.dir.clone(),
-                kept_name: kept,
-                ..database
-            }
-        });
+    let databases = tenants.into_iter().map(|(Tenant { section, .. }, Name { name, kept })| {
+        // A flag wins over the whole file, also over a database's own key.
+        let sync = typed.sync.or(&section.sync()).or(&config.sync);
+        let retention = typed.retention.or(&section.retention()).or(&config.retention);
+        let database = database(name, section.path, &sync, &retention);
+        let rate = config.limits.validation_bytes_per_second;
+        DatabaseSettings {
+            validation: ValidationSettings {
+                bytes_per_second: rate.map_or(database.validation.bytes_per_second, |rate| rate.0),
+                ..database.validation
+            },
+            state_directory: config.state.dir.clone(),
+            kept_name: kept,
+            ..database
+        }
+    });
     databases.collect()
 }
 
@@ -208,14 +197,11 @@ pub(crate) fn retention_policy(section: &RetentionSection) -> RetentionPolicy {
 
 fn webhook(section: &WebhookSection) -> Result<WebhookSettings, Error> {
     let wrong = |problem: String| Error::Usage(format!("[[webhooks]]: {problem}"));
-    let url = &section.url;
-    if !(url.starts_with("http://") || url.starts_with("https://")) {
-        return Err(wrong("a url begins with http:// or https://".to_owned()));
-    }
+    WebhookUrl::parse(&section.url).map_err(|error| wrong(error.to_string()))?;
     let events = section.events.iter().map(|name| name.parse());
     let events = events.collect::<Result<_, walrust_engine::UnknownEvent>>();
     Ok(WebhookSettings {
-        url: url.clone(),
+        url: section.url.clone(),
         events: events.map_err(|error| wrong(error.to_string()))?,
         secret: section.secret.clone().map(Secret::new),
         heartbeat_interval: section.heartbeat_interval.map_or(HEARTBEAT_INTERVAL, |it| it.0),

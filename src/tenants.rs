@@ -4,46 +4,27 @@
 //! directory of its pattern succeeded twice without it: a directory that cannot be read for a moment
 //! retires nobody. One file is one database, whatever leads to it, and the path that was first stays.
 //! A file that may be replicated is never opened here: closing it would drop the locks that SQLite
-//! has on it in this process. Sidecar files of SQLite, and walrust's own, never match. Directories
-//! that are symbolic links are not entered, so there are no loops.
+//! has on it in this process. Sidecar files of SQLite, and walrust's own, never match. What is
+//! remembered is bounded by what there was lately.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs::{self, File, Metadata};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-
-use glob::{MatchOptions, Pattern};
-use walkdir::{DirEntry, WalkDir};
 
 use crate::Error;
 use crate::config::DatabaseSection;
-use crate::names::Names;
-
-/// `*` and `?` stay within one file name; files whose names begin with a dot have to be named so.
-const OPTIONS: MatchOptions = MatchOptions {
-    case_sensitive: true,
-    require_literal_separator: true,
-    require_literal_leading_dot: true,
-};
+use crate::pattern::{FilePattern, is_pattern};
+use crate::tenant::Tenant;
 
 /// What a SQLite database begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// Whether a path is a pattern. A file that exists under exactly this name is none.
-#[must_use]
-pub fn is_pattern(path: &Path) -> bool {
-    path.to_string_lossy().contains(['*', '?', '[']) && !path.exists()
-}
-
-/// What stands in the way of using a path as a pattern, if anything does.
-pub(crate) fn pattern_error(path: &Path) -> Option<String> {
-    let error = Pattern::new(&path.to_string_lossy()).err()?;
-    is_pattern(path).then(|| format!("not a pattern: {error}"))
-}
+/// Whole looks after which a file that is gone is forgotten: by then nobody has it open any more.
+const FORGOTTEN_AFTER: u32 = 60;
 
 /// Device and inode.
 type FileId = (u64, u64);
@@ -52,15 +33,32 @@ type FileId = (u64, u64);
 #[derive(Debug, Default)]
 pub struct Tenants {
     matches: BTreeMap<PathBuf, BTreeMap<PathBuf, Match>>,
-    /// The path of each file that is or was a database. Files that are gone stay in it: a file that
-    /// was only renamed may still be open, and inodes are used again.
-    owners: HashMap<FileId, PathBuf>,
+    /// Each file that is or was a database. Files that are gone stay in it for a while: a file that was
+    /// only renamed may still be open, and inodes are used again.
+    owners: HashMap<FileId, Owner>,
     /// Files that match and are no databases, as they were when they were opened.
     refused: HashMap<PathBuf, (FileId, u64, Option<SystemTime>)>,
     /// Places that cannot be read; to report each once is enough.
     unreadable: HashSet<PathBuf>,
-    /// The names of the databases.
-    pub(crate) names: Names,
+}
+
+/// A file that is or was a database.
+#[derive(Debug)]
+struct Owner {
+    /// The path under which it is one.
+    path: PathBuf,
+    /// Whole looks in a row that did not find it.
+    unseen: u32,
+}
+
+/// What one look at everything has come upon.
+#[derive(Debug, Default)]
+struct Look {
+    databases: HashSet<FileId>,
+    refused: HashSet<PathBuf>,
+    unreadable: HashSet<PathBuf>,
+    /// A directory could not be read.
+    is_partial: bool,
 }
 
 /// A file that a pattern matches.
@@ -83,17 +81,21 @@ impl Tenants {
         let (patterns, files): (Vec<_>, Vec<_>) =
             sections.iter().partition(|section| is_pattern(&section.path));
         self.matches.retain(|path, _| patterns.iter().any(|section| section.path == *path));
+        let mut look = Look::default();
         for section in &files {
             if let Ok(metadata) = fs::metadata(&section.path) {
-                self.owners.insert(id(&metadata), section.path.clone());
+                let owner = Owner { path: section.path.clone(), unseen: 0 };
+                self.owners.insert(id(&metadata), owner);
+                look.databases.insert(id(&metadata));
             }
         }
         let mut matches = Vec::new();
         for section in patterns {
-            let found = self.matches_of(&section.path)?;
+            let found = self.matches_of(&section.path, &mut look)?;
             matches.extend(found.into_iter().map(|(path, found)| (section, path, found)));
         }
         self.find_owners(&files, &matches);
+        self.forget(look);
         let mut known: HashSet<PathBuf> =
             files.iter().map(|section| section.path.clone()).collect();
         let mut tenants: Vec<Tenant> = files
@@ -101,7 +103,7 @@ impl Tenants {
             .map(|section| Tenant { section: section.clone(), below: None })
             .collect();
         for (section, path, found) in matches {
-            let is_alias = self.owners.get(&found.file).is_some_and(|owner| *owner != path);
+            let is_alias = self.owners.get(&found.file).is_some_and(|owner| owner.path != path);
             if !is_alias && known.insert(path.clone()) {
                 let below = section.prefix.clone();
                 let section = DatabaseSection { path, prefix: None, ..section.clone() };
@@ -126,79 +128,123 @@ impl Tenants {
         // A link gives way to the file, wherever it stands in the alphabet.
         for links in [false, true] {
             for (_, path, found) in found().filter(|(_, _, found)| found.is_link == links) {
-                let owner = self.owners.entry(found.file).or_insert_with(|| path.clone());
-                if leads_to.get(owner.as_path()) != Some(&found.file) {
-                    owner.clone_from(path);
+                let owner = || Owner { path: path.clone(), unseen: 0 };
+                let owner = self.owners.entry(found.file).or_insert_with(owner);
+                if leads_to.get(owner.path.as_path()) != Some(&found.file) {
+                    owner.path.clone_from(path);
                 }
             }
         }
     }
 
-    fn matches_of(&mut self, path: &Path) -> Result<BTreeMap<PathBuf, Match>, Error> {
-        let text = path.to_string_lossy();
-        let pattern = Pattern::new(&text)
-            .map_err(|error| Error::Usage(format!("{text}: not a pattern: {error}")))?;
+    fn matches_of(
+        &mut self,
+        path: &Path,
+        look: &mut Look,
+    ) -> Result<BTreeMap<PathBuf, Match>, Error> {
+        let pattern = FilePattern::new(path)?;
+        let known = self.matches.remove(path).unwrap_or_default();
         let (mut found, mut whole) = (BTreeMap::new(), true);
-        for entry in walk(path) {
-            match entry {
-                Ok(entry) => {
-                    if let Some(file) = self.database(&entry, &pattern, path) {
-                        let is_link = entry.path_is_symlink();
-                        found.insert(entry.into_path(), Match { file, is_link, missed: 0 });
-                    }
-                }
+        for entry in pattern.walk() {
+            let entry = match entry {
+                Ok(entry) => entry,
                 Err(error) => {
                     whole = false;
-                    let place = error.path().unwrap_or(path).to_owned();
-                    if self.unreadable.insert(place.clone()) {
-                        let path = place.display();
-                        tracing::warn!(%path, %error, "cannot look for databases here");
-                    }
+                    self.report_unreadable(error.path().unwrap_or(path), &error, look);
+                    continue;
+                }
+            };
+            let is_link = entry.path_is_symlink();
+            let path = entry.into_path();
+            if !pattern.matches(&path) || is_sidecar(&path) {
+                continue;
+            }
+            let before = known.get(&path);
+            match self.database(&path, before.is_some(), look) {
+                Ok(Some(file)) => {
+                    look.databases.insert(file);
+                    found.insert(path, Match { file, is_link, missed: 0 });
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.report_unreadable(&path, &error, look);
+                    found.extend(before.map(|before| (path, *before)));
                 }
             }
         }
-        for (path, known) in self.matches.remove(path).unwrap_or_default() {
+        for (path, known) in known {
             let missed = known.missed + u32::from(whole);
             if missed < 2 {
                 found.entry(path).or_insert(Match { missed, ..known });
             }
         }
+        look.is_partial |= !whole;
         self.matches.insert(path.to_owned(), found.clone());
         Ok(found)
     }
 
-    /// The file of an entry of a directory, if it is a database that a pattern names.
-    fn database(&mut self, entry: &DirEntry, pattern: &Pattern, given: &Path) -> Option<FileId> {
-        let path = entry.path();
-        if !pattern.matches_with(&path.to_string_lossy(), OPTIONS) || is_sidecar(path) {
-            return None;
+    fn report_unreadable(&self, place: &Path, error: &impl Display, look: &mut Look) {
+        if look.unreadable.insert(place.to_owned()) && !self.unreadable.contains(place) {
+            let path = place.display();
+            tracing::warn!(%path, %error, "cannot look for databases here");
         }
-        let metadata = fs::metadata(path).ok().filter(Metadata::is_file)?;
+    }
+
+    /// Forgets what the last look has not come upon, unless it may only not have got there.
+    fn forget(&mut self, look: Look) {
+        if !look.is_partial {
+            for (file, owner) in &mut self.owners {
+                owner.unseen = if look.databases.contains(file) { 0 } else { owner.unseen + 1 };
+            }
+            self.owners.retain(|_, owner| owner.unseen < FORGOTTEN_AFTER);
+            self.refused.retain(|path, _| look.refused.contains(path));
+        }
+        self.unreadable = look.unreadable;
+    }
+
+    /// The file at a path that a pattern matches, if it is a database.
+    ///
+    /// # Errors
+    /// If it cannot be looked at.
+    fn database(
+        &mut self,
+        path: &Path,
+        is_known: bool,
+        look: &mut Look,
+    ) -> io::Result<Option<FileId>> {
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() => metadata,
+            Ok(_) => return Ok(None),
+            // Somebody was faster, or it is a link to nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let file = id(&metadata);
-        let is_known = self.matches.get(given).is_some_and(|known| known.contains_key(path));
         if is_known || self.owners.contains_key(&file) {
-            return Some(file);
+            return Ok(Some(file));
         }
         // Somebody has created it and written nothing yet.
         if metadata.len() == 0 {
-            return None;
+            return Ok(None);
         }
         let stamp = (file, metadata.len(), metadata.modified().ok());
         if self.refused.get(path) == Some(&stamp) {
-            return None;
+            look.refused.insert(path.to_owned());
+            return Ok(None);
         }
         let problem = if path.to_str().is_none() {
-            "a database whose name is not UTF-8 cannot be stored under it: name it in an entry"
+            "ignored, because its name is not UTF-8; give it an entry with a prefix of its own"
         } else if is_sqlite(path) {
             self.refused.remove(path);
-            return Some(file);
+            return Ok(Some(file));
         } else {
-            "matches a pattern and is no SQLite database"
+            "ignored, because it matches a pattern but is not a SQLite database"
         };
+        look.refused.insert(path.to_owned());
         if self.refused.insert(path.to_owned(), stamp).is_none() {
             tracing::warn!(path = %path.display(), "{problem}");
         }
-        None
+        Ok(None)
     }
 }
 
@@ -208,7 +254,7 @@ fn is_sqlite(path: &Path) -> bool {
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
     match read {
         Ok(()) => start == *MAGIC,
-        Err(error) => error.kind() != std::io::ErrorKind::UnexpectedEof,
+        Err(error) => error.kind() != io::ErrorKind::UnexpectedEof,
     }
 }
 
@@ -216,56 +262,9 @@ fn id(metadata: &Metadata) -> FileId {
     (metadata.dev(), metadata.ino())
 }
 
-/// A number that tells which databases there are: another one means that some came or went.
-pub(crate) fn fingerprint(tenants: &[Tenant]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for Tenant { section, below } in tenants {
-        (&section.path, below).hash(&mut hasher);
-    }
-    hasher.finish()
-}
-
-/// One database of the configuration.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tenant {
-    /// Its entry, with its own path.
-    pub section: DatabaseSection,
-    /// The prefix of the pattern that it matches.
-    pub below: Option<String>,
-}
-
-/// All files that could match a pattern.
-fn walk(pattern: &Path) -> impl Iterator<Item = walkdir::Result<DirEntry>> {
-    let is_literal = |component: &Component<'_>| {
-        !component.as_os_str().to_string_lossy().contains(['*', '?', '['])
-    };
-    let base: PathBuf = pattern.components().take_while(is_literal).collect();
-    let rest = pattern.components().count() - base.components().count();
-    let deep = pattern.components().any(|component| component.as_os_str() == OsStr::new("**"));
-    let depth = if deep { usize::MAX } else { rest };
-    let entries = WalkDir::new(base).max_depth(depth).into_iter();
-    let entries = entries.filter_entry(|entry| {
-        !(entry.file_type().is_dir() && is_state_directory(entry.file_name()))
-    });
-    // What vanished while it was looked at is as good as not there.
-    let gone = |error: &walkdir::Error| {
-        error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-    };
-    entries.filter(move |entry| match entry {
-        Ok(entry) => !entry.file_type().is_dir(),
-        Err(error) => !gone(error),
-    })
-}
-
 fn is_sidecar(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     ["-wal", "-shm", "-journal"].iter().any(|end| name.ends_with(end))
-}
-
-fn is_state_directory(name: &OsStr) -> bool {
-    let name = name.to_string_lossy();
-    let ends = ["-walrust", "-walrust-replica"];
-    name.starts_with('.') && ends.iter().any(|end| name.ends_with(end))
 }
 
 #[cfg(test)]

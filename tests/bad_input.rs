@@ -163,7 +163,7 @@ fn a_server_that_refuses_connections() {
     storage_refused(&walrust, &source, &["127.0.0.1:1"]);
 
     let mut daemon = walrust.watch(&[&source]);
-    daemon.wait_for_line(&["WARN", "storage is away", "127.0.0.1:1"]);
+    daemon.wait_for_line(&["WARN", "storage cannot be reached", "127.0.0.1:1"]);
     // Trying again is what it does then.
     daemon.wait_for_line(&["retrying"]);
     daemon.assert_running();
@@ -213,12 +213,12 @@ fn arguments_that_do_not_exist_or_are_missing() {
     walrust.run(["list", "--jason"]).failed(2, &["--jason", "--json"]);
     walrust.run(["lists"]).failed(2, &["lists", "list"]);
     walrust.run(["restore", "app"]).failed(2, &["--output"]);
-    walrust.run(["watch"]).failed(2, &["no database is named", "[[databases]]"]);
+    walrust.run(["watch"]).failed(2, &["no databases given", "[[databases]]"]);
     walrust.run(["watch", "a.db", "--wal-sync-interval", "soon"]).failed(2, &["soon", "30s"]);
 
     let walrust = Walrust::alone();
     for command in [&["list"][..], &["restore", "app", "--plan"], &["restore", "a", "-o", "b.db"]] {
-        walrust.run(command).failed(2, &["no storage is named", "-b URL", "[s3]"]);
+        walrust.run(command).failed(2, &["no storage given", "-b URL", "[s3]"]);
     }
     assert_eq!(Walrust::alone().run([""; 0]).code, Some(2), "no command at all");
 }

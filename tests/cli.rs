@@ -65,10 +65,35 @@ fn the_documents_name_flags_that_exist() {
     let helps = commands().into_iter().map(|command| walrust.run([command, "--help".to_owned()]));
     let known: BTreeSet<String> = helps.flat_map(|help| flags_in(&help.stdout)).collect();
     for document in ["README.md", "config/walrust.toml"] {
-        // Cargo and git have flags too, but no business in these documents.
-        let unknown: Vec<_> =
-            flags_in(&repository_file(document)).difference(&known).cloned().collect();
+        // Cargo has flags too: they stand where it is called.
+        let text = repository_file(document);
+        let lines = text.lines().filter(|line| !line.starts_with("$ cargo "));
+        let flags = flags_in(&lines.collect::<Vec<_>>().join("\n"));
+        let unknown: Vec<_> = flags.difference(&known).cloned().collect();
         assert_eq!(unknown, [""; 0], "{document}");
+    }
+}
+
+#[test]
+fn the_readme_lists_the_variables_that_there_are() {
+    let walrust = Walrust::alone();
+    let mut known = BTreeSet::new();
+    for command in commands() {
+        let help = walrust.run([command.as_str(), "--help"]).succeeded().stdout;
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let named = help.split("[env: ").skip(1).filter_map(|rest| rest.split('=').next());
+        known.extend(named.map(str::to_owned));
+    }
+    let readme = repository_file("README.md");
+    let table = readme.split_once("| variable | flag |\n").expect("the table of variables").1;
+    let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+    let cells = |row: &str| -> Vec<String> { row.split('`').map(str::to_owned).collect() };
+    let rows: Vec<_> = rows.map(cells).collect();
+    let listed: BTreeSet<_> = rows.iter().map(|cells| cells[1].clone()).collect();
+    assert_eq!(listed, known);
+    for cells in rows {
+        let (variable, flag) = (&cells[1], cells[3].trim_start_matches("--"));
+        assert_eq!(*variable, format!("WALRUST_{}", flag.replace('-', "_").to_uppercase()));
     }
 }
 
@@ -104,6 +129,21 @@ fn the_demonstration_shows_its_steps_and_ends_with_the_proof() {
     assert_eq!(lines.last(), Some(&"restored database is identical"));
     assert_eq!(outcome.stderr, "", "nothing went wrong on the way");
     assert_eq!(walrust.files(), [""; 0]);
+}
+
+#[test]
+fn a_demonstration_that_fails_is_no_mistake_in_its_arguments() {
+    let directory = tempfile::tempdir().unwrap();
+    // No file may grow beyond some kilobytes, as on a disk that is full.
+    let demo = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" demo"])
+        .arg(env!("CARGO_BIN_EXE_walrust"))
+        .env("TMPDIR", directory.path())
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&demo.stderr);
+    assert!(error.contains("shop.db"), "{error}");
+    assert_eq!(demo.status.code(), Some(1), "{error}");
 }
 
 #[test]

@@ -171,6 +171,30 @@ fn e05_the_socket_is_for_its_owner_alone_and_goes_with_the_daemon() {
 }
 
 #[test]
+fn e05_a_directory_that_others_can_write_to_is_not_trusted_for_the_default_socket() {
+    let (_directory, app) = database(1);
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    let runtime = walrust.control_socket().parent().unwrap().to_owned();
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o777)).unwrap();
+    // Somebody else listens there already.
+    let foreign = UnixListener::bind(walrust.control_socket()).unwrap();
+    let phrases = ["mode 777", "--control-socket"];
+    walrust.ask(["status"]).failed(1, &phrases);
+    walrust.ask(["pause", "app"]).failed(1, &phrases);
+    let mut daemon = walrust.watch(&[&app]);
+    daemon.wait_for_line(&["without a control socket", "mode 777"]);
+    storage.wait_for_txid(&mut daemon, "app", 1);
+    // Who names a socket knows where it is.
+    let named = walrust.control_socket().display().to_string();
+    foreign.set_nonblocking(true).unwrap();
+    assert!(foreign.accept().is_err(), "nobody has talked to it");
+    drop(foreign);
+    walrust.ask(["status", "--control-socket", &named]).failed(1, &["no daemon listens"]);
+    daemon.stop();
+}
+
+#[test]
 fn a_second_daemon_leaves_the_socket_of_the_first_alone() {
     let (_one, app) = database(1);
     let (_two, other) = database(2);
@@ -181,7 +205,7 @@ fn a_second_daemon_leaves_the_socket_of_the_first_alone() {
     let other = other.display().to_string();
     let arguments = [other.as_str(), "--wal-sync-interval", "20ms"];
     let mut second = walrust.watch_with(arguments);
-    second.wait_for_line(&["no control socket", "another running daemon"]);
+    second.wait_for_line(&["without a control socket", "another running daemon"]);
     second.terminate();
     assert_eq!(status(&walrust)["pid"], first.id());
 

@@ -48,18 +48,18 @@ fn it_says_what_would_be_done_with_each_database_and_does_nothing() {
     for phrase in [
         "s3://backups/prod/busy",
         "s3://backups/prod/tenant2",
-        "tenant*.db: files that match are picked up",
-        "text cannot be replicated now: ",
+        "tenant*.db: matching files are picked up",
+        "text cannot be replicated at the moment: ",
         "not a SQLite database",
         "4 databases:",
         "busy:",
-        "snapshot, if anything changed: 1h after the last one, after 500 commits",
-        "snapshot, if anything changed: 10m after the last one, after 500 commits",
-        "checkpoint of the WAL: 1m after the last one, at 1000 pages",
-        "52 snapshots at most; every state of the last 24 hours",
-        "76 snapshots at most; every state of the last 48 hours",
-        "every 24h, at 16.00 MiB a second",
-        "never (validation_interval)",
+        "snapshot, if the database changed: 1h after the previous one, after 500 commits",
+        "snapshot, if the database changed: 10m after the previous one, after 500 commits",
+        "checkpoint of the WAL: 1m after the previous one, at 1000 pages",
+        "at most 52 snapshots; every state of the last 24 hours",
+        "at most 76 snapshots; every state of the last 48 hours",
+        "every 24h, at 16.00 MiB per second",
+        "never (set validation_interval)",
         "https://hooks.example.com (signed): validation_failed",
         "TIGRIS",
         "a database of 10 GB",
@@ -146,7 +146,7 @@ fn a_store_without_known_prices_is_shown_with_those_of_all() {
     assert_eq!(document["total"]["cost_usd"].as_object().unwrap().len(), 5);
     let text = walrust.ask(["explain", "-b", "s3://b", "--endpoint", "http://127.0.0.1:1"]);
     let text = text.succeeded().stdout;
-    assert!(text.contains("no known prices") && text.contains("BACKBLAZE B2"), "{text}");
+    assert!(text.contains("are not known") && text.contains("BACKBLAZE B2"), "{text}");
     assert!(text.contains("none at the moment"), "{text}");
 }
 
@@ -222,7 +222,10 @@ fn a_database_that_cannot_be_replicated_costs_nothing() {
     // Each is rounded.
     assert!((puts(&document["total"]).unwrap() - sum).abs() <= 4.0, "{document}");
     let text = walrust.ask(["explain"]).succeeded().stdout;
-    assert!(text.contains("not counted, since not replicated now: text\n"), "{text}");
+    assert!(
+        text.contains("not included, because they cannot be replicated at the moment: text\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -246,8 +249,8 @@ fn it_says_that_watch_would_not_start_and_why() {
     walrust.configure("");
     let [app, text] = ["app.db", "text.db"].map(|name| walrust.file(name).display().to_string());
     for (arguments, phrase) in [
-        (vec!["-b", "s3://b"], "no database is named"),
-        (vec![app.as_str()], "no storage is named"),
+        (vec!["-b", "s3://b"], "no databases given"),
+        (vec![app.as_str()], "no storage given"),
         (vec![text.as_str(), "missing.db", "-b", "s3://b"], "none of the databases"),
         (vec![app.as_str(), "-b", "s3://b", "--endpoint", "https://me:hush@host"], "credentials"),
     ] {
@@ -270,5 +273,5 @@ fn what_watch_would_refuse_is_refused() {
     walrust.configure("");
     walrust.ask(["explain", "-b", "gs://bucket"]).failed(2, &["gs://bucket"]);
     walrust.ask(["explain", "--commits-per-hour=-1"]).failed(2, &["commits-per-hour"]);
-    walrust.ask(["explain", "--measure"]).failed(2, &["no storage is named"]);
+    walrust.ask(["explain", "--measure"]).failed(2, &["no storage given"]);
 }

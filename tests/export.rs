@@ -260,7 +260,7 @@ fn what_cannot_be_exported_is_refused() {
     let target = Storage::directory();
     export(walrust, "nobody", &target, &[]).failed(6, &["no backup named \"nobody\""]);
     let top = walrust.run(["export", NAME, "--to", "s3://bucket/"]);
-    top.failed(2, &["top of a bucket", "add a path"]);
+    top.failed(2, &["root of a bucket", "add a path"]);
     walrust.run(["export", NAME, "--to", "/relative"]).failed(2, &["is not a storage URL"]);
     // Its own place has files already.
     let own = format!("{}/{NAME}", history.storage.url());

@@ -3,77 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use walrust_testkit::assert_same_database;
 
-use crate::daemon::Daemon;
+use crate::host::{Host, all_stored};
 use crate::storage::Storage;
 use crate::walrust::{QUICK, Walrust};
-
-/// A host with a directory for databases.
-struct Host {
-    directory: tempfile::TempDir,
-    storage: Storage,
-    walrust: Walrust,
-}
-
-impl Host {
-    fn new() -> Self {
-        let storage = Storage::directory();
-        let walrust = Walrust::on(&storage);
-        Self { directory: tempfile::tempdir().expect("a temporary directory"), storage, walrust }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// Creates a database under a name.
-    fn create(&self, name: &str) -> PathBuf {
-        let path = self.path(name);
-        let parent = path.parent().expect("it lies in the directory");
-        fs::create_dir_all(parent).expect("a new directory");
-        let connection = rusqlite::Connection::open(&path).expect("a new database");
-        let sql = "PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)";
-        connection.execute_batch(sql).expect("valid statements");
-        path
-    }
-
-    fn status(&self) -> Value {
-        self.walrust.ask(["status", "--json"]).succeeded().json()
-    }
-
-    /// What the status says of each database, by name.
-    fn databases(&self) -> BTreeMap<String, Value> {
-        let report = self.status();
-        let databases = report["databases"].as_array().expect("a list").iter();
-        databases.map(|it| (it["name"].as_str().expect("a name").to_owned(), it.clone())).collect()
-    }
-
-    fn wait_until(
-        &self,
-        daemon: &mut Daemon,
-        description: &str,
-        wanted: impl Fn(&BTreeMap<String, Value>) -> bool,
-    ) {
-        daemon.wait_until(description, |_| {
-            let outcome = self.walrust.ask(["status", "--json"]);
-            outcome.code == Some(0) && wanted(&self.databases())
-        });
-    }
-
-    fn assert_restorable(&self, name: &str, path: &Path) {
-        assert_same_database(path, &self.walrust.restored(name, &[]));
-    }
-}
-
-fn all_stored(databases: &BTreeMap<String, Value>) -> bool {
-    databases.values().all(|it| it["up_to_date"] == true)
-}
 
 #[test]
 fn d06_new_files_of_a_pattern_are_shipped_within_seconds_and_vanished_ones_retired() {
@@ -219,20 +157,34 @@ fn e04_what_is_secret_is_not_shown() {
     let host = Host::new();
     host.walrust.configure(
         "[[webhooks]]\nurl = \"https://user:word@example.com/services/token\"\nsecret = \"hush\"\n\
+         [[webhooks]]\nurl = \"https://other.example.com?token=abc\"\n\
          [sync]\non_idle = 60\n",
     );
     for more in [&["--json"][..], &[]] {
-        let outcome = host.walrust.ask([&["config", "show"][..], more].concat()).succeeded();
-        for hidden in ["word", "token", "hush"] {
+        let arguments = ["config", "show", "--endpoint", "http://user:word@store.example.com"];
+        let outcome = host.walrust.ask([&arguments[..], more].concat()).succeeded();
+        for hidden in ["word", "token", "abc", "hush"] {
             assert!(!outcome.stdout.contains(hidden), "{hidden} is in {}", outcome.stdout);
         }
-        for shown in ["example.com", "walrust.toml:5", "default"] {
+        for shown in [
+            "https://example.com/[redacted]",
+            "https://other.example.com/[redacted]",
+            "http://[redacted]@store.example.com",
+            "walrust.toml:7",
+            "default",
+        ] {
             assert!(outcome.stdout.contains(shown), "{shown} is not in {}", outcome.stdout);
         }
     }
     host.walrust.ask(["config", "check"]).succeeded();
+    let checked = host.walrust.ask(["config", "check", "--json"]).succeeded().json();
+    assert_eq!(checked["file"], "walrust.toml");
+    assert_eq!((&checked["valid"], &checked["databases"]), (&Value::from(true), &Value::from(0)));
     host.walrust.configure("[sync]\non_idle = \"soon\"\n");
-    host.walrust.ask(["config", "check"]).failed(2, &["walrust.toml", "line 2", "on_idle"]);
+    for more in [&[][..], &["--json"]] {
+        let outcome = host.walrust.ask([&["config", "check"][..], more].concat());
+        outcome.failed(2, &["walrust.toml", "line 2", "on_idle"]);
+    }
 }
 
 #[test]
@@ -349,6 +301,22 @@ fn e01_what_is_shown_says_where_it_comes_from() {
         assert_eq!(text.trim_matches('"'), value, "{key}");
         assert_eq!(shown["source"], source, "{key}");
     }
+    // What every S3 client reads gives way to the file, and that to our own variable.
+    host.walrust.set("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9");
+    host.walrust.set("AWS_REGION", "");
+    host.walrust.set("AWS_DEFAULT_REGION", "mars-north-1");
+    let place = |key: &str| {
+        let shown = host.walrust.ask(["config", "show", "--json"]).succeeded().json();
+        (shown[key]["value"].clone(), shown[key]["source"].clone())
+    };
+    let is = |value: &str, source: &str| (Value::from(value), Value::from(source));
+    assert_eq!(place("s3.endpoint"), is("http://127.0.0.1:9", "$AWS_ENDPOINT_URL_S3"));
+    assert_eq!(place("s3.region"), is("mars-north-1", "$AWS_DEFAULT_REGION"));
+    host.walrust.configure("[s3]\nendpoint = \"http://127.0.0.1:8\"\n");
+    assert_eq!(place("s3.endpoint"), is("http://127.0.0.1:8", "walrust.toml:2"));
+    host.walrust.set("WALRUST_ENDPOINT", "http://127.0.0.1:7");
+    let place = host.walrust.ask(["config", "show", "--json"]).succeeded().json();
+    assert_eq!(place["s3.endpoint"]["source"], "$WALRUST_ENDPOINT");
     host.walrust.set("WALRUST_MAX_CHANGES", "many");
     host.walrust.ask(["config", "show"]).failed(2, &["many", "--max-changes"]);
 }

@@ -128,6 +128,49 @@ fn no_file_is_longer_than_one_can_read() {
     }
 }
 
+/// The modules of the root package that a source of it imports.
+fn imports(text: &str) -> BTreeSet<String> {
+    let outside_tests = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut imports = BTreeSet::new();
+    for path in outside_tests.split("crate::").skip(1) {
+        let names = match path.strip_prefix('{') {
+            Some(group) => group.split('}').next().unwrap_or_default(),
+            None => path,
+        };
+        let is_part = |c: char| c == '_' || c.is_ascii_alphanumeric();
+        let first = |name: &str| name.trim().split(|c| !is_part(c)).next().map(str::to_owned);
+        match path.starts_with('{') {
+            true => imports.extend(names.split(',').filter_map(first)),
+            false => imports.extend(first(names)),
+        }
+    }
+    imports
+}
+
+#[test]
+fn the_modules_of_the_program_import_in_no_circle() {
+    let mut modules: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let source = root().join("src");
+    for path in sources().iter().filter(|path| path.file_stem().is_some_and(|it| it != "tests")) {
+        let Ok(inside) = path.strip_prefix(&source) else { continue };
+        let module = inside.iter().next().expect("a file has a name").to_string_lossy();
+        let module = module.trim_end_matches(".rs").to_owned();
+        let imports = imports(&fs::read_to_string(path).unwrap());
+        modules.entry(module).or_default().extend(imports);
+    }
+    // What begins with a capital is the error type, which imports nothing.
+    let names: BTreeSet<String> = modules.keys().cloned().collect();
+    for (module, imports) in &mut modules {
+        imports.retain(|import| import != module && names.contains(import));
+    }
+    assert!(modules["follower"].contains("settings") && modules["error"].is_empty(), "{modules:?}");
+    while let Some(leaf) = modules.keys().find(|module| modules[*module].is_empty()).cloned() {
+        modules.remove(&leaf);
+        modules.values_mut().for_each(|imports| imports.retain(|import| *import != leaf));
+    }
+    assert_eq!(modules, BTreeMap::new(), "these import one another");
+}
+
 #[test]
 fn panics_unwind_in_every_profile() {
     for package in packages() {

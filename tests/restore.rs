@@ -171,7 +171,7 @@ fn c02_a_txid_that_is_no_state_names_its_neighbours() {
     let middle = history.restore_fails(&["--txid", "0000000000000005"]);
     middle.failed(6, &["0000000000000005", "0000000000000003"]);
     let zero = history.walrust.run(["restore", NAME, "--plan", "--txid", "0"]);
-    zero.failed(2, &["TXID", "from 1 on"]);
+    zero.failed(2, &["TXID", "at least 1"]);
 }
 
 #[test]

@@ -176,6 +176,24 @@ fn storage_that_cannot_be_looked_at_is_no_finding() {
     outcome.reported(4, &[&key]);
 }
 
+/// 1 would say that every state can be restored.
+#[test]
+fn c04_whoever_cannot_look_never_says_that_there_are_warnings_only() {
+    let mut history = SmallHistory::new();
+    let nowhere = history.walrust.file("nowhere").display().to_string();
+    history.walrust.set("TMPDIR", &nowhere);
+    verify(&history, &["--deep"]).failed(2, &["TMPDIR"]);
+    history.walrust.run(["verify", "--all", "--deep"]).reported(2, &["TMPDIR"]);
+    let limited = std::process::Command::new("sh")
+        .args(["-c", "exec \"$0\" \"$@\" > /dev/full"])
+        .args([env!("CARGO_BIN_EXE_walrust"), "verify", NAME, "-b", &history.storage.url()])
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&limited.stderr);
+    assert!(error.contains("standard output"), "{error}");
+    assert_eq!(limited.status.code(), Some(2), "{error}");
+}
+
 #[test]
 fn files_that_are_missing_are_critical() {
     let history = SmallHistory::new();

@@ -210,7 +210,7 @@ fn keep_name(settings: &DatabaseSettings) {
     let Some(kept) = &settings.kept_name else { return };
     let Ok(path) = settings.path.canonicalize() else { return };
     let state = settings.state_directory.as_deref();
-    if kept_name(&path, state).as_ref() == Some(kept) {
+    if matches!(kept_name(&path, state), Ok(Some(found)) if found == *kept) {
         return;
     }
     if let Err(error) = walrust_sqlite::keep_name(&path, state, kept) {

@@ -9,8 +9,9 @@ use walrust_engine::{
 
 use super::delivery::{DeliveryError, Parcel};
 use super::notice::Notice;
-use super::target::{Target, UrlError};
+use super::target::Target;
 use crate::settings::WebhookSettings;
+use crate::webhook_url::WebhookUrlError;
 
 /// See the module.
 #[derive(Debug)]
@@ -24,7 +25,10 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    pub(super) fn new(settings: WebhookSettings, policy: DeliveryPolicy) -> Result<Self, UrlError> {
+    pub(super) fn new(
+        settings: WebhookSettings,
+        policy: DeliveryPolicy,
+    ) -> Result<Self, WebhookUrlError> {
         let target = Arc::new(Target::new(&settings)?);
         Ok(Self { settings, target, queue: DeliveryQueue::new(policy), attempt: None })
     }

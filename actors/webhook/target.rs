@@ -8,14 +8,7 @@ use std::fmt;
 use reqwest::Url;
 
 use crate::settings::{Secret, WebhookSettings};
-
-/// The URL of a webhook is of no use.
-#[derive(Debug, thiserror::Error)]
-#[error("the URL of the webhook at {origin} cannot be used: {reason}")]
-pub(super) struct UrlError {
-    origin: String,
-    reason: String,
-}
+use crate::webhook_url::{WebhookUrl, WebhookUrlError};
 
 /// See the module.
 pub(super) struct Target {
@@ -26,14 +19,10 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(settings: &WebhookSettings) -> Result<Self, UrlError> {
-        let origin = settings.origin();
-        let unusable = |reason: String| UrlError { origin: origin.clone(), reason };
-        let url = Url::parse(&settings.url).map_err(|error| unusable(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(unusable("it is neither http:// nor https://".to_owned()));
-        }
-        Ok(Self { url, secret: settings.secret.clone(), origin })
+    pub(super) fn new(settings: &WebhookSettings) -> Result<Self, WebhookUrlError> {
+        let url = WebhookUrl::parse(&settings.url)?;
+        let (origin, secret) = (url.origin(), settings.secret.clone());
+        Ok(Self { url: url.into_url(), secret, origin })
     }
 }
 

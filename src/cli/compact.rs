@@ -12,8 +12,8 @@ use walrust_ltx::FileName;
 use super::{StorageArgs, aligned, human_bytes, print, print_json, rfc3339, table};
 use crate::Error;
 use crate::config::{Config, Interval, RetentionSection, parse_interval};
+use crate::resolver::Resolver;
 use crate::settings::{self, Typed};
-use crate::tenants::Tenants;
 
 #[derive(Debug, Args)]
 pub(super) struct CompactArgs {
@@ -22,25 +22,24 @@ pub(super) struct CompactArgs {
     name: String,
     #[command(flatten)]
     storage: StorageArgs,
-    /// Do it; without this only say what would be done, and why
+    /// Carry it out; without this, only show what would be done, and why
     #[arg(long)]
     force: bool,
-    /// Keep the newest snapshot of each of so many hours, and every state of these hours
+    /// Keep the newest snapshot of each of the last N hours, and every state in them
     /// [default: as configured, else 24]
     #[arg(long, value_name = "HOURS")]
     hourly: Option<u32>,
-    /// Keep the newest snapshot of each of so many days [default: as configured, else 7]
+    /// Keep the newest snapshot of each of the last N days [default: as configured, else 7]
     #[arg(long, value_name = "DAYS")]
     daily: Option<u32>,
-    /// Keep the newest snapshot of each of so many ISO weeks [default: as configured, else 12]
+    /// Keep the newest snapshot of each of the last N ISO weeks [default: as configured, else 12]
     #[arg(long, value_name = "WEEKS")]
     weekly: Option<u32>,
-    /// Keep the newest snapshot of each of so many months [default: as configured, else 12]
+    /// Keep the newest snapshot of each of the last N months [default: as configured, else 12]
     #[arg(long, value_name = "MONTHS")]
     monthly: Option<u32>,
-    /// Delete files only when nothing has needed them for this long, so that a restore that is under
-    /// way keeps its files: a later run deletes what this one takes out of the index; 0 at once
-    /// [default: compact_interval, else 1h]
+    /// Delete a retired file only after this long, in a later run, so that running restores keep their
+    /// files; 0 deletes at once [default: compact_interval, else 1h]
     #[arg(long, value_name = "DURATION", value_parser = parse_interval)]
     grace: Option<Interval>,
     /// Print the result as JSON
@@ -66,7 +65,7 @@ pub(super) async fn run(args: CompactArgs, config: &Config) -> Result<(), Error>
 
 /// What a daemon would do with the database: as its entry says, if it has one.
 fn configured(name: &str, config: &Config) -> Result<walrust_actors::CompactionSettings, Error> {
-    let settings = settings::resolve(config, &Typed::default(), &mut Tenants::default())?;
+    let settings = Resolver::default().resolve(config, &Typed::default())?.settings;
     let of_database = settings.databases.iter().find(|database| database.name == name);
     let of_all = || walrust_actors::CompactionSettings {
         after_snapshot: false,
@@ -203,7 +202,7 @@ impl Done {
             self.retention.plan.restore_points.len()
         );
         text + &match &self.report {
-            None => "nothing was changed; --force does it\n".to_owned(),
+            None => "nothing was changed; use --force to carry it out\n".to_owned(),
             Some(report) => self.describe(report),
         }
     }

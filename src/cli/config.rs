@@ -5,13 +5,16 @@ use std::path::Path;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use serde_json::{Map, Value, json};
+use walrust_actors::WebhookUrl;
+use walrust_storage::{ENDPOINT_VARIABLES, REGION_VARIABLES};
 
-use super::watch::KeyArgs;
+use super::keys::KeyArgs;
 use super::{aligned, print, print_json, table};
 use crate::Error;
 use crate::config::{self, Config};
-use crate::settings::{self, Typed};
-use crate::tenants::{Tenants, is_pattern};
+use crate::pattern::is_pattern;
+use crate::resolver::{LeftOut, Resolution, Resolver};
+use crate::settings::Typed;
 
 /// The file that explains every key, with its default.
 const DOCUMENTED: &str = include_str!("../../config/walrust.toml");
@@ -39,6 +42,10 @@ const FLAGS: [(&str, &str); 20] = [
     ("retry.max_retries", "max_retries"),
     ("control.socket", "control_socket"),
 ];
+
+/// The keys for which the environment of every S3 client counts where the file says nothing.
+const VARIABLES: [(&str, [&str; 2]); 2] =
+    [("s3.endpoint", ENDPOINT_VARIABLES), ("s3.region", REGION_VARIABLES)];
 
 /// The flags of `watch` that are keys, as they were typed or set in their variables.
 #[derive(Clone, Debug)]
@@ -82,9 +89,13 @@ pub(super) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Say whether the configuration is valid
-    Check,
-    /// Print the values in force, and where each comes from
+    /// Check whether the configuration is valid
+    Check {
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the values in effect and where each comes from
     Show {
         /// Print the result as JSON
         #[arg(long)]
@@ -99,22 +110,41 @@ enum ConfigCommand {
 
 pub(super) fn run(args: ConfigArgs, named: Option<&Path>) -> Result<(), Error> {
     match args.command {
-        ConfigCommand::Check => check(named),
+        ConfigCommand::Check { json } => check(named, json),
         ConfigCommand::Show { json, typed } => show(named, typed, json),
         ConfigCommand::Schema => print_json(&schemars::schema_for!(Config)),
     }
 }
 
-fn check(named: Option<&Path>) -> Result<(), Error> {
-    let Some(file) = config::find(named)? else {
-        return print("there is no configuration file: everything has its default\n");
-    };
-    let config = config::read(&file)?;
-    let settings = settings::resolve(&config, &Typed::default(), &mut Tenants::default())?;
+fn check(named: Option<&Path>, as_json: bool) -> Result<(), Error> {
+    let file = config::find(named)?;
+    let config = file.as_deref().map_or_else(|| Ok(Config::default()), config::read)?;
+    let Resolution { settings, left_out } =
+        Resolver::default().resolve(&config, &Typed::default())?;
     let patterns = config.databases.iter().filter(|it| is_pattern(&it.path)).count();
     let databases = settings.databases.len();
-    let file = file.display();
-    print(&format!("{file} is valid: {databases} databases, {patterns} patterns\n"))
+    if as_json {
+        let left_out = left_out
+            .iter()
+            .map(|LeftOut { path, error }| json!({ "path": path, "error": error.to_string() }));
+        return print_json(&json!({
+            "file": file,
+            "valid": true,
+            "databases": databases,
+            "patterns": patterns,
+            "left_out": left_out.collect::<Vec<_>>(),
+        }));
+    }
+    for LeftOut { path, error } in left_out {
+        eprintln!("warning: {} is not replicated: {error}", path.display());
+    }
+    print(&match file {
+        None => "no configuration file found: all defaults apply\n".to_owned(),
+        Some(file) => {
+            let file = file.display();
+            format!("{file} is valid: {databases} databases, {patterns} patterns\n")
+        }
+    })
 }
 
 /// One key in force.
@@ -138,6 +168,14 @@ fn show(named: Option<&Path>, TypedKeys(typed): TypedKeys, as_json: bool) -> Res
     };
     let mut shown = Vec::new();
     collect("", &config::parse(DOCUMENTED), &|_| "default".to_owned(), &mut shown);
+    for (key, variables) in VARIABLES {
+        let value = |variable: &&str| std::env::var(variable).ok().filter(|it| !it.is_empty());
+        if let Some((variable, value)) =
+            variables.iter().find_map(|variable| Some((variable, value(variable)?)))
+        {
+            set(&mut shown, key.to_owned(), json!(value), format!("${variable}"));
+        }
+    }
     let place = |key: &str| {
         let path: Vec<_> = key.split('.').map(str::to_owned).collect();
         let line = config::line_of(&text, &path).map_or(String::new(), |line| format!(":{line}"));
@@ -205,25 +243,28 @@ fn set(shown: &mut Vec<Shown>, key: String, value: Value, source: String) {
     }
 }
 
-/// Hides what only walrust and its receivers may know: secrets, the paths of webhooks, which often
-/// are the secret, and credentials in URLs.
+/// Hides what only walrust and its receivers may know: secrets, all of a webhook but its origin, since
+/// the rest often is the secret, and credentials in other URLs.
 fn redact(key: &str, value: &mut Value) {
     const HIDDEN: &str = "[redacted]";
     let Value::String(text) = value else { return };
-    let in_webhook = key.starts_with("webhooks.");
-    if in_webhook && key.ends_with(".secret") {
-        *text = HIDDEN.to_owned();
-    }
-    if let Some((scheme, rest)) = text.split_once("://") {
-        let (host, path) = rest.split_once('/').map_or((rest, None), |(host, it)| (host, Some(it)));
-        let shown_host = host.rsplit('@').next().unwrap_or_default();
-        let user = if shown_host == host { "" } else { "[redacted]@" };
-        let path = match path {
-            Some(path) if in_webhook && !path.is_empty() => format!("/{HIDDEN}"),
-            Some(path) => format!("/{path}"),
-            None => String::new(),
-        };
-        *text = format!("{scheme}://{user}{shown_host}{path}");
+    if key.starts_with("webhooks.") {
+        match key.rsplit('.').next() {
+            Some("secret") => *text = HIDDEN.to_owned(),
+            Some("url") => {
+                *text = match WebhookUrl::parse(text) {
+                    Ok(url) if url.has_more() => format!("{}/{HIDDEN}", url.origin()),
+                    Ok(url) => url.origin(),
+                    Err(_) => HIDDEN.to_owned(),
+                };
+            }
+            _ => {}
+        }
+    } else if let Some((scheme, rest)) = text.split_once("://") {
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (host, path) = rest.split_at(end);
+        let Some((_, host)) = host.rsplit_once('@') else { return };
+        *text = format!("{scheme}://{HIDDEN}@{host}{path}");
     }
 }
 

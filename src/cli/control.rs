@@ -11,8 +11,8 @@ use super::{human_bytes, print, print_json, table};
 use crate::Error;
 use crate::config::{Config, Interval, parse_interval};
 use crate::control::{
-    Client, DatabaseAnswer, SOCKET_VARIABLE, StatusReport, SyncRequest, UploadReport,
-    default_socket,
+    Client, DatabaseAnswer, LeftOutReport, SOCKET_VARIABLE, Socket, StatusReport, SyncRequest,
+    UploadReport,
 };
 
 /// How often `status --watch` asks.
@@ -25,22 +25,22 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 /// Where the daemon listens.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct SocketArgs {
-    /// Control socket of the daemon [default: [control] socket, else one in XDG_RUNTIME_DIR or /run]
+    /// Control socket of the daemon [default: [control] socket; else walrust.sock in
+    /// $XDG_RUNTIME_DIR; else /run/walrust.sock for root; else walrust-UID/walrust.sock in the
+    /// directory for temporary files]
     #[arg(long, value_name = "PATH", env = SOCKET_VARIABLE)]
     pub(super) control_socket: Option<PathBuf>,
 }
 
 impl SocketArgs {
-    /// The socket, and whether somebody named it.
-    pub(super) fn resolve(&self, config: &Config) -> (PathBuf, bool) {
-        match self.control_socket.clone().or_else(|| config.control.socket.clone()) {
-            Some(socket) => (socket, true),
-            None => (default_socket(), false),
-        }
+    /// The socket that was typed, else the one of the configuration, else that of the user.
+    pub(super) fn resolve(&self, config: &Config) -> Socket {
+        let named = self.control_socket.clone().or_else(|| config.control.socket.clone());
+        named.map_or_else(Socket::of_user, Socket::named)
     }
 
     pub(super) fn client(&self, config: &Config) -> Client {
-        Client::new(&self.resolve(config).0)
+        Client::new(self.resolve(config))
     }
 }
 
@@ -48,7 +48,7 @@ impl SocketArgs {
 pub(super) struct StatusArgs {
     #[command(flatten)]
     socket: SocketArgs,
-    /// Print it again every second until stopped
+    /// Refresh every second until interrupted
     #[arg(long)]
     watch: bool,
     /// Print the result as JSON
@@ -63,7 +63,7 @@ pub(super) struct SyncArgs {
     names: Vec<String>,
     #[command(flatten)]
     socket: SocketArgs,
-    /// How long to wait for storage [default: 60s]
+    /// How long to wait for the uploads [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = parse_interval)]
     timeout: Option<Interval>,
     /// Print the result as JSON
@@ -102,7 +102,7 @@ pub(super) async fn status(args: StatusArgs, config: &Config) -> Result<(), Erro
 
 /// A report for people.
 fn shown(report: &StatusReport) -> String {
-    let StatusReport { version, pid, storage, config_error, uploads, databases } = report;
+    let StatusReport { version, pid, storage, config_error, uploads, databases, left_out } = report;
     let mut text = format!("walrust {version}, process {pid}, to {storage}\n");
     if let Some(error) = config_error {
         text += &format!("the configuration was not applied: {error}\n");
@@ -132,6 +132,9 @@ fn shown(report: &StatusReport) -> String {
         if let Some(error) = &database.error {
             text += &format!("{}: {error}\n", database.name);
         }
+    }
+    for LeftOutReport { path, error } in left_out {
+        text += &format!("{} is not replicated: {error}\n", path.display());
     }
     text
 }
@@ -167,7 +170,7 @@ pub(super) async fn sync(args: SyncArgs, config: &Config) -> Result<(), Error> {
 
 pub(super) async fn pause(args: NameArgs, config: &Config) -> Result<(), Error> {
     let answer = args.socket.client(config).pause(&args.name).await?;
-    report(args.json, &answer, "is paused; `walrust resume` goes on with it")
+    report(args.json, &answer, "is paused; `walrust resume` resumes it")
 }
 
 pub(super) async fn resume(args: NameArgs, config: &Config) -> Result<(), Error> {

@@ -14,8 +14,8 @@ use walrust_storage::{S3Options, StorageUrl};
 use super::{human_bytes, print};
 use crate::Error;
 use crate::config::Config;
-use crate::settings::{self, Typed};
-use crate::tenants::Tenants;
+use crate::resolver::Resolver;
+use crate::settings::Typed;
 use walrust_history::{PlannedRestore, RestoreOptions};
 
 /// How long a step may take before the demonstration has failed.
@@ -42,7 +42,7 @@ pub(super) async fn run(directory: &Path) -> Result<(), Error> {
     let url: StorageUrl = format!("file://{}", bucket.display()).parse()?;
     let store = walrust_storage::open(&url, &S3Options::default()).await?;
     let typed = Typed { databases: vec![database.clone()], ..Typed::default() };
-    let settings = settings::resolve(&Config::default(), &typed, &mut Tenants::default())?;
+    let settings = Resolver::default().resolve(&Config::default(), &typed)?.settings;
     let replicator = Replicator::start(settings, Arc::clone(&store)).await?;
     wait_until_shipped(&replicator, &database).await?;
 
@@ -143,7 +143,8 @@ async fn wait_until_shipped(replicator: &Replicator, path: &Path) -> Result<(), 
             return Ok(());
         }
         if began.elapsed() > PATIENCE {
-            return Err(Error::Usage(format!("{}: not shipped in time", path.display())));
+            let problem = format!("its commits were not in storage after {PATIENCE:?}");
+            return Err(Error::Demo { path: path.to_owned(), problem });
         }
     }
 }
@@ -158,5 +159,5 @@ fn remove(path: &Path) -> Result<(), Error> {
 }
 
 fn sqlite_error(path: &Path, error: &rusqlite::Error) -> Error {
-    Error::Usage(format!("{}: {error}", path.display()))
+    Error::Demo { path: path.to_owned(), problem: error.to_string() }
 }

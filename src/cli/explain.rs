@@ -7,14 +7,17 @@ use clap::{Args, ValueEnum};
 use walrust_actors::Settings;
 use walrust_engine::{ChangeRate, Provider};
 use walrust_sqlite::check_database;
-use walrust_storage::{StorageUrl, check_endpoint};
+use walrust_storage::{ENDPOINT_VARIABLES, StorageUrl, check_endpoint};
 
-use super::watch::{KeyArgs, check_start};
-use super::{StorageArgs, print, print_json};
+use super::keys::KeyArgs;
+use super::watch::check_start;
+use super::{print, print_json};
 use crate::Error;
 use crate::config::{self, Config};
+use crate::pattern::is_pattern;
+use crate::resolver::{Resolution, Resolver};
 use crate::settings;
-use crate::tenants::{Tenants, is_pattern};
+use crate::storage_source::StorageSource;
 
 mod estimate;
 mod measurement;
@@ -31,16 +34,16 @@ pub(super) struct ExplainArgs {
     databases: Vec<PathBuf>,
     #[command(flatten)]
     keys: KeyArgs,
-    /// Whose prices are used [default: as the endpoint tells]
+    /// Whose prices to use [default: derived from the endpoint]
     #[arg(long, value_name = "PROVIDER", value_enum)]
     provider: Option<Prices>,
-    /// Commits of each database in an hour
+    /// Commits per hour of each database
     #[arg(long, value_name = "N", default_value_t = 60.0, value_parser = parse_amount)]
     commits_per_hour: f64,
-    /// Bytes that a commit adds to what is stored
+    /// Bytes that each commit adds to storage
     #[arg(long, value_name = "BYTES", default_value_t = 4096.0, value_parser = parse_amount)]
     bytes_per_commit: f64,
-    /// Measure sizes and commits of databases that are in storage already; reads their manifests
+    /// Measure the sizes and commits of databases that are already in storage, from their manifests
     #[arg(long)]
     measure: bool,
     /// Print the result as JSON
@@ -74,7 +77,7 @@ pub(super) async fn run(args: ExplainArgs, file: Option<&Path>) -> Result<(), Er
     let file = config::find(file)?;
     let config = file.as_deref().map_or_else(|| Ok(Config::default()), config::read)?;
     let (storage, typed) = args.keys.split(args.databases);
-    let settings = settings::resolve(&config, &typed, &mut Tenants::default())?;
+    let Resolution { settings, left_out } = Resolver::default().resolve(&config, &typed)?;
     let patterns = config.databases.iter().map(|section| &section.path).chain(&typed.databases);
     let patterns: Vec<PathBuf> = patterns.filter(|path| is_pattern(path)).cloned().collect();
     let bucket = storage.url(&config);
@@ -83,7 +86,8 @@ pub(super) async fn run(args: ExplainArgs, file: Option<&Path>) -> Result<(), Er
     let provider = args.provider.map(Provider::from);
     let provider = provider.or_else(|| provider_of(url.as_ref()?, endpoint.as_deref()));
     // In the order in which `watch` finds out. A directory has no endpoint.
-    let refusal = check_start(&settings, patterns.len()).and(bucket.map(drop)).err();
+    let refusal =
+        check_start(&settings, patterns.len() + left_out.len()).and(bucket.map(drop)).err();
     let refusal = refusal.map(|error| error.to_string()).or_else(|| match url {
         Some(StorageUrl::S3 { .. }) => check_endpoint(endpoint.as_deref()?).err(),
         _ => None,
@@ -105,6 +109,7 @@ pub(super) async fn run(args: ExplainArgs, file: Option<&Path>) -> Result<(), Er
         refusal,
         estimate: Estimate::new(&settings, &problems, &any, &measured, assumed, provider),
         problems,
+        left_out,
         settings,
     };
     if args.json { print_json(&report.to_json()) } else { print(&report.to_text()) }
@@ -112,10 +117,10 @@ pub(super) async fn run(args: ExplainArgs, file: Option<&Path>) -> Result<(), Er
 
 /// The endpoint of the arguments, else of the configuration, else of the environment, where an empty
 /// variable counts as unset.
-fn endpoint(storage: &StorageArgs, config: &Config) -> Option<String> {
+fn endpoint(storage: &StorageSource, config: &Config) -> Option<String> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let named = storage.endpoint.clone().or_else(|| config.s3.endpoint.clone());
-    named.or_else(|| ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().find_map(variable))
+    named.or_else(|| ENDPOINT_VARIABLES.into_iter().find_map(variable))
 }
 
 /// Whose prices apply to a store. A directory has none.
@@ -136,6 +141,6 @@ fn parse_amount(text: &str) -> Result<f64, String> {
     let amount: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
     match amount.is_finite() && amount >= 0.0 {
         true => Ok(amount),
-        false => Err(format!("{text} is not an amount")),
+        false => Err(format!("{text} must be a number of at least 0")),
     }
 }

@@ -6,25 +6,25 @@ use walrust_history::{Export, ExportTarget, Exported};
 use walrust_storage::StorageUrl;
 
 use super::progress::progress_bar;
-use super::{StorageArgs, human_bytes, open_storage, print, print_json, rfc3339};
+use super::{StorageArgs, human_bytes, print, print_json, rfc3339};
 use crate::Error;
 use crate::config::Config;
+use crate::storage_source::open_url;
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
     /// Name of the database in storage; `walrust list` shows the names
     #[arg(value_name = "NAME")]
     name: String,
-    /// Where Litestream will find the database, an empty place: s3://bucket/path or
-    /// file:///directory
+    /// Empty place for the Litestream tree: s3://bucket/path or file:///directory
     #[arg(long, value_name = "URL")]
     to: String,
-    /// Endpoint of the store at --to [default: that of the source]
+    /// Endpoint of the target store [default: that of the source]
     #[arg(long, value_name = "URL")]
     to_endpoint: Option<String>,
     #[command(flatten)]
     storage: StorageArgs,
-    /// All states that incrementals connect with the newest one, not only those after the newest
+    /// Export every state that leads to the newest one without a gap, not only those since the newest
     /// snapshot
     #[arg(long)]
     all: bool,
@@ -36,13 +36,12 @@ pub(super) struct ExportArgs {
 pub(super) async fn run(args: ExportArgs, config: &Config) -> Result<(), Error> {
     let to: StorageUrl = args.to.parse()?;
     if matches!(&to, StorageUrl::S3 { prefix, .. } if prefix.is_empty()) {
-        let problem =
-            "Litestream does not find a database at the top of a bucket; add a path to --to";
+        let problem = "Litestream cannot use the root of a bucket; add a path to --to";
         return Err(Error::Usage(problem.to_owned()));
     }
     let store = args.storage.open(config).await?;
     let endpoint = args.to_endpoint.as_deref().or(args.storage.endpoint.as_deref());
-    let target = ExportTarget::new(&to, open_storage(&args.to, endpoint, config).await?);
+    let target = ExportTarget::new(&to, open_url(&args.to, endpoint, config).await?);
     let export = Export::plan(store.as_ref(), &args.name, args.all).await?;
     let bar = progress_bar("exporting", export.plan.size());
     let exported = export.execute(store.as_ref(), &target, |read| bar.inc(read)).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use walrust_sqlite::Cancellation;
 
-use super::watch::Signals;
+use super::signals::Signals;
 use crate::{Error, ExitCode};
 
 /// How long threads may take to give their work up.

@@ -1,22 +1,25 @@
 //! `walrust list`: what is in storage.
 
-use std::collections::BTreeSet;
-
 use clap::Args;
+use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use walrust_engine::manifest::Writer;
-use walrust_engine::{StoredFile, Tree, database_names, manifest_key, restorable_txids};
-use walrust_history::{History, HistoryError, RestorableRange, patiently, refuse_newer_formats};
+use walrust_engine::{Layout, StoredFile, Tree, all_trees, restorable_txids};
+use walrust_history::{History, HistoryError, RestorableRange, patiently};
+use walrust_ltx::Txid;
 use walrust_storage::ObjectStore;
 
 use super::{StorageArgs, aligned, human_bytes, print, print_json, rfc3339, table};
 use crate::Error;
 use crate::config::Config;
 
+/// Databases that are looked at together, if all are.
+const HISTORIES: usize = 16;
+
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// Show the files and states of this database
+    /// Show the files and states of this database only
     #[arg(value_name = "NAME")]
     name: Option<String>,
     #[command(flatten)]
@@ -35,30 +38,28 @@ pub(super) async fn run(args: ListArgs, config: &Config) -> Result<(), Error> {
 }
 
 async fn list_all(store: &dyn ObjectStore, as_json: bool) -> Result<(), Error> {
-    let listing = store.list("", None).await?;
-    let keys: BTreeSet<&str> = listing.iter().map(|entry| entry.key.as_str()).collect();
-    let names = database_names(keys.iter().copied());
-    let with_manifest = names.iter().filter(|name| keys.contains(manifest_key(name).as_str()));
-    refuse_newer_formats(store, with_manifest.cloned()).await?;
-    let trees = names.iter().map(|name| {
-        (name, Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size))))
+    let listing = patiently(|| store.list("", None)).await?;
+    let trees = all_trees(listing.iter().map(|entry| (entry.key.as_str(), entry.size)).collect());
+    let summaries = trees.into_iter().map(|(name, tree)| async move {
+        History::of_tree(store, &name, tree).await.map(|history| Summary::of(&history))
     });
-    let trees: Vec<_> = trees.collect();
+    let summaries = futures_util::stream::iter(summaries).buffered(HISTORIES);
+    let summaries: Vec<Summary> = summaries.try_collect().await?;
     if as_json {
-        let databases: Vec<_> = trees.iter().map(|(name, tree)| summary(name, tree)).collect();
+        let databases: Vec<_> = summaries.iter().map(Summary::to_json).collect();
         return print_json(&json!({ "url": store.url(), "databases": databases }));
     }
-    if trees.is_empty() {
+    if summaries.is_empty() {
         return print(&format!("there are no databases in {}\n", store.url()));
     }
     let mut table = table(["NAME", "SNAPSHOTS", "FILES", "SIZE", "NEWEST TXID"]);
-    for (name, tree) in &trees {
-        let newest = restorable_txids(tree).last().map_or("none".to_owned(), ToString::to_string);
+    for summary in summaries {
+        let newest = summary.newest.map_or("none".to_owned(), |txid| txid.to_string());
         table.add_row([
-            (*name).clone(),
-            snapshots(tree).to_string(),
-            tree.files.len().to_string(),
-            human_bytes(size(tree)),
+            summary.name,
+            summary.snapshots.to_string(),
+            summary.files.to_string(),
+            human_bytes(summary.size),
             newest,
         ]);
     }
@@ -162,7 +163,7 @@ fn one_as_json(
         })
     });
     let manifest = history.manifest.as_ref();
-    let mut result = summary(&history.name, &history.tree);
+    let mut result = Summary::of(history).to_json();
     result["url"] = json!(url);
     result["files"] = files.collect();
     result["ranges"] = ranges.collect();
@@ -191,18 +192,45 @@ fn kind(history: &History, file: &StoredFile) -> &'static str {
     }
 }
 
-fn summary(name: &str, tree: &Tree) -> Value {
-    let points = restorable_txids(tree);
-    json!({
-        "name": name,
-        "layout": tree.layout.to_string(),
-        "snapshots": snapshots(tree),
-        "file_count": tree.files.len(),
-        "size": size(tree),
-        "oldest_txid": points.first().map(ToString::to_string),
-        "newest_txid": points.last().map(ToString::to_string),
-        "states": points.len(),
-    })
+/// What is told of each database.
+struct Summary {
+    name: String,
+    layout: Layout,
+    snapshots: usize,
+    files: usize,
+    size: u64,
+    oldest: Option<Txid>,
+    newest: Option<Txid>,
+    states: usize,
+}
+
+impl Summary {
+    fn of(History { name, tree, .. }: &History) -> Self {
+        let states = restorable_txids(tree);
+        Self {
+            name: name.clone(),
+            layout: tree.layout,
+            snapshots: snapshots(tree),
+            files: tree.files.len(),
+            size: size(tree),
+            oldest: states.first().copied(),
+            newest: states.last().copied(),
+            states: states.len(),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "layout": self.layout.to_string(),
+            "snapshots": self.snapshots,
+            "file_count": self.files,
+            "size": self.size,
+            "oldest_txid": self.oldest.map(|txid| txid.to_string()),
+            "newest_txid": self.newest.map(|txid| txid.to_string()),
+            "states": self.states,
+        })
+    }
 }
 
 fn snapshots(tree: &Tree) -> usize {

@@ -12,32 +12,33 @@ use walrust_engine::{ErrorClass, RetryDecision, RetryPolicy};
 use walrust_history::{FollowError, ReplicaFollower};
 use walrust_sqlite::{ChangeKind, ReplicaChange, ReplicaState};
 
-use super::watch::Signals;
-use super::{open_storage, print, rfc3339};
+use super::signals::Signals;
+use super::{print, rfc3339};
 use crate::Error;
 use crate::config::{Config, Interval, parse_interval};
+use crate::storage_source::open_url;
 
 /// The longest pause between attempts that fail.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(super) struct ReplicateArgs {
-    /// The database in storage: s3://bucket/prefix/name or file:///directory/name
+    /// Database in storage: s3://bucket/prefix/name or file:///directory/name
     #[arg(value_name = "SOURCE")]
     source: String,
-    /// The file of the replica, which is created; applications open it read-only
+    /// File of the replica; created if missing, to be opened read-only by applications
     #[arg(long, value_name = "FILE")]
     local: PathBuf,
-    /// How often storage is asked for newer states
+    /// How often to look for newer states in storage
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_interval)]
     interval: Interval,
-    /// Catch up with the newest state and exit
+    /// Catch up with the newest state, then exit
     #[arg(long)]
     once: bool,
-    /// Endpoint of an S3-compatible store, with http:// or https://
+    /// Endpoint of an S3-compatible store, starting with http:// or https://
     #[arg(long, value_name = "URL", env = "WALRUST_ENDPOINT")]
     endpoint: Option<String>,
-    /// Print each state as a line of JSON
+    /// Print each state as one line of JSON
     #[arg(long)]
     json: bool,
 }
@@ -47,9 +48,9 @@ pub(super) async fn run(args: ReplicateArgs, config: &Config) -> Result<(), Erro
     let (url, name) = split_source(&args.source)?;
     let Interval(interval) = args.interval;
     if interval.is_zero() {
-        return Err(Error::Usage("an interval of 0 would never pause; give --interval 1s".into()));
+        return Err(Error::Usage("--interval must be greater than 0".into()));
     }
-    let store = open_storage(url, args.endpoint.as_deref(), config).await?;
+    let store = open_url(url, args.endpoint.as_deref(), config).await?;
     let mut follower = ReplicaFollower::open(store, name, &args.local).await?;
     let (mut attempt, mut told) = (0, false);
     loop {
@@ -96,7 +97,7 @@ fn split_source(source: &str) -> Result<(&str, &str), Error> {
         split.filter(|(url, name)| !url.is_empty() && !url.ends_with('/') && !name.is_empty());
     named.ok_or_else(|| {
         Error::Usage(format!(
-            "{source:?} names no database in storage; give s3://bucket/prefix/name or \
+            "{source:?} does not name a database in storage; use s3://bucket/prefix/name or \
              file:///directory/name"
         ))
     })
@@ -113,7 +114,7 @@ fn pause_after(error: &FollowError, attempt: u32, interval: Duration) -> Duratio
         unreachable!("a transient failure is tried again");
     };
     let pause = delay.max(interval);
-    tracing::warn!(%error, attempt, pause_ms = pause.as_millis() as u64, "the replica cannot follow");
+    tracing::warn!(%error, attempt, pause_ms = pause.as_millis() as u64, "the replica cannot be updated; trying again");
     pause
 }
 

@@ -27,28 +27,28 @@ pub(super) struct RestoreArgs {
     /// Name of the database in storage; `walrust list` shows the names
     #[arg(value_name = "NAME")]
     name: String,
-    /// File to write
+    /// File to create
     #[arg(short, long, value_name = "FILE", required_unless_present = "plan")]
     output: Option<PathBuf>,
     #[command(flatten)]
     storage: StorageArgs,
-    /// Restore the state after this transaction: a number, or 16 hex digits
+    /// Restore the state after this transaction: a decimal number, or 16 hex digits
     #[arg(long, value_name = "TXID", value_parser = parse_txid)]
     txid: Option<Txid>,
-    /// Restore the last state that was there at this time: RFC 3339, as 2026-11-23T14:00:00Z, or
-    /// how long ago, as "10m ago" or "2 hours ago"
+    /// Restore the last state at or before this time: RFC 3339, such as 2026-11-23T14:00:00Z, or
+    /// relative, such as "10m ago" or "2 hours ago"
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "txid")]
     point_in_time: Option<Timestamp>,
     /// Replace an existing output, and remove its -wal, -shm and -journal files
     #[arg(long)]
     force: bool,
-    /// Print what would be fetched, and why; write nothing
+    /// Show what would be fetched, and why, without writing anything
     #[arg(long)]
     plan: bool,
-    /// Requests at once; each takes up to 1 MiB of memory
+    /// Concurrent requests; each uses up to 1 MiB of memory
     #[arg(long, value_name = "N", default_value_t = DEFAULT_PARALLELISM)]
     parallelism: NonZeroUsize,
-    /// SQLite's check of the result
+    /// SQLite check to run on the result
     #[arg(long, value_name = "CHECK", value_enum, default_value_t = Check::Quick)]
     integrity_check: Check,
     /// Print the result as JSON
@@ -155,8 +155,8 @@ async fn carry_out(
 
 /// Accepts what we print, RFC 3339, and what people say: how long ago.
 fn parse_time(text: &str) -> Result<Timestamp, String> {
-    const FORMS: &str = "a time is RFC 3339 with its zone, as 2026-11-23T14:00:00Z, or how long \
-                         ago, as \"10m ago\" or \"2 hours ago\"";
+    const FORMS: &str = "give RFC 3339 with a time zone, such as 2026-11-23T14:00:00Z, or a relative \
+                         time, such as \"10m ago\" or \"2 hours ago\"";
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
@@ -173,7 +173,7 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
 fn parse_txid(text: &str) -> Result<Txid, String> {
     let txid =
         if text.len() == 16 { text.parse().ok() } else { text.parse().ok().and_then(Txid::new) };
-    txid.ok_or_else(|| "a TXID is a number from 1 on, or 16 hex digits".to_owned())
+    txid.ok_or_else(|| "a TXID is a decimal number of at least 1, or 16 hex digits".to_owned())
 }
 
 fn print_plan(planned: &PlannedRestore, url: &str, as_json: bool) -> Result<(), Error> {

@@ -2,34 +2,33 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use walrust_actors::{Replicator, Settings, look_up};
-use walrust_engine::object_key;
-use walrust_history::SHA256;
+use walrust_actors::{Replicator, Settings};
 use walrust_ltx::Txid;
-use walrust_sqlite::{check_database, is_replicated, stage_head_snapshot};
-use walrust_storage::{Condition, Metadata, ObjectStore};
+use walrust_sqlite::{check_database, is_replicated};
+use walrust_storage::ObjectStore;
 
 use super::control::SocketArgs;
 use super::{StorageArgs, print, print_json};
 use crate::Error;
 use crate::config::Config;
 use crate::control::Client;
-use crate::settings::{self, Typed, is_same_file};
-use crate::tenants::Tenants;
+use crate::resolver::Resolver;
+use crate::settings::{Typed, is_same_file};
+
+mod beside_daemon;
+
+use beside_daemon::BesideDaemon;
 
 /// How long the manifest and the rest may take after the snapshot.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a daemon may take to ship the newest commit, and how often that is looked at.
-const PATIENCE: Duration = Duration::from_secs(30);
-const RETRY: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Args)]
 pub(super) struct SnapshotArgs {
-    /// The database file
+    /// Database file
     #[arg(value_name = "DATABASE")]
     database: PathBuf,
     #[command(flatten)]
@@ -43,22 +42,24 @@ pub(super) struct SnapshotArgs {
 
 pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error> {
     check_database(&args.database)?;
-    let typed = Typed { databases: vec![args.database.clone()], ..Typed::default() };
-    let mut settings = settings::resolve(config, &typed, &mut Tenants::default())?;
     let path = args.database;
-    settings.databases.retain(|database| is_same_file(&database.path, &path));
+    let settings = settings_of(&path, config)?;
     let name = settings.databases[0].name.clone();
     let store = args.storage.open(config).await?;
     // Credentials and bucket are checked before anything is read.
     store.list(&format!("{name}/"), None).await?;
     let url = store.url();
-    let txid = if !is_replicated(&path, config.state.dir.as_deref())? {
-        snapshot_alone(settings, store, &name).await?.to_string()
-    } else if let Some((client, name)) = daemon_of(&args.socket, config, &path, &url).await {
-        client.snapshot(&name).await?.txid.unwrap_or_default()
+    let (name, txid) = if !is_replicated(&path, config.state.dir.as_deref())? {
+        let txid = snapshot_alone(settings, store, &name).await?;
+        (name, txid.to_string())
+    } else if let Some((client, name)) = daemon_of(&args.socket, config, &path, &url).await? {
+        // Patterns that were typed are known to the daemon alone.
+        let txid = client.snapshot(&name).await?.txid.unwrap_or_default();
+        (name, txid)
     } else {
-        let state = config.state.dir.as_deref();
-        snapshot_beside_daemon(store.as_ref(), &path, state, &name).await?.to_string()
+        let beside = BesideDaemon { store: store.as_ref(), path: &path, config, name: &name };
+        let txid = beside.snapshot().await?;
+        (name, txid.to_string())
     };
     if args.json {
         return print_json(&json!({ "name": name, "url": url, "txid": txid }));
@@ -66,66 +67,55 @@ pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error
     print(&format!("snapshot of {name} at TXID {txid} is in {url}\n"))
 }
 
-/// The daemon that replicates a database to this storage, if it can be asked, and its name there.
+/// The settings with this one database, as the configuration has it: named by an entry or matched by
+/// a pattern. Only one that the configuration does not know is taken as it was typed.
+fn settings_of(path: &Path, config: &Config) -> Result<Settings, Error> {
+    let resolve = |typed: &Typed| {
+        let mut settings = Resolver::default().resolve(config, typed)?.with(path)?;
+        settings.databases.retain(|database| is_same_file(&database.path, path));
+        Ok::<_, Error>(settings)
+    };
+    let settings = resolve(&Typed::default())?;
+    if !settings.databases.is_empty() {
+        return Ok(settings);
+    }
+    resolve(&Typed { databases: vec![path.to_owned()], ..Typed::default() })
+}
+
+/// The daemon that replicates a database to this storage, and its name there; `None` if nobody listens,
+/// or it is another daemon that does.
+///
+/// # Errors
+/// If a daemon listens and cannot be asked.
 async fn daemon_of(
     socket: &SocketArgs,
     config: &Config,
     path: &Path,
     url: &str,
-) -> Option<(Client, String)> {
+) -> Result<Option<(Client, String)>, Error> {
     let client = socket.client(config);
-    let report = client.status().await.ok().filter(|report| report.storage == url)?;
+    let report = match client.status().await {
+        Ok(report) if report.storage == url => report,
+        Ok(_) | Err(Error::NoDaemon(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
     let mut databases = report.databases.into_iter();
-    let database = databases.find(|database| is_same_file(&database.path, path))?;
-    Some((client, database.name))
+    let database = databases.find(|database| is_same_file(&database.path, path));
+    Ok(database.map(|database| (client, database.name)))
 }
 
 /// Replicates the database for as long as it takes to store a snapshot.
 async fn snapshot_alone(
-    settings: Settings,
+    mut settings: Settings,
     store: Arc<dyn ObjectStore>,
     name: &str,
 ) -> Result<Txid, Error> {
+    for webhook in &mut settings.webhooks {
+        // A heartbeat says that the daemon lives.
+        webhook.heartbeat_interval = Duration::ZERO;
+    }
     let replicator = Replicator::start(settings, store).await?;
     let txid = replicator.snapshot(name).await?;
     let not_shipped = replicator.shut_down(SHUTDOWN_TIMEOUT).await?;
     if not_shipped.is_empty() { Ok(txid) } else { Err(Error::NotShipped(not_shipped)) }
-}
-
-/// Stores a snapshot of the state that the daemon has shipped, once the database is in it.
-async fn snapshot_beside_daemon(
-    store: &dyn ObjectStore,
-    path: &Path,
-    state: Option<&Path>,
-    name: &str,
-) -> Result<Txid, Error> {
-    let staging = tempfile::tempdir().map_err(|source| Error::Io {
-        what: "cannot create a temporary directory".to_owned(),
-        source,
-    })?;
-    let began = Instant::now();
-    loop {
-        let remote = look_up(store, name).await?;
-        if let Some(head) = remote.head {
-            if remote.last_snapshot == Some(head.txid) {
-                return Ok(head.txid);
-            }
-            let (path, directory) = (path.to_owned(), staging.path().to_owned());
-            let state = state.map(Path::to_owned);
-            let stage = move || stage_head_snapshot(&path, state.as_deref(), &directory, &head);
-            let staged = tokio::task::spawn_blocking(stage).await;
-            let staged =
-                staged.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-            if let Some(file) = staged {
-                let key = object_key(name, file.name);
-                let metadata = Metadata::from([(SHA256.to_owned(), file.sha256.clone())]);
-                store.put_file(&key, &file.path, &metadata, &Condition::IfAbsent).await?;
-                return Ok(head.txid);
-            }
-        }
-        if began.elapsed() > PATIENCE {
-            return Err(Error::Busy(path.to_owned()));
-        }
-        tokio::time::sleep(RETRY).await;
-    }
 }

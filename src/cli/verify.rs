@@ -19,27 +19,35 @@ use super::{StorageArgs, human_bytes, print, print_json};
 use crate::Error;
 use crate::config::Config;
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all checks passed
+  1  warnings only: every state can be restored
+  2  critical: not every state can be restored; also: not verified, or bad arguments
+  4  storage could not be read";
+
 /// Databases that are looked at together, if all are.
 const TOGETHER: usize = 4;
 
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct VerifyArgs {
     /// Name of the database in storage; `walrust list` shows the names
     #[arg(value_name = "NAME", required_unless_present = "all")]
     name: Option<String>,
-    /// Verify all databases in storage
+    /// Verify every database in storage
     #[arg(long, conflicts_with = "name")]
     all: bool,
     #[command(flatten)]
     storage: StorageArgs,
-    /// Repair the manifest: forget files that are gone, enter files that it does not know. Files
+    /// Repair the manifest: remove entries of missing files, add entries of unlisted ones. The files
     /// themselves are never changed
     #[arg(long)]
     fix: bool,
-    /// Restore the newest state to a scratch file as well, and run SQLite's integrity_check
+    /// Also restore the newest state to a scratch file and run SQLite's integrity_check on it
     #[arg(long)]
     deep: bool,
-    /// Files that are read at once; each takes up to 4 MiB of memory
+    /// Files to read concurrently; each uses up to 4 MiB of memory
     #[arg(long, value_name = "N", default_value_t = VERIFY_PARALLELISM)]
     parallelism: NonZeroUsize,
     /// Print the result as JSON

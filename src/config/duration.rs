@@ -1,14 +1,28 @@
-//! Durations as users write them: `30s`, `5m`, `1h30m`, `200ms`, or a bare number of seconds.
+//! Durations as users write them: `30s`, `5m`, `1h30m`, `7d`, `200ms`, or a bare number of seconds.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
+use jiff::{Span, SpanRelativeTo};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-/// A duration in a configuration file or on the command line.
+/// A duration in a configuration file or on the command line; at most [`Interval::LONGEST`], so that a
+/// time may be that far away from now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval(pub Duration);
+
+impl Interval {
+    /// 100 years.
+    pub const LONGEST: Duration = Duration::from_secs(100 * 31_557_600);
+
+    fn new(duration: Duration) -> Result<Self, String> {
+        match duration <= Self::LONGEST {
+            true => Ok(Self(duration)),
+            false => Err("must be at most 100 years; 0 disables where that is possible".to_owned()),
+        }
+    }
+}
 
 /// Parses a duration; usable as a parser of command line arguments.
 ///
@@ -20,15 +34,18 @@ pub fn parse_interval(text: &str) -> Result<Interval, String> {
         return from_seconds(seconds);
     }
     let invalid =
-        || format!("{text:?} is not a duration; write 30s, 5m, 1h or a number of seconds");
-    let duration: jiff::SignedDuration = text.parse().map_err(|_| invalid())?;
-    Duration::try_from(duration).map(Interval).map_err(|_| invalid())
+        || format!("{text:?} is not a duration; use 30s, 5m, 1h, 7d or a number of seconds");
+    let span: Span = text.parse().map_err(|_| invalid())?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| invalid())?;
+    Interval::new(Duration::try_from(duration).map_err(|_| invalid())?)
 }
 
 fn from_seconds(seconds: f64) -> Result<Interval, String> {
-    Duration::try_from_secs_f64(seconds)
-        .map(Interval)
-        .map_err(|_| format!("{seconds} is not a number of seconds that can be waited for"))
+    if seconds > Interval::LONGEST.as_secs_f64() {
+        return Interval::new(Duration::MAX);
+    }
+    let duration = Duration::try_from_secs_f64(seconds);
+    Interval::new(duration.map_err(|_| format!("{seconds} is not a duration in seconds"))?)
 }
 
 impl<'de> Deserialize<'de> for Interval {
@@ -46,7 +63,7 @@ impl<'de> Deserialize<'de> for Interval {
             }
 
             fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Interval, E> {
-                Ok(Interval(Duration::from_secs(seconds)))
+                Interval::new(Duration::from_secs(seconds)).map_err(E::custom)
             }
 
             fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Interval, E> {
@@ -69,7 +86,7 @@ impl JsonSchema for Interval {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A duration: \"200ms\", \"30s\", \"5m\", \"1h\", or a number of seconds.",
+            "description": "A duration: \"200ms\", \"30s\", \"5m\", \"1h\", \"7d\", or a number of seconds.",
             "type": ["string", "number"],
             "minimum": 0
         })

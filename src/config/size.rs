@@ -29,7 +29,7 @@ const UNITS: [(&str, u64); 11] = [
 /// # Errors
 /// If the text is not a whole number with or without a unit.
 pub fn parse_size(text: &str) -> Result<Size, String> {
-    let invalid = || format!("{text:?} is not a size; write 64MiB, 10MB or a number of bytes");
+    let invalid = || format!("{text:?} is not a size; use 64MiB, 10MB or a number of bytes");
     let lower = text.trim().to_ascii_lowercase();
     let unit = UNITS.iter().find(|(unit, _)| lower.ends_with(unit));
     let (unit, factor) = unit.expect("every text ends with nothing");
@@ -57,7 +57,7 @@ impl<'de> Deserialize<'de> for Size {
 
             fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
                 let bytes = u64::try_from(bytes);
-                bytes.map(Size).map_err(|_| E::custom("a size is not negative"))
+                bytes.map(Size).map_err(|_| E::custom("a size must not be negative"))
             }
         }
         input.deserialize_any(SizeVisitor)

@@ -2,6 +2,8 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
+use crate::resolver::Resolver;
+use crate::settings::Typed;
 
 fn load_text(text: &str) -> Result<Config, Error> {
     let directory = tempfile::tempdir().unwrap();
@@ -95,8 +97,29 @@ fn durations_have_units_or_are_seconds() {
     assert_eq!(parsed("5m"), Duration::from_secs(300));
     assert_eq!(parsed("1h"), Duration::from_secs(3600));
     assert_eq!(parsed("200ms"), Duration::from_millis(200));
-    for text in ["", "soon", "-5s", "-1", "5 parsecs", "NaN", "inf"] {
+    assert_eq!(parsed("7d"), Duration::from_secs(7 * 86_400));
+    assert_eq!(parsed("1w 2d 30m"), Duration::from_secs(9 * 86_400 + 1800));
+    for text in ["", "soon", "-5s", "-1", "5 parsecs", "NaN"] {
         assert!(parse_interval(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn e01_nobody_waits_for_longer_than_a_hundred_years() {
+    assert_eq!(parse_interval("876600h").unwrap().0, Interval::LONGEST);
+    assert_eq!(parse_interval("3155760000").unwrap().0, Interval::LONGEST);
+    let huge = "9223372036854775807";
+    for text in ["876600h 1s", "36526d", "3155760001", huge, "1e300", "inf"] {
+        let error = parse_interval(text).unwrap_err();
+        assert!(error.contains("100 years"), "{text}: {error}");
+    }
+    for value in ["\"876601h\"", "3155760001", "1e300", huge] {
+        let text = problem(&format!("[sync]\nsnapshot_interval = {value}\n"));
+        assert!(text.contains("line 2") && text.contains("100 years"), "{value}: {text}");
+    }
+    for key in ["base_delay_ms", "max_delay_ms", "circuit_breaker_cooldown_ms"] {
+        let text = problem(&format!("[retry]\n{key} = {huge}\n"));
+        assert!(text.contains("line 2") && text.contains("100 years"), "{key}: {text}");
     }
 }
 
@@ -134,16 +157,8 @@ fn all_keys() -> Vec<String> {
 #[test]
 fn the_documented_file_holds_every_key_with_its_default() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/walrust.toml");
-    let documented = crate::settings::resolve(
-        &read(&file).unwrap(),
-        &crate::settings::Typed::default(),
-        &mut crate::tenants::Tenants::default(),
-    );
-    let defaults = crate::settings::resolve(
-        &Config::default(),
-        &crate::settings::Typed::default(),
-        &mut crate::tenants::Tenants::default(),
-    );
+    let documented = Resolver::default().resolve(&read(&file).unwrap(), &Typed::default());
+    let defaults = Resolver::default().resolve(&Config::default(), &Typed::default());
     assert_eq!(format!("{:?}", documented.unwrap()), format!("{:?}", defaults.unwrap()));
     let text = fs::read_to_string(file).unwrap();
     let keys = all_keys();
@@ -203,13 +218,12 @@ const ELSEWHERE: &[&str] = &[
     "s3.endpoint",
     "s3.path_style",
     "s3.region",
+    "state.keep_deleted",
 ];
 
 fn settings_of(text: &str) -> String {
     let config = load_text(text).unwrap();
-    let typed = crate::settings::Typed::default();
-    let tenants = &mut crate::tenants::Tenants::default();
-    let settings = crate::settings::resolve(&config, &typed, tenants).unwrap();
+    let settings = Resolver::default().resolve(&config, &Typed::default()).unwrap().settings;
     let secrets: Vec<_> = settings
         .webhooks
         .iter()
@@ -289,6 +303,8 @@ fn e01_lines_are_those_of_toml_however_it_is_written() {
 #[test]
 fn e04_errors_do_not_repeat_secrets() {
     let webhook = "[[webhooks]]\nurl = \"https://a/token\"\n";
+    let text = problem("[[webhooks]]\nurl = \"https://exa mple.com/token\"\n");
+    assert!(!text.contains("token") && text.contains("line 2"), "{text}");
     for wrong in [
         "secret = \"hush\nmore\"",
         "secret = hush",
@@ -327,9 +343,11 @@ fn e01_values_that_cannot_work_are_named_with_their_line() {
         ("[s3]\nregion = \"x\"\nendpoint = \"localhost:9000\"\n", 3, "s3.endpoint"),
         ("[limits]\nupload_concurrency = 0\n", 2, "limits.upload_concurrency"),
         ("[limits]\nsnapshots_at_once = 0\n", 2, "limits.snapshots_at_once"),
+        ("[state]\nkeep_deleted = \"59s\"\n", 2, "state.keep_deleted"),
         ("[retry]\ncircuit_breaker_threshold = 0\n", 2, "circuit_breaker_enabled"),
         ("[[webhooks]]\nurl = \"example.com\"\n", 2, "webhooks.0.url"),
         ("[[webhooks]]\nurl = \"https://\"\n", 2, "webhooks.0.url"),
+        ("[[webhooks]]\nurl = \"https://exa mple.com/x\"\n", 2, "webhooks.0.url"),
         ("[[webhooks]]\nurl = \"https://a\"\nevents = [\"sync_faild\"]\n", 3, "`sync_failed`"),
         ("[[databases]]\npath = \"/a/**b/*.db\"\n", 2, "databases.0.path"),
         ("[[databases]]\npath = \"\"\n", 2, "databases.0.path"),

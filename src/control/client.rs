@@ -1,7 +1,6 @@
 //! A command's end of the control socket.
 
 use std::io;
-use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -11,20 +10,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{DatabaseAnswer, DatabaseRequest, Problem, StatusReport, SyncReport, SyncRequest};
+use super::{
+    DatabaseAnswer, DatabaseRequest, Problem, Socket, StatusReport, SyncReport, SyncRequest,
+};
 use crate::Error;
 
 /// Talks to the daemon that listens on a socket.
 #[derive(Clone, Debug)]
 pub struct Client {
-    socket: PathBuf,
+    socket: Socket,
 }
 
 impl Client {
-    /// A client of the daemon on `socket`.
+    /// A client of the daemon on a socket.
     #[must_use]
-    pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+    pub fn new(socket: Socket) -> Self {
+        Self { socket }
     }
 
     /// The daemon and its databases.
@@ -77,9 +78,11 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Error> {
-        let stream = match UnixStream::connect(&self.socket).await {
+        self.socket.check()?;
+        let socket = self.socket.path();
+        let stream = match UnixStream::connect(socket).await {
             Ok(stream) => stream,
-            Err(error) if is_nobody(&error) => return Err(Error::NoDaemon(self.socket.clone())),
+            Err(error) if is_nobody(&error) => return Err(Error::NoDaemon(socket.to_owned())),
             Err(source) => return Err(self.failed(source)),
         };
         let body = serde_json::to_vec(body).expect("names and numbers always have a JSON form");
@@ -112,7 +115,7 @@ impl Client {
     }
 
     fn failed(&self, source: io::Error) -> Error {
-        let what = format!("cannot talk to the daemon on {}", self.socket.display());
+        let what = format!("cannot talk to the daemon on {}", self.socket.path().display());
         Error::Io { what, source }
     }
 }

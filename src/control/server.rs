@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +27,10 @@ use tokio::task::AbortHandle;
 use walrust_actors::{Cause, Replicator, ReplicatorError};
 
 use super::{
-    CauseName, DatabaseAnswer, DatabaseRequest, Problem, StatusReport, SyncReport, SyncRequest,
-    SyncResult,
+    CauseName, DatabaseAnswer, DatabaseRequest, Problem, Socket, StatusReport, SyncReport,
+    SyncRequest, SyncResult,
 };
+use crate::problems::Problems;
 
 /// A request is a few names.
 const MAX_BODY: usize = 1024 * 1024;
@@ -43,6 +44,8 @@ pub struct Served {
     pub replicator: Replicator,
     /// Where everything goes; another URL after a change of the configuration.
     pub storage: ArcSwap<String>,
+    /// What keeps the daemon from doing all that was configured.
+    pub problems: ArcSwap<Problems>,
 }
 
 /// A listening control socket; dropping it closes and removes it.
@@ -55,16 +58,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `path`.
+    /// Listens on a socket.
     ///
     /// # Errors
-    /// If another daemon listens there, or the socket cannot be made.
-    pub async fn start(path: &Path, served: Arc<Served>) -> io::Result<Self> {
-        if let Some(directory) = path.parent().filter(|it| !it.as_os_str().is_empty())
-            && !directory.exists()
-        {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        }
+    /// If another daemon listens there, the socket cannot be made, or others could replace it.
+    pub async fn start(socket: &Socket, served: Arc<Served>) -> io::Result<Self> {
+        socket.prepare()?;
+        let path = socket.path();
         if tokio::net::UnixStream::connect(path).await.is_ok() {
             let problem = format!("{} belongs to another running daemon", path.display());
             return Err(io::Error::new(io::ErrorKind::AddrInUse, problem));
@@ -83,7 +83,7 @@ impl Drop for Server {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "the control socket stays behind");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the control socket");
         }
     }
 }
@@ -165,7 +165,8 @@ async fn respond(
 async fn status(served: &Served) -> Outcome {
     let status = served.replicator.overview().await.map_err(problem)?;
     let uploads = served.replicator.uploader_status().await.ok();
-    Ok(to_json(&StatusReport::new(status, uploads, served.storage.load().to_string())))
+    let (storage, problems) = (served.storage.load().to_string(), served.problems.load());
+    Ok(to_json(&StatusReport::new(status, uploads, storage, &problems)))
 }
 
 async fn sync(served: &Served, request: SyncRequest) -> Outcome {

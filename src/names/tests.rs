@@ -7,7 +7,8 @@ struct Place(tempfile::TempDir);
 
 impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        // A pattern does not enter directories whose names begin with a dot.
+        Self(tempfile::Builder::new().prefix("names").tempdir().unwrap())
     }
 
     fn tenant(&self, name: &str, below: Option<&str>) -> Tenant {
@@ -19,13 +20,22 @@ impl Place {
     }
 }
 
+/// Every tenant is a match of it.
+fn pattern() -> FilePattern {
+    FilePattern::new(Path::new("/**/*.db")).unwrap()
+}
+
+fn assigned(names: &mut Names, tenants: &[Tenant], state: Option<&Path>) -> Vec<Name> {
+    names.assign(tenants, &[pattern()], state).unwrap().into_iter().map(Result::unwrap).collect()
+}
+
 fn named(names: &mut Names, tenants: &[Tenant], state: Option<&Path>) -> Vec<String> {
-    names.assign(tenants, state).unwrap().into_iter().map(|name| name.name).collect()
+    assigned(names, tenants, state).into_iter().map(|name| name.name).collect()
 }
 
 /// The names as a process assigns them whose actors keep them.
 fn run(tenants: &[Tenant], state: Option<&Path>) -> Vec<String> {
-    let names = Names::default().assign(tenants, state).unwrap();
+    let names = assigned(&mut Names::default(), tenants, state);
     for (tenant, name) in tenants.iter().zip(&names) {
         if let Some(kept) = &name.kept {
             walrust_sqlite::keep_name(&tenant.section.path, state, kept).unwrap();
@@ -75,10 +85,88 @@ fn d06_names_stay_while_the_process_runs_wherever_local_state_is() {
 }
 
 #[test]
-fn d07_names_of_databases_that_are_gone_are_forgotten() {
+fn d06_the_name_of_a_database_that_is_gone_waits_for_it() {
     let place = Place::new();
+    let (smiths, romneys) =
+        (place.tenant("smiths/app.db", None), place.tenant("romneys/app.db", None));
     let mut names = Names::default();
-    names.assign(&[place.tenant("x/app.db", None)], None).unwrap();
-    names.assign(&[], None).unwrap();
-    assert!(names.0.is_empty());
+    assert_eq!(named(&mut names, std::slice::from_ref(&smiths), None), ["app"]);
+    assert_eq!(named(&mut names, &[], None), [""; 0]);
+    assert_eq!(named(&mut names, std::slice::from_ref(&romneys), None), ["romneys/app"]);
+    assert_eq!(named(&mut names, &[romneys, smiths], None), ["romneys/app", "app"]);
+}
+
+#[test]
+fn d07_the_name_of_a_database_that_was_forgotten_is_free() {
+    let place = Place::new();
+    let (smiths, romneys) =
+        (place.tenant("smiths/app.db", None), place.tenant("romneys/app.db", None));
+    let gone = |names: &mut Names| {
+        assert_eq!(named(names, std::slice::from_ref(&smiths), None), ["app"]);
+        assert_eq!(named(names, &[], None), [""; 0]);
+    };
+    let mut names = Names::default();
+    gone(&mut names);
+    names.forget_after(Duration::from_secs(3600));
+    assert_eq!(named(&mut names, std::slice::from_ref(&romneys), None), ["romneys/app"]);
+    let mut names = Names::default();
+    gone(&mut names);
+    names.forget_after(Duration::ZERO);
+    assert_eq!(named(&mut names, std::slice::from_ref(&romneys), None), ["app"]);
+}
+
+#[test]
+fn d06_the_name_of_a_database_that_no_pattern_matches_goes_with_it() {
+    let place = Place::new();
+    let (before, moved) = (place.tenant("old/app.db", None), place.tenant("new/app.db", None));
+    let mut names = Names::default();
+    let mut assign =
+        |tenants: &[Tenant]| names.assign(tenants, &[], None).unwrap().remove(0).unwrap().name;
+    assert_eq!(assign(&[before]), "app");
+    assert_eq!(assign(&[moved]), "app");
+}
+
+#[test]
+fn d06_a_name_that_cannot_be_read_is_no_reason_for_another_and_concerns_nobody_else() {
+    let place = Place::new();
+    let (smiths, romneys) =
+        (place.tenant("smiths/app.db", None), place.tenant("romneys/app.db", None));
+    assert_eq!(run(std::slice::from_ref(&smiths), None), ["app"]);
+    let file = walrust_sqlite::state_path(&smiths.section.path, None).join("name");
+    let written = fs::read(&file).unwrap();
+    for damaged in [&b""[..], b"{", b"{\"name\":\"\",\"path\":\"\"}", &written[..written.len() / 2]]
+    {
+        fs::write(&file, damaged).unwrap();
+        let mut names = Names::default();
+        let assigned =
+            names.assign(&[smiths.clone(), romneys.clone()], &[pattern()], None).unwrap();
+        let [Err(error), Ok(other)] = assigned.as_slice() else { panic!("{assigned:?}") };
+        assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+        // Not `app`, which the first may have had.
+        assert_eq!(other.name, "romneys/app");
+    }
+    // What it is called is known while the process runs.
+    let mut names = Names::default();
+    fs::write(&file, &written).unwrap();
+    assert_eq!(named(&mut names, std::slice::from_ref(&smiths), None), ["app"]);
+    fs::write(&file, "{").unwrap();
+    assert_eq!(named(&mut names, &[smiths], None), ["app"]);
+}
+
+#[test]
+fn d06_a_file_that_is_about_to_be_replaced_keeps_its_name() {
+    let place = Place::new();
+    let (smiths, romneys) =
+        (place.tenant("smiths/app.db", None), place.tenant("romneys/app.db", None));
+    assert_eq!(run(std::slice::from_ref(&smiths), None), ["app"]);
+    fs::remove_file(&smiths.section.path).unwrap();
+    assert_eq!(run(&[romneys, smiths.clone()], None), ["romneys/app", "app"]);
+    // Not even its directory is there.
+    let parent = smiths.section.path.parent().unwrap();
+    fs::remove_dir_all(parent).unwrap();
+    assert_eq!(run(std::slice::from_ref(&smiths), None), ["app"]);
+    fs::remove_dir_all(parent).unwrap();
+    fs::write(parent, "a file").unwrap();
+    let name = Names::default().assign(&[smiths], &[], None).unwrap().remove(0).unwrap();
+    assert_eq!(name.name, "app");
 }

@@ -180,3 +180,53 @@ fn d06_files_that_change_places_stay_databases() {
     rename("new.db", "app.db");
     assert_eq!(found(), ["a.db", "app.db", "b.db", "old.db"]);
 }
+
+#[test]
+fn d07_what_is_gone_for_long_is_forgotten() {
+    let place = Place::new();
+    place.database("kept.db");
+    for name in ["a.db", "b.db"] {
+        place.database(name);
+        fs::write(place.path(&format!("text-{name}")), "this is no database").unwrap();
+    }
+    let mut tenants = Tenants::default();
+    let remembered = |tenants: &Tenants| (tenants.owners.len(), tenants.refused.len());
+    assert_eq!(place.names(&mut tenants, &["*.db"]), ["a.db", "b.db", "kept.db"]);
+    assert_eq!(remembered(&tenants), (3, 2));
+    for name in ["a.db", "b.db", "text-a.db", "text-b.db"] {
+        fs::remove_file(place.path(name)).unwrap();
+    }
+    place.names(&mut tenants, &["*.db"]);
+    assert_eq!(remembered(&tenants), (3, 0), "they may still be open");
+    for _ in 0..FORGOTTEN_AFTER {
+        place.names(&mut tenants, &["*.db"]);
+    }
+    assert_eq!(remembered(&tenants), (1, 0));
+    assert_eq!(place.names(&mut tenants, &["*.db"]), ["kept.db"]);
+}
+
+#[test]
+fn a_match_that_cannot_be_looked_at_stays_and_is_told_once() {
+    let place = Place::new();
+    place.database("one.db");
+    let mut tenants = Tenants::default();
+    assert_eq!(place.names(&mut tenants, &["*.db"]), ["one.db"]);
+    // As root every file can be looked at: a link that leads to itself cannot.
+    fs::remove_file(place.path("one.db")).unwrap();
+    symlink("one.db", place.path("one.db")).unwrap();
+    symlink("other.db", place.path("other.db")).unwrap();
+    place.database("two.db");
+    for _ in 0..5 {
+        assert_eq!(place.names(&mut tenants, &["*.db"]), ["one.db", "two.db"]);
+        let places = ["one.db", "other.db"].map(|name| place.path(name));
+        assert_eq!(tenants.unreadable, HashSet::from(places));
+    }
+    // It hides nothing of the others.
+    fs::remove_file(place.path("two.db")).unwrap();
+    place.names(&mut tenants, &["*.db"]);
+    assert_eq!(place.names(&mut tenants, &["*.db"]), ["one.db"]);
+    fs::remove_file(place.path("one.db")).unwrap();
+    place.names(&mut tenants, &["*.db"]);
+    assert_eq!(place.names(&mut tenants, &["*.db"]), [""; 0]);
+    assert_eq!(tenants.unreadable, HashSet::from([place.path("other.db")]));
+}

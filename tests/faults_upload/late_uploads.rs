@@ -55,6 +55,14 @@ fn assert_newest(database: &TestDatabase, storage: &Storage, walrust: &Walrust) 
     assert_same_database(database.path(), &walrust.restored("app", &[]));
     let directory = tempfile::tempdir().expect("a temporary directory");
     assert_same_database(database.path(), &restored(storage, directory.path(), None));
+    // The listing of all databases says the same as that of the one.
+    let (all, one) = (walrust.run(["list", "--json"]).succeeded().json(), walrust.list("app"));
+    let [listed] = all["databases"].as_array().expect("a list").as_slice() else {
+        panic!("one database: {all:#}");
+    };
+    for (key, value) in listed.as_object().expect("keys and values") {
+        assert_eq!(*value, one[key], "{key} of {all:#}");
+    }
 }
 
 #[test]

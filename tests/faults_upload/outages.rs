@@ -79,7 +79,7 @@ fn b08_storage_that_is_down_at_the_start_is_waited_for() {
     let mut walrust = Walrust::on(&storage);
     walrust.set("AWS_ENDPOINT_URL_S3", &format!("http://127.0.0.1:{port}"));
     let mut daemon = walrust.watch(&[database.path()]);
-    daemon.wait_for_line(&["WARN", "storage is away", "connection refused"]);
+    daemon.wait_for_line(&["WARN", "storage cannot be reached", "connection refused"]);
     daemon.wait_for_line(&["ERROR", "not replicated, retrying", "connection refused"]);
     database.run(INSERT);
     daemon.assert_running();

@@ -63,7 +63,7 @@ fn c12_a_gap_leaves_the_replica_where_it_is_until_a_snapshot_leads_on() {
     }
     // While it follows it waits, longer from time to time, and says so.
     let mut follower = replica.follow();
-    follower.wait_for_line(&["cannot follow", &next]);
+    follower.wait_for_line(&["cannot be updated", &next]);
     follower.signal(Signal::SIGTERM);
     assert_eq!(events(&follower.wait().succeeded()), []);
     let key = history.key(1, 4);

@@ -244,7 +244,7 @@ fn what_cannot_be_followed_is_told_and_leaves_nothing_behind() {
         walrust.run([&["replicate", source], &local[..], more].concat())
     };
     for source in ["s3://bucket", "name", "s3://", "file:///", ""] {
-        run(source, &[]).failed(2, &["names no database", "s3://bucket/prefix/name"]);
+        run(source, &[]).failed(2, &["does not name a database", "s3://bucket/prefix/name"]);
     }
     run("file:///somewhere/app", &["--interval", "0"]).failed(2, &["interval"]);
     let missing = format!("{}/app", storage.url());

@@ -135,7 +135,7 @@ fn c17_the_lock_of_another_writer_is_waited_for() {
     let mut writer = SqlProcess::open(SqliteLibrary::System, &replica.path);
     writer.run("BEGIN IMMEDIATE");
     let mut follower = replica.follow();
-    follower.wait_for_line(&["cannot follow", "locked"]);
+    follower.wait_for_line(&["cannot be updated", "locked"]);
     let mut reader = replica.reader(SqliteLibrary::Bundled);
     assert_eq!(reader.run("SELECT count(*) FROM t"), [["3"]]);
     writer.run("ROLLBACK");

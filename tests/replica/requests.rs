@@ -71,7 +71,7 @@ fn c12_a_snapshot_that_cannot_be_restored_is_not_fetched_at_each_look() {
     bytes[middle] ^= 1;
     history.storage.write(&snapshot, &bytes, history.metadata(&snapshot));
     let mut follower = replica.follow();
-    follower.wait_for_line(&["cannot follow", &snapshot]);
+    follower.wait_for_line(&["cannot be updated", &snapshot]);
     follower.wait_until("it is refused again and again", |log| {
         log.matches("no file has changed since").count() >= 3
     });
@@ -94,7 +94,7 @@ fn c17_an_outage_is_waited_for_and_readers_go_on() {
     replica.wait_for_txid(&mut follower, 6);
     proxy.go_down();
     let mut reader = replica.reader(SqliteLibrary::System);
-    follower.wait_for_line(&["cannot follow"]);
+    follower.wait_for_line(&["cannot be updated"]);
     assert_eq!(reader.run("SELECT count(*) FROM t"), [["5"]]);
 
     let walrust = Walrust::on(&history.storage);
@@ -124,7 +124,7 @@ fn storage_that_is_down_at_the_first_run_is_an_error_and_later_is_not() {
     replica.catch_up().succeeded();
     proxy.set(|_| crate::fault_proxy::Fault::Answer(403, "AccessDenied"));
     let mut follower = replica.follow();
-    follower.wait_for_line(&["cannot follow", "AccessDenied"]);
+    follower.wait_for_line(&["cannot be updated", "AccessDenied"]);
     follower.signal(Signal::SIGTERM);
     follower.wait().succeeded();
 }

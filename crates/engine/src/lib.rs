@@ -55,7 +55,9 @@ pub use error_class::ErrorClass;
 pub use event_kind::{EventKind, UnknownEvent};
 pub use export_planner::{ExportPlan, ExportedFile, plan_export};
 pub use lasting_alarm::{LastingAlarm, REMINDER};
-pub use names::{NameError, NameRequest, assign_names, is_valid_name};
+pub use names::{
+    Assignment, Displaced, NameError, NameRequest, assign_names, is_valid_name, possible_names,
+};
 pub use pacing::Pacing;
 pub use page_table::{MissingPages, PageTable};
 pub use position::{Position, WalPosition};
@@ -72,5 +74,7 @@ pub use retention_planner::{
 pub use retry_policy::{RetryDecision, RetryPolicy};
 pub use snapshot_schedule::{LastSnapshot, SnapshotReason, SnapshotSchedule, SnapshotSettings};
 pub use sync_planner::{HealReason, PinRecord, SyncPlan, WalView, plan_sync};
-pub use tree::{Layout, MANIFEST, StoredFile, Tree, database_names, manifest_key, object_key};
+pub use tree::{
+    Layout, MANIFEST, StoredFile, Tree, all_trees, database_names, manifest_key, object_key,
+};
 pub use upload_queue::{CREDITS, Demand, OVERDUE, Priority, QueueFull, UploadQueue};

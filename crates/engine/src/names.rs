@@ -1,9 +1,13 @@
 //! The name under which each database is stored.
 //!
-//! Invariant: two databases never share a name. What the configuration says comes first, then what
-//! was kept; a name that has to be found gives way to both. Where file stems collide it is the
-//! shortest end of the path that no other has; where parents cannot tell two files apart, their
-//! extensions do, or a number.
+//! Invariant: two databases never share a name, and a name that has to be found is never one that
+//! another database had. What the configuration says comes first, then what was kept; a name that has
+//! to be found gives way to both. Where file stems collide it is the shortest end of the path that no
+//! other has; where parents cannot tell two files apart, their extensions do, or a number.
+//!
+//! Only the configuration can ask for what is impossible. Two databases that keep one name (one is a
+//! copy, or was away while the other got its name) do not stand in the way of any other: the one that
+//! uses the name goes on with it.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -19,6 +23,28 @@ pub struct NameRequest {
     pub below: Option<String>,
     /// The name that it was stored under before: it stays, whoever comes or goes.
     pub kept: Option<String>,
+    /// Whether it is being stored under its name, configured or kept, right now.
+    pub in_use: bool,
+}
+
+/// The names of some databases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// One for each request, in their order.
+    pub names: Vec<String>,
+    /// The databases that were stored under another name before, which belongs to somebody else now.
+    pub displaced: Vec<Displaced>,
+}
+
+/// A database whose kept name belongs to another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Displaced {
+    /// Path of the database.
+    pub path: PathBuf,
+    /// The name that it was stored under before.
+    pub kept: String,
+    /// Path of the database that has this name.
+    pub owner: PathBuf,
 }
 
 /// Why names could not be assigned.
@@ -62,29 +88,44 @@ pub enum NameError {
     },
 }
 
-/// Assigns a name to each database, in the order of the requests.
+/// Assigns a name to each database. No name that has to be found is one of `reserved`: the names of
+/// databases that are gone.
 ///
 /// # Errors
 /// If two databases would share a name, or a name cannot be part of an object key.
-pub fn assign_names(requests: &[NameRequest]) -> Result<Vec<String>, NameError> {
+pub fn assign_names(
+    requests: &[NameRequest],
+    reserved: &HashSet<String>,
+) -> Result<Assignment, NameError> {
     let mut paths = HashSet::new();
     for request in requests {
         if !paths.insert(&request.path) {
             return Err(NameError::Duplicate { path: request.path.clone() });
         }
     }
-    let fixed: Vec<Option<String>> = requests.iter().map(fixed_name).collect();
-    let mut derived = derive(requests, &fixed)?;
+    let mut fixed: Vec<Option<String>> = requests.iter().map(fixed_name).collect();
+    let displaced = displace(requests, &mut fixed)?;
+    let mut derived = derive(requests, &fixed, reserved)?;
     let mut names = Vec::with_capacity(requests.len());
-    for (index, (request, fixed)) in requests.iter().zip(&fixed).enumerate() {
-        let name = fixed.clone().or_else(|| derived.remove(&index)).unwrap_or_default();
+    for (index, (request, fixed)) in requests.iter().zip(fixed).enumerate() {
+        let name = fixed.or_else(|| derived.remove(&index)).unwrap_or_default();
         if !is_valid_name(&name) {
             return Err(NameError::Invalid { name, path: request.path.clone() });
         }
         names.push(name);
     }
-    refuse_shared(requests, &names)?;
-    Ok(names)
+    Ok(Assignment { names, displaced })
+}
+
+/// All names that could be found for a database, whatever others there are.
+#[must_use]
+pub fn possible_names(path: &Path, below: Option<&str>) -> Vec<String> {
+    let segments = [false, true].map(|with_extension| segments(path, with_extension));
+    let segments = segments.into_iter().flatten();
+    let ends = segments.flat_map(|segments| {
+        (0..segments.len()).map(|start| segments[start..].join("/")).collect::<Vec<_>>()
+    });
+    ends.map(|end| below_prefix(below, &end)).collect()
 }
 
 /// The name that does not depend on other databases, if there is one.
@@ -93,26 +134,48 @@ fn fixed_name(request: &NameRequest) -> Option<String> {
     prefix.or_else(|| request.kept.clone())
 }
 
-fn refuse_shared(requests: &[NameRequest], names: &[String]) -> Result<(), NameError> {
-    let mut owner: HashMap<&str, &Path> = HashMap::new();
-    for (request, name) in requests.iter().zip(names) {
-        if let Some(first) = owner.insert(name, &request.path) {
-            return Err(NameError::Shared {
-                name: name.clone(),
-                first: first.to_owned(),
-                second: request.path.clone(),
-            });
+/// Takes fixed names from the databases that cannot have theirs.
+fn displace(
+    requests: &[NameRequest],
+    fixed: &mut [Option<String>],
+) -> Result<Vec<Displaced>, NameError> {
+    let is_configured = |request: &NameRequest| request.prefix.is_some();
+    let mut order: Vec<usize> = (0..requests.len()).collect();
+    order.sort_by_key(|index| {
+        let request = &requests[*index];
+        (!is_configured(request), !request.in_use, &request.path)
+    });
+    let mut owners: HashMap<String, usize> = HashMap::new();
+    let mut displaced = Vec::new();
+    for index in order {
+        let Some(name) = fixed[index].clone() else { continue };
+        let Some(&owner) = owners.get(&name) else {
+            owners.insert(name, index);
+            continue;
+        };
+        let (owner, request) = (&requests[owner], &requests[index]);
+        // A prefix that takes the name of a database from it is a mistake, unless the prefix was there
+        // first.
+        let gives_way =
+            !is_configured(request) && (!is_configured(owner) || owner.in_use && !request.in_use);
+        if !gives_way {
+            let (first, second) = (owner.path.clone(), request.path.clone());
+            return Err(NameError::Shared { name, first, second });
         }
+        fixed[index] = None;
+        let (path, owner) = (request.path.clone(), owner.path.clone());
+        displaced.push(Displaced { path, kept: name, owner });
     }
-    Ok(())
+    Ok(displaced)
 }
 
 /// A name for each request that has none, by index.
 fn derive(
     requests: &[NameRequest],
     fixed: &[Option<String>],
+    reserved: &HashSet<String>,
 ) -> Result<HashMap<usize, String>, NameError> {
-    let mut taken: HashSet<String> = fixed.iter().flatten().cloned().collect();
+    let mut taken: HashSet<String> = fixed.iter().flatten().chain(reserved).cloned().collect();
     let mut open: Vec<usize> =
         (0..requests.len()).filter(|index| fixed[*index].is_none()).collect();
     let mut names = HashMap::new();
@@ -137,7 +200,7 @@ fn derive(
             }
             open.retain(|index| {
                 let Some(end) = last(&ends[*index], depth) else { return true };
-                let name = below(&requests[*index], &end.join("/"));
+                let name = below_prefix(requests[*index].below.as_deref(), &end.join("/"));
                 let free = shared.get(end) == Some(&1) && taken.insert(name.clone());
                 if free {
                     names.insert(*index, name);
@@ -148,7 +211,8 @@ fn derive(
     }
     // The whole path may be the end of another one: a number tells these apart.
     for index in open {
-        let end = below(&requests[index], &segments(&requests[index].path, true)?.join("/"));
+        let NameRequest { path, below, .. } = &requests[index];
+        let end = below_prefix(below.as_deref(), &segments(path, true)?.join("/"));
         let mut name = end.clone();
         for number in 2.. {
             if taken.insert(name.clone()) {
@@ -166,8 +230,8 @@ fn last(segments: &[String], depth: usize) -> Option<&[String]> {
 }
 
 /// A derived name behind the prefix of the pattern that the path matches.
-fn below(request: &NameRequest, name: &str) -> String {
-    let below = request.below.as_deref().unwrap_or_default().trim_matches('/');
+fn below_prefix(below: Option<&str>, name: &str) -> String {
+    let below = below.unwrap_or_default().trim_matches('/');
     if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") }
 }
 
@@ -196,140 +260,4 @@ pub fn is_valid_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn request(path: &str, prefix: Option<&str>) -> NameRequest {
-        let prefix = prefix.map(str::to_owned);
-        NameRequest { path: path.into(), prefix, below: None, kept: None }
-    }
-
-    #[test]
-    fn d06_a_name_stays_when_others_come_and_go() {
-        let kept = NameRequest { kept: Some("app".to_owned()), ..request("/srv/a/app.db", None) };
-        let requests = [kept.clone(), request("/srv/b/app.db", None)];
-        assert_eq!(assign_names(&requests).unwrap(), ["app", "b/app"]);
-        // Its own prefix wins over what it was called before.
-        let renamed = NameRequest { prefix: Some("other".to_owned()), ..kept.clone() };
-        assert_eq!(assign_names(&[renamed]).unwrap(), ["other"]);
-        let copy = NameRequest { kept: kept.kept.clone(), ..request("/copy/app.db", None) };
-        assert!(matches!(assign_names(&[kept, copy]), Err(NameError::Shared { .. })));
-    }
-
-    #[test]
-    fn d06_matches_of_one_pattern_have_names_of_their_own_below_its_prefix() {
-        let below =
-            |path| NameRequest { below: Some("tenants/".to_owned()), ..request(path, None) };
-        let requests = [below("/srv/x/app.db"), below("/srv/y/app.db"), below("/srv/z/log.db")];
-        assert_eq!(
-            assign_names(&requests).unwrap(),
-            ["tenants/x/app", "tenants/y/app", "tenants/log"]
-        );
-    }
-
-    #[test]
-    fn d01_ten_thousand_names_take_no_time_worth_mentioning() {
-        let requests: Vec<_> =
-            (0..10_000).map(|n| request(&format!("/srv/tenants/{n}/app.db"), None)).collect();
-        let names = assign_names(&requests).unwrap();
-        assert_eq!(names[77], "77/app");
-    }
-
-    #[test]
-    fn a_prefix_wins_over_the_stem() {
-        let requests = [request("/data/app.db", Some("production")), request("/data/log.db", None)];
-        assert_eq!(assign_names(&requests).unwrap(), ["production", "log"]);
-    }
-
-    #[test]
-    fn colliding_stems_get_the_shortest_distinguishing_parents() {
-        let requests = [
-            request("/srv/romneys/app.db", None),
-            request("/srv/smiths/app.db", None),
-            request("/srv/smiths/log.db", None),
-        ];
-        assert_eq!(assign_names(&requests).unwrap(), ["romneys/app", "smiths/app", "log"]);
-    }
-
-    #[test]
-    fn what_parents_cannot_tell_apart_extensions_or_numbers_do() {
-        let paths = ["/app.sqlite", "/y/y/app.sqlite", "/y/app.db"].map(|path| request(path, None));
-        let names = assign_names(&paths).unwrap();
-        assert_eq!(names, ["app.sqlite", "y/y/app", "app.db"]);
-        let kept =
-            |(request, name): (NameRequest, String)| NameRequest { kept: Some(name), ..request };
-        let kept = paths.into_iter().zip(names).map(kept);
-        let all: Vec<_> = kept.chain([request("/app.db", None)]).collect();
-        assert_eq!(assign_names(&all).unwrap()[3], "app.db-2");
-        let requests = [request("/a/app.db", None), request("/a/app.sqlite", None)];
-        assert_eq!(assign_names(&requests).unwrap(), ["app.db", "app.sqlite"]);
-        let first = NameRequest { kept: Some("app".to_owned()), ..request("/a/app.db", None) };
-        let requests = [first, request("/a/app.sqlite", None)];
-        assert_eq!(assign_names(&requests).unwrap(), ["app", "app.sqlite"]);
-    }
-
-    #[test]
-    fn d06_a_derived_name_gives_way_to_names_that_are_taken() {
-        let requests = [
-            request("/data/main.db", Some("app")),
-            request("/data/app.db", None),
-            NameRequest { kept: Some("log".to_owned()), ..request("/old/x.db", None) },
-            request("/data/log.db", None),
-        ];
-        let names = assign_names(&requests).unwrap();
-        assert_eq!(names, ["app", "data/app", "log", "data/log"]);
-    }
-
-    #[test]
-    fn two_databases_never_share_a_name() {
-        let requests = [request("/a/x.db", Some("same")), request("/a/y.db", Some("same/"))];
-        let error = assign_names(&requests).unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains("/a/x.db") && text.contains("/a/y.db"), "{text}");
-        let requests = [request("/a/x.db", None), request("/a/x.db", None)];
-        assert!(matches!(assign_names(&requests), Err(NameError::Duplicate { .. })));
-    }
-
-    #[test]
-    fn names_that_would_leave_the_bucket_prefix_are_refused() {
-        for prefix in ["", "a//b", "..", "a/../b", "./a"] {
-            let error = assign_names(&[request("/a/x.db", Some(prefix))]).unwrap_err();
-            assert!(matches!(error, NameError::Invalid { .. }), "{prefix}");
-        }
-    }
-
-    /// Paths that collide often: few folders, few stems, few extensions.
-    fn paths() -> impl Strategy<Value = Vec<String>> {
-        let path = "(/[xy]){0,3}/(app|log)\\.(db|sqlite)";
-        proptest::collection::btree_set(path, 0..12)
-            .prop_map(|set| set.into_iter().collect::<Vec<_>>())
-            .prop_shuffle()
-    }
-
-    proptest! {
-        #[test]
-        fn d06_every_database_has_a_name_of_its_own_that_stays(
-            paths in paths(), old in 0_usize..12, below in proptest::option::of("[xy]"),
-        ) {
-            let requests = |paths: &[String]| -> Vec<NameRequest> {
-                let request = |path: &String| NameRequest {
-                    below: below.clone(),
-                    ..request(path, None)
-                };
-                paths.iter().map(request).collect()
-            };
-            let old = old.min(paths.len());
-            let first = assign_names(&requests(&paths[..old])).unwrap();
-            let mut all = requests(&paths);
-            for (request, name) in all.iter_mut().zip(&first) {
-                request.kept = Some(name.clone());
-            }
-            let names = assign_names(&all).unwrap();
-            prop_assert_eq!(&names[..old], &first[..]);
-            let distinct: HashSet<_> = names.iter().collect();
-            prop_assert_eq!(distinct.len(), names.len());
-        }
-    }
-}
+mod tests;

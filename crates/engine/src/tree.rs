@@ -111,6 +111,22 @@ impl Tree {
     }
 }
 
+/// The trees of all databases in a listing of a whole bucket, by name.
+#[must_use]
+pub fn all_trees(mut listing: Vec<(&str, u64)>) -> Vec<(String, Tree)> {
+    listing.sort_unstable();
+    let names = database_names(listing.iter().map(|(key, _)| *key));
+    let trees = names.into_iter().map(|name| {
+        let prefix = format!("{name}/");
+        let begin = listing.partition_point(|(key, _)| *key < prefix.as_str());
+        let objects = &listing[begin..];
+        let end = objects.partition_point(|(key, _)| key.starts_with(&prefix));
+        let tree = Tree::read(&name, objects[..end].iter().copied());
+        (name, tree)
+    });
+    trees.collect()
+}
+
 /// The key of an LTX file of ours.
 #[must_use]
 pub fn object_key(name: &str, file: FileName) -> String {
@@ -231,6 +247,28 @@ mod tests {
                 let expected = if layout == Layout::Walrust { 0 } else { level };
                 assert_eq!(tree.files[0].level, expected, "{key}");
             }
+        }
+    }
+
+    #[test]
+    fn each_database_of_a_listing_has_its_own_tree() {
+        let keys = [
+            format!("app/{FIRST}"),
+            format!("app/{NEXT}"),
+            "app/manifest.json".to_owned(),
+            format!("app/nested/{FIRST}"),
+            format!("app-2/{FIRST}"),
+            format!("app.db/{FIRST}"),
+            format!("peer/0009/{FIRST}"),
+            format!("other/ltx/0/{FIRST}"),
+            "nothing/readme.txt".to_owned(),
+        ];
+        let listing: Vec<_> = listing(&keys).into_iter().rev().collect();
+        let trees = all_trees(listing.clone());
+        let names: Vec<_> = trees.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["app", "app-2", "app.db", "app/nested", "other", "peer"]);
+        for (name, tree) in &trees {
+            assert_eq!(*tree, Tree::read(name, listing.iter().copied()), "{name}");
         }
     }
 

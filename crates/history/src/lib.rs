@@ -22,6 +22,7 @@ mod history;
 mod history_index;
 mod index_repair;
 mod inspection;
+mod listed_history;
 mod litestream_file;
 mod manifest_object;
 mod patience;
@@ -45,8 +46,7 @@ pub use finding::{Finding, Problem, Severity};
 pub use follow_error::FollowError;
 pub use history::{History, Times};
 pub use manifest_object::{
-    FoundManifest, ManifestObject, edit_manifest, find_manifest, read_manifest,
-    refuse_newer_formats, write_manifest,
+    FoundManifest, ManifestObject, edit_manifest, find_manifest, read_manifest, write_manifest,
 };
 pub use patience::patiently;
 pub use point_in_time::{Neighbours, State};

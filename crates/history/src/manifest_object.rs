@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use walrust_engine::manifest::{Manifest, Writer};
 use walrust_engine::{ErrorClass, RetryDecision, RetryPolicy, manifest_key};
@@ -15,8 +14,6 @@ use walrust_storage::{Condition, Metadata, Object, ObjectStore, StorageError};
 
 use crate::{HistoryError, SHA256, patiently};
 
-/// Manifests that are read at once.
-const MANIFESTS: usize = 16;
 /// The longest pause between two attempts to change a manifest.
 const LONGEST_DELAY: Duration = Duration::from_secs(3);
 
@@ -91,24 +88,6 @@ pub(crate) async fn read_manifest_patiently(
         Some(object) => parse(store, object).await.map(Some),
         None => Ok(None),
     }
-}
-
-/// Refuses what a newer program has written: whoever does not know its rules must not say what its
-/// files mean. A manifest that is damaged is no reason, since the files are the truth.
-///
-/// # Errors
-/// If storage fails, or the manifest of one of the databases is of a higher format.
-pub async fn refuse_newer_formats(
-    store: &dyn ObjectStore,
-    names: impl IntoIterator<Item = String>,
-) -> Result<(), HistoryError> {
-    let refusals = names.into_iter().map(|name| async move {
-        match read_manifest_patiently(store, &name).await {
-            Err(error) if error.is_damaged_manifest() => Ok(()),
-            read => read.map(drop),
-        }
-    });
-    futures_util::stream::iter(refusals).buffered(MANIFESTS).try_collect().await
 }
 
 async fn get(store: &dyn ObjectStore, key: &str) -> Result<Option<Object>, StorageError> {

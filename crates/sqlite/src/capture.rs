@@ -130,6 +130,7 @@ impl Capture {
         // Before the lock, which leaves a directory beside the database.
         check_database(&path)?;
         let mut state = StateDirectory::open(&path, options.state_directory.as_deref())?;
+        state.note_owner(given, &path)?;
         let (writer_id, confirmed) = (state.writer_id()?, state.load()?);
         let (queue, wal_known) = StagedQueue::load(&state, confirmed.as_ref())?;
         let captured = queue.captured().or(confirmed.as_ref());

@@ -65,7 +65,7 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, DatabaseError> {
 }
 
 /// Whether there is no such file: also when a directory above it is gone or is a file.
-fn is_missing(error: &io::Error) -> bool {
+pub(crate) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 

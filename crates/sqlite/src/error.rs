@@ -104,6 +104,16 @@ pub enum DatabaseError {
         /// The answer.
         source: io::Error,
     },
+    /// A file of local state is not what was written there.
+    #[error("{}: damaged: {problem}; {remedy}", .path.display())]
+    DamagedState {
+        /// Path of the file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// SQLite refused an operation.
     #[error("{}: SQLite cannot {operation}: {source}", .path.display())]
     Sqlite {

@@ -25,6 +25,15 @@ pub fn is_replicated(path: &Path, state: Option<&Path>) -> Result<bool, Database
     StateDirectory::is_locked(&resolve(path)?, state)
 }
 
+/// The identifier of the local state of a database that another process replicates: who wrote what is
+/// in storage.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn replicating_writer(path: &Path, state: Option<&Path>) -> Result<String, DatabaseError> {
+    StateDirectory::peek_writer_id(&resolve(path)?, state)
+}
+
 /// Stages a snapshot of the newest state in `staging`, if that is the state of `head`; `None` if
 /// the database has moved on.
 ///
@@ -41,7 +50,7 @@ pub fn stage_head_snapshot(
     let reader = DatabaseReader::open(&path, WalPin::Auto, None)?;
     for _ in 0..ATTEMPTS {
         let index = reader.files.wal_index()?;
-        let position = StateDirectory::peek(&path, state);
+        let position = StateDirectory::peek(&path, state)?;
         let at_head = position.is_some_and(|position| {
             let wal = (position.wal.salts, position.wal.frames);
             // Under the pin of the other process a WAL that restarted and is empty holds nothing new.

@@ -7,8 +7,10 @@ use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use walrust_engine::is_valid_name;
 
 use crate::DatabaseError;
+use crate::database_files::is_missing;
 use crate::state_directory::{replace, state_path};
 
 const FILE: &str = "name";
@@ -29,14 +31,39 @@ struct StoredName {
     path: String,
 }
 
-/// The name under which a database was stored before, as local state has it. The path of the
-/// database has no symbolic links.
-#[must_use]
-pub fn kept_name(database: &Path, directory: Option<&Path>) -> Option<KeptName> {
-    let bytes = fs::read(state_path(database, directory).join(FILE)).ok()?;
-    let stored: StoredName = serde_json::from_slice(&bytes).ok()?;
-    let ours = stored.path == database.to_string_lossy() && !stored.name.is_empty();
-    ours.then_some(KeptName { name: stored.name, below: stored.below })
+/// The name under which a database was stored before, as local state has it; `None` if it has none, or
+/// one that was found for another path. The path of the database has no symbolic links.
+///
+/// # Errors
+/// If there is a name that cannot be read: another one in its place would begin a second history.
+pub fn kept_name(
+    database: &Path,
+    directory: Option<&Path>,
+) -> Result<Option<KeptName>, DatabaseError> {
+    read_name(&state_path(database, directory), database)
+}
+
+/// The name of a database in a state directory.
+pub(crate) fn read_name(state: &Path, database: &Path) -> Result<Option<KeptName>, DatabaseError> {
+    let path = state.join(FILE);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if is_missing(&error) => return Ok(None),
+        Err(error) => return Err(DatabaseError::io("read the name of the database", &path)(error)),
+    };
+    let damaged = |problem: String| DatabaseError::DamagedState {
+        path: path.clone(),
+        problem,
+        remedy: "correct the name in it, or give the database a prefix; if the file is removed, a name \
+                 is found again, which may be another one with a history of its own",
+    };
+    let stored: StoredName =
+        serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    if !is_valid_name(&stored.name) {
+        return Err(damaged(format!("{:?} cannot be a name in a bucket", stored.name)));
+    }
+    let ours = stored.path == database.to_string_lossy();
+    Ok(ours.then_some(KeptName { name: stored.name, below: stored.below }))
 }
 
 /// Keeps the name under which a database is stored.

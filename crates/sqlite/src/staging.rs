@@ -109,6 +109,22 @@ pub(crate) fn sha256_of(path: &Path) -> Result<String, DatabaseError> {
     hash().map_err(DatabaseError::io("read a staged file", path))
 }
 
+/// The names of the complete files in a staging directory; none if there is no such directory.
+pub(crate) fn staged_names(staging: &Path) -> Result<Vec<FileName>, DatabaseError> {
+    let list = || {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(staging)? {
+            let name = entry?.file_name();
+            names.extend(name.to_str().and_then(|name| name.parse::<FileName>().ok()));
+        }
+        Ok::<_, io::Error>(names)
+    };
+    match list() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        names => names.map_err(DatabaseError::io("read the staging directory", staging)),
+    }
+}
+
 /// An LTX file that is being written.
 #[derive(Debug)]
 pub(crate) struct StagedWriter {

@@ -7,6 +7,7 @@
 //! | `pages.crc64` | one checksum per page of that state |
 //! | `pages.redo` | the changes that lead from the last table to that of `position.json` |
 //! | `file.json` | what the database file looked like when it was last watched |
+//! | `database` | which database this is, and since when its file is gone, see `state_owner.rs` |
 //! | `name` | the name that was found for the database, see `kept_name.rs` |
 //! | `writer` | random identifier that signs the manifest |
 //! | `staging/` | LTX files on their way to storage |
@@ -31,6 +32,7 @@ use crate::DatabaseError;
 use crate::database_files::{FileStamp, is_owned};
 use crate::page_checksums::PageChecksums;
 use crate::staging::hex;
+use crate::state_owner::StateOwner;
 
 /// The format number of `position.json`.
 const FORMAT: u32 = 1;
@@ -79,6 +81,14 @@ impl StateDirectory {
         Ok(Self { path, lock: Some(lock) })
     }
 
+    /// Notes which database this is. `given` may lead there through symbolic links.
+    pub(crate) fn note_owner(&self, given: &Path, database: &Path) -> Result<(), DatabaseError> {
+        match StateOwner::of(given, database) {
+            Some(owner) => owner.write(&self.path),
+            None => Ok(()),
+        }
+    }
+
     /// Another lock says from now on that the database is replicated: a descriptor less for each.
     pub(crate) fn release_lock(&mut self) {
         self.lock = None;
@@ -108,8 +118,33 @@ impl StateDirectory {
     }
 
     /// The position that the owner of a state directory has saved last, without its table.
-    pub(crate) fn peek(database: &Path, directory: Option<&Path>) -> Option<Position> {
-        parse_position(&fs::read(state_path(database, directory).join("position.json")).ok()?)
+    pub(crate) fn peek(
+        database: &Path,
+        directory: Option<&Path>,
+    ) -> Result<Option<Position>, DatabaseError> {
+        let path = state_path(database, directory).join("position.json");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DatabaseError::io("read the position", &path)(error)),
+        };
+        match parse_position(&bytes) {
+            Some(position) => Ok(Some(position)),
+            None => Err(DatabaseError::DamagedState {
+                path,
+                problem: "it is not a position that this program knows".to_owned(),
+                remedy: "the process that replicates the database writes it anew after its next upload",
+            }),
+        }
+    }
+
+    /// The identifier of the local state of a database, which the owner of its directory has made.
+    pub(crate) fn peek_writer_id(
+        database: &Path,
+        directory: Option<&Path>,
+    ) -> Result<String, DatabaseError> {
+        let path = state_path(database, directory).join("writer");
+        fs::read_to_string(&path).map_err(DatabaseError::io("read the writer's identifier", &path))
     }
 
     /// The position and its table of page checksums, if both are there and agree.

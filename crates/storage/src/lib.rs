@@ -25,7 +25,8 @@ pub use metadata::Metadata;
 pub use object::Object;
 pub use object_store::{Condition, DeleteFailure, ListEntry, ObjectMeta, ObjectStore, PutReceipt};
 pub use s3::{
-    BundleError, S3Credentials, S3Options, S3Store, check_endpoint, trusted_certificates,
+    BundleError, ENDPOINT_VARIABLES, REGION_VARIABLES, S3Credentials, S3Options, S3Store,
+    check_endpoint, trusted_certificates,
 };
 pub use storage_url::{StorageUrl, StorageUrlError};
 

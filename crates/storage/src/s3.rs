@@ -40,7 +40,7 @@ mod trust;
 mod upload;
 
 use classify::About;
-pub use options::{S3Credentials, S3Options, check_endpoint};
+pub use options::{ENDPOINT_VARIABLES, REGION_VARIABLES, S3Credentials, S3Options, check_endpoint};
 pub use trust::{BundleError, trusted_certificates};
 
 /// An S3-compatible store: a bucket, and a prefix in it.

@@ -11,6 +11,7 @@ use walrust_engine::{PRICES_AS_OF, RetentionPolicy, Usage, most_snapshots};
 use super::Problems;
 use super::estimate::{Estimate, cost};
 use crate::cli::{aligned, human_bytes, table};
+use crate::resolver::LeftOut;
 
 /// Everything that is told.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(super) struct Report {
     pub(super) refusal: Option<String>,
     pub(super) settings: Settings,
     pub(super) problems: Problems,
+    pub(super) left_out: Vec<LeftOut>,
     pub(super) estimate: Estimate,
 }
 
@@ -76,12 +78,15 @@ impl Report {
         }
         for pattern in &self.patterns {
             lines.push(format!(
-                "{}: files that match are picked up and retired while running",
+                "{}: matching files are picked up and retired while it runs",
                 pattern.display()
             ));
         }
         for (name, problem) in &self.problems {
-            lines.push(format!("{name} cannot be replicated now: {problem}"));
+            lines.push(format!("{name} cannot be replicated at the moment: {problem}"));
+        }
+        for LeftOut { path, error } in &self.left_out {
+            lines.push(format!("{} is not replicated: {error}", path.display()));
         }
         lines
     }
@@ -148,26 +153,28 @@ impl Report {
         let mut lines: Vec<String> = table_lines(&aligned(rows, &columns)).collect();
         if !self.problems.is_empty() {
             let names: Vec<_> = self.problems.keys().map(String::as_str).collect();
-            lines.push(format!("not counted, since not replicated now: {}", names.join(", ")));
+            lines.push(format!(
+                "not included, because they cannot be replicated at the moment: {}",
+                names.join(", ")
+            ));
         }
         lines.push(format!(
-            "* assumed: {} commits an hour, {} each (--commits-per-hour, --bytes-per-commit; --measure \
-             reads what is in storage)",
+            "* assumed: {} commits per hour, {} each (--commits-per-hour, --bytes-per-commit; --measure \
+             measures what is in storage)",
             number(estimate.assumed.commits_per_hour),
             bytes(estimate.assumed.bytes_per_commit)
         ));
         if estimate.total().growth_bytes > 0.0 {
             lines.push(format!(
-                "nothing is ever removed: what is stored after a year; it grows by {} a month for ever",
+                "nothing is ever deleted: this is the cost after one year; storage keeps growing by {} a month",
                 bytes(estimate.total().growth_bytes)
             ));
         }
         if estimate.provider.is_none() {
-            lines
-                .push("the store has no known prices: those of all providers are shown".to_owned());
+            lines.push("prices of this store are not known: all providers are shown".to_owned());
         }
         lines.push(format!(
-            "list prices of about {PRICES_AS_OF} in US dollars, without transfer, validation and free allowances"
+            "list prices in US dollars as of {PRICES_AS_OF}, without data transfer, validation and free tiers"
         ));
         lines
     }
@@ -207,6 +214,10 @@ impl Report {
                 "events": events(webhook),
             })
         });
+        let left_out = self
+            .left_out
+            .iter()
+            .map(|LeftOut { path, error }| json!({ "path": path, "error": error.to_string() }));
         let examples = self.estimate.examples.iter();
         let examples = examples.map(|(name, usage)| ((*name).to_owned(), self.usage(usage)));
         json!({
@@ -215,6 +226,7 @@ impl Report {
             "patterns": self.patterns,
             "refusal": self.refusal,
             "databases": databases.collect::<Vec<_>>(),
+            "left_out": left_out.collect::<Vec<_>>(),
             "webhooks": webhooks.collect::<Vec<_>>(),
             "prices": { "provider": self.estimate.provider.map(|it| it.to_string()), "as_of": PRICES_AS_OF },
             "total": self.usage(&self.estimate.total()),
@@ -249,38 +261,39 @@ fn triggers(database: &DatabaseSettings) -> Vec<String> {
     let DatabaseSettings { snapshot, checkpoint, sync_interval, .. } = database;
     let mut lines = vec![match sync_interval.is_zero() {
         true => "upload: each commit at once".to_owned(),
-        false => format!("upload: what was committed, at most once in {}", human(*sync_interval)),
+        false => format!("upload: new commits, at most once per {}", human(*sync_interval)),
     }];
     let mut snapshots = Vec::new();
     if !snapshot.interval.is_zero() {
-        snapshots.push(format!("{} after the last one", human(snapshot.interval)));
+        snapshots.push(format!("{} after the previous one", human(snapshot.interval)));
     }
     if snapshot.max_changes > 0 {
         snapshots.push(format!("after {} commits", snapshot.max_changes));
     }
     if !snapshot.max_interval.is_zero() {
         let interval = human(snapshot.max_interval);
-        snapshots.push(format!("{interval} after the first commit behind the last one"));
+        snapshots.push(format!("{interval} after the first commit since the last snapshot"));
     }
     if !snapshot.on_idle.is_zero() {
         snapshots.push(format!("when idle for {}", human(snapshot.on_idle)));
     }
     if snapshot.on_startup {
-        snapshots.push("at the start".to_owned());
+        snapshots.push("at startup".to_owned());
     }
     lines.push(match snapshots.is_empty() {
         true => "snapshot: the first one only".to_owned(),
-        false => format!("snapshot, if anything changed: {}", snapshots.join(", ")),
+        false => format!("snapshot, if the database changed: {}", snapshots.join(", ")),
     });
     let mut checkpoints = Vec::new();
     if !checkpoint.interval.is_zero() {
-        checkpoints.push(format!("{} after the last one", human(checkpoint.interval)));
+        checkpoints.push(format!("{} after the previous one", human(checkpoint.interval)));
     }
     if checkpoint.min_pages > 0 {
         checkpoints.push(format!("at {} pages", checkpoint.min_pages));
     }
     if checkpoint.truncate_pages > 0 {
-        checkpoints.push(format!("with stopped writers at {} pages", checkpoint.truncate_pages));
+        checkpoints
+            .push(format!("at {} pages with the writers waiting", checkpoint.truncate_pages));
     }
     lines.push(match checkpoints.is_empty() {
         true => "checkpoint of the WAL: never".to_owned(),
@@ -295,7 +308,7 @@ fn retention(database: &DatabaseSettings) -> Vec<String> {
     let when = match (compaction.after_snapshot, compaction.interval.is_zero()) {
         (false, true) => {
             return vec![
-                "never: nothing is merged or removed (compact_interval, compact_after_snapshot)"
+                "never: nothing is merged or deleted (set compact_interval or compact_after_snapshot)"
                     .to_owned(),
             ];
         }
@@ -309,10 +322,13 @@ fn retention(database: &DatabaseSettings) -> Vec<String> {
         hours => format!("; every state of the last {hours} hours"),
     };
     vec![
-        format!("{when}: what is old is merged or removed, {} later", human(compaction.grace())),
         format!(
-            "stays: the newest snapshot of each of {hourly} hours, {daily} days, {weekly} weeks, \
-             {monthly} months: {most} snapshots at most{window}"
+            "{when}: old files are merged or retired, and deleted {} later",
+            human(compaction.grace())
+        ),
+        format!(
+            "kept: the newest snapshot of each of the last {hourly} hours, {daily} days, {weekly} weeks and \
+             {monthly} months: at most {most} snapshots{window}"
         ),
     ]
 }
@@ -320,13 +336,13 @@ fn retention(database: &DatabaseSettings) -> Vec<String> {
 fn validation(database: &DatabaseSettings) -> String {
     let validation = &database.validation;
     if validation.interval.is_zero() {
-        return "never (validation_interval); `walrust verify` does it on demand".to_owned();
+        return "never (set validation_interval); `walrust verify` does it on demand".to_owned();
     }
     let rate = match validation.bytes_per_second {
         0 => "at full speed".to_owned(),
-        rate => format!("at {} a second", human_bytes(rate)),
+        rate => format!("at {} per second", human_bytes(rate)),
     };
-    format!("every {}, {rate}: all files are read and compared", human(validation.interval))
+    format!("every {}, {rate}: every file is read and checked", human(validation.interval))
 }
 
 fn events(webhook: &WebhookSettings) -> Vec<String> {

@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 
 use walrust_engine::{Position, WalPosition};
@@ -15,7 +15,7 @@ use walrust_ltx::{Checksum, Decoder, FileName, Mode, Pgno, Txid};
 
 use crate::DatabaseError;
 use crate::page_checksums::{NewPageChecksums, PageChecksums};
-use crate::staging::{StagedFile, merge_staged, read_note, sha256_of};
+use crate::staging::{StagedFile, merge_staged, read_note, sha256_of, staged_names};
 use crate::state_directory::StateDirectory;
 
 /// A staged file and the position that its confirmation leads to.
@@ -296,17 +296,4 @@ impl StagedQueue {
         // Its bytes were read, which does not mean that they are on the disk.
         Ok(Some((Staged { file, next, changes, durable: false }, note.is_some())))
     }
-}
-
-/// The names of the complete files in the staging directory.
-fn staged_names(staging: &Path) -> Result<Vec<FileName>, DatabaseError> {
-    let list = || {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(staging)? {
-            let name = entry?.file_name();
-            names.extend(name.to_str().and_then(|name| name.parse::<FileName>().ok()));
-        }
-        Ok(names)
-    };
-    list().map_err(DatabaseError::io("read the staging directory", staging))
 }

@@ -10,6 +10,11 @@ const MIB: u64 = 1024 * 1024;
 /// AWS refuses smaller parts, except the last one.
 const SMALLEST_PART: u64 = 5 * MIB;
 
+/// The variables of the environment that name the endpoint where nothing else does; the first counts.
+pub const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+/// The same for the region.
+pub const REGION_VARIABLES: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+
 /// How to reach an S3-compatible store.
 #[derive(Clone, Debug)]
 pub struct S3Options {
@@ -94,12 +99,8 @@ impl Settings {
         if options.part_size < SMALLEST_PART {
             return Err(format!("part_size is {}, but S3 takes 5 MiB at least", options.part_size));
         }
-        let endpoint = options
-            .endpoint
-            .clone()
-            .or_else(|| value(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]));
-        let region =
-            options.region.clone().or_else(|| value(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
+        let endpoint = options.endpoint.clone().or_else(|| value(&ENDPOINT_VARIABLES));
+        let region = options.region.clone().or_else(|| value(&REGION_VARIABLES));
         let certificates = trust::named_bundle(&environment);
         Ok(Self { endpoint, region, certificates })
     }
