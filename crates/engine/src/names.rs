@@ -3,7 +3,8 @@
 //! Invariant: two databases never share a name, and a name that has to be found is never one that
 //! another database had. What the configuration says comes first, then what was kept; a name that has
 //! to be found gives way to both. Where file stems collide it is the shortest end of the path that no
-//! other has; where parents cannot tell two files apart, their extensions do, or a number.
+//! other has; where parents cannot tell two files apart, their extensions do, or a number. No new name
+//! looks like a level of a tree of Litestream, which readers would take its files for.
 //!
 //! Only the configuration can ask for what is impossible. Two databases that keep one name (one is a
 //! copy, or was away while the other got its name) do not stand in the way of any other: the one that
@@ -11,6 +12,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
+
+use crate::tree::looks_like_level;
 
 /// A database as it was configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +77,17 @@ pub enum NameError {
         /// The database it was meant for.
         path: PathBuf,
     },
+    /// A name looks like a level of a tree of Litestream.
+    #[error(
+        "{name:?} (for {}) is what Litestream calls the levels of its trees (000N, ltx/N), and would be \
+         taken for one; choose another prefix", .path.display()
+    )]
+    LooksLikeLevel {
+        /// The name.
+        name: String,
+        /// The database it was meant for.
+        path: PathBuf,
+    },
     /// The path has no file name, or one that is not valid UTF-8.
     #[error("{} has no file name that can be used in a bucket; give it a prefix", .path.display())]
     Unnameable {
@@ -101,6 +115,13 @@ pub fn assign_names(
     for request in requests {
         if !paths.insert(&request.path) {
             return Err(NameError::Duplicate { path: request.path.clone() });
+        }
+    }
+    for request in requests {
+        let prefix = request.prefix.as_deref().map(|prefix| prefix.trim_matches('/'));
+        if let Some(name) = prefix.filter(|name| looks_like_level(name)) {
+            let (name, path) = (name.to_owned(), request.path.clone());
+            return Err(NameError::LooksLikeLevel { name, path });
         }
     }
     let mut fixed: Vec<Option<String>> = requests.iter().map(fixed_name).collect();
@@ -201,7 +222,9 @@ fn derive(
             open.retain(|index| {
                 let Some(end) = last(&ends[*index], depth) else { return true };
                 let name = below_prefix(requests[*index].below.as_deref(), &end.join("/"));
-                let free = shared.get(end) == Some(&1) && taken.insert(name.clone());
+                let free = !looks_like_level(&name)
+                    && shared.get(end) == Some(&1)
+                    && taken.insert(name.clone());
                 if free {
                     names.insert(*index, name);
                 }
@@ -215,7 +238,7 @@ fn derive(
         let end = below_prefix(below.as_deref(), &segments(path, true)?.join("/"));
         let mut name = end.clone();
         for number in 2.. {
-            if taken.insert(name.clone()) {
+            if !looks_like_level(&name) && taken.insert(name.clone()) {
                 break;
             }
             name = format!("{end}-{number}");

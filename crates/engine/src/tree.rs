@@ -187,6 +187,11 @@ impl<'a> Level<'a> {
     }
 }
 
+/// Whether a folder of this name looks like a level of a tree of Litestream.
+pub(crate) fn looks_like_level(name: &str) -> bool {
+    Level::of(name).is_some()
+}
+
 /// Layout, level and name of a file, by its key relative to the place of its database.
 fn parse(rest: &str) -> Option<(Layout, u8, FileName)> {
     let Some((folder, file)) = rest.rsplit_once('/') else {

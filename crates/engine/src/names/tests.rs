@@ -153,6 +153,21 @@ fn names_that_would_leave_the_bucket_prefix_are_refused() {
 }
 
 /// Paths that collide often: few folders, few stems, few extensions.
+#[test]
+fn no_name_looks_like_a_level_of_litestream() {
+    let below = |path| NameRequest { below: Some("t".to_owned()), ..request(path, None) };
+    let requests = [below("/srv/0001.db"), below("/srv/0010.db"), below("/srv/0009")];
+    assert_eq!(names_of(&requests).unwrap(), ["t/0001.db", "t/0010", "t/srv/0009-2"]);
+    let ltx = |path| NameRequest { below: Some("t/ltx".to_owned()), ..request(path, None) };
+    assert_eq!(names_of(&[ltx("/srv/7.db")]).unwrap(), ["t/ltx/srv/7"]);
+    for prefix in ["0003", "a/0003/", "a/ltx/3"] {
+        let refused = names_of(&[request("/a.db", Some(prefix))]).unwrap_err();
+        assert!(matches!(refused, NameError::LooksLikeLevel { .. }), "{refused}");
+    }
+    // One that was stored under such a name stays there.
+    assert_eq!(names_of(&[kept("/srv/0001.db", "0001")]).unwrap(), ["0001"]);
+}
+
 fn paths() -> impl Strategy<Value = Vec<String>> {
     let path = "(/[xy]){0,3}/(app|log)\\.(db|sqlite)";
     proptest::collection::btree_set(path, 0..12)
