@@ -121,7 +121,7 @@ impl ObjectStore for PacedStore {
         key: &str,
         range: Range<u64>,
         etag: &str,
-    ) -> Result<Bytes, StorageError> {
+    ) -> Result<Vec<Bytes>, StorageError> {
         self.rate.ready().await;
         self.inner.get_part(key, range, etag).await
     }

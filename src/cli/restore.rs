@@ -45,7 +45,7 @@ pub(super) struct RestoreArgs {
     /// Show what would be fetched, and why, without writing anything
     #[arg(long)]
     plan: bool,
-    /// Concurrent requests; each uses up to 1 MiB of memory
+    /// Concurrent requests; at most 16 MiB are fetched ahead, whatever their number
     #[arg(long, value_name = "N", default_value_t = DEFAULT_PARALLELISM)]
     parallelism: NonZeroUsize,
     /// SQLite check to run on the result

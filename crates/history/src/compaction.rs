@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Seek};
+use std::io::{BufReader, BufWriter, Seek};
 
 use futures_util::StreamExt;
 use walrust_engine::manifest::FileEntry;
@@ -153,7 +153,7 @@ async fn merge_files(files: Vec<File>) -> Result<Option<Output>, HistoryError> {
         let out = ScratchFile::create().map_err(failed)?;
         let decoders = files.into_iter().map(|mut file| {
             file.rewind()?;
-            Decoder::new(file, Mode::Strict)
+            Decoder::new(BufReader::new(file), Mode::Strict)
         });
         let writer = HashingWriter::new(BufWriter::new(out.file().try_clone().map_err(failed)?));
         let merged = decoders
@@ -208,7 +208,7 @@ async fn find_odd(
 /// Reads a file to its end.
 pub(crate) async fn verify(file: File) -> Result<(Header, Trailer), walrust_ltx::Error> {
     let work = move || {
-        let mut decoder = Decoder::new(file, Mode::Strict)?;
+        let mut decoder = Decoder::new(BufReader::new(file), Mode::Strict)?;
         let header = decoder.header().clone();
         let mut page = vec![0; header.page_size.bytes()];
         while decoder.next_page(&mut page)?.is_some() {}

@@ -170,7 +170,7 @@ async fn on_thread<T: Send + 'static>(
 
 type Decoded = (Header, Option<Checksum>, Vec<(Pgno, Checksum)>);
 
-fn decode(input: impl io::Read, file: &StoredFile, mode: Mode) -> Result<Decoded, Problem> {
+fn decode(input: impl io::BufRead, file: &StoredFile, mode: Mode) -> Result<Decoded, Problem> {
     let mut decoder = Decoder::new(input, mode)?;
     let header = decoder.header().clone();
     let (min, max) = (header.min_txid, header.max_txid);

@@ -4,7 +4,7 @@
 //! ours says of itself: every byte, its TXIDs, its rules.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufReader, BufWriter};
 
 use walrust_engine::StoredFile;
 use walrust_ltx::{Checksum, Decoder, Encoder, Error, FileName, Header, Mode, Pgno};
@@ -46,7 +46,7 @@ impl Converted {
     /// If the file is damaged or has other TXIDs than its name, or the local disk fails.
     pub(crate) async fn from(file: &StoredFile, input: File) -> Result<Self, HistoryError> {
         let work = move || {
-            let mut decoder = Decoder::new(input, Mode::Strict)?;
+            let mut decoder = Decoder::new(BufReader::new(input), Mode::Strict)?;
             let header = decoder.header().clone();
             let file = encode(&header, header.file_name(), |page| decoder.next_page(page))?;
             let post_apply = decoder.finish()?.post_apply;

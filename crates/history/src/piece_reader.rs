@@ -3,7 +3,7 @@
 //! Invariant: what is read is what arrived, in order, and a failure of storage is kept for the caller
 //! as the failure that it is: a reader in between can only say that reading failed.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -13,7 +13,7 @@ use walrust_storage::{ObjectMeta, StorageError};
 
 use crate::fetch::{Fetching, Piece};
 
-/// The bytes of one file after another. Each piece is shown to `observe` before it is read.
+/// The bytes of one file after another. Each part is shown to `observe` before it is read.
 pub(crate) struct PieceReader<O> {
     handle: Handle,
     fetching: mpsc::Receiver<Result<Fetching, StorageError>>,
@@ -59,15 +59,16 @@ impl<O: FnMut(&Bytes) -> io::Result<()>> PieceReader<O> {
     }
 }
 
-impl<O: FnMut(&Bytes) -> io::Result<()>> Read for PieceReader<O> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl<O: FnMut(&Bytes) -> io::Result<()>> BufRead for PieceReader<O> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         loop {
-            if let Some(piece) = &mut self.piece
-                && (!piece.bytes.is_empty() || piece.is_last)
-            {
-                let length = buffer.len().min(piece.bytes.len());
-                piece.bytes.copy_to_slice(&mut buffer[..length]);
-                return Ok(length);
+            match &mut self.piece {
+                Some(piece) if piece.bytes.front().is_some_and(Bytes::is_empty) => {
+                    piece.bytes.pop_front();
+                    continue;
+                }
+                Some(piece) if piece.is_last || !piece.bytes.is_empty() => break,
+                _ => {}
             }
             let piece = match self.next_piece() {
                 Some(Ok(piece)) => piece,
@@ -77,8 +78,24 @@ impl<O: FnMut(&Bytes) -> io::Result<()>> Read for PieceReader<O> {
                 }
                 None => return Err(io::Error::other("the program ends")),
             };
-            (self.observe)(&piece.bytes)?;
+            piece.bytes.iter().try_for_each(&mut self.observe)?;
             self.piece = Some(piece);
         }
+        let part = self.piece.as_ref().and_then(|piece| piece.bytes.front());
+        Ok(part.map_or(&[], |part| part))
+    }
+
+    fn consume(&mut self, length: usize) {
+        if let Some(part) = self.piece.as_mut().and_then(|piece| piece.bytes.front_mut()) {
+            part.advance(length);
+        }
+    }
+}
+
+impl<O: FnMut(&Bytes) -> io::Result<()>> Read for PieceReader<O> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.fill_buf()?.read(buffer)?;
+        self.consume(length);
+        Ok(length)
     }
 }

@@ -237,7 +237,7 @@ async fn restore(
                     return Err(RestoreError::Cancelled);
                 }
                 let copy = copies.remove(&file.key).expect("the files of the plan were kept");
-                restore.apply(&file.key, file.name, copy)?;
+                restore.apply(&file.key, file.name, std::io::BufReader::new(copy))?;
             }
             restore.finish(IntegrityCheck::Full).map(|_| ())
         };

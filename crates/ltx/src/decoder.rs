@@ -6,10 +6,10 @@
 //! can take away: the file checksum covers decompressed pages, so a change of compressed bytes
 //! that decompress to the same page is no change.
 //!
-//! Memory against hostile input: a read buffer of 16 KiB, one compressed page, and a few hundred
-//! bytes. Sizes are checked before anything is allocated or read for them.
+//! Memory against hostile input: one compressed page, and a few hundred bytes. Sizes are checked before
+//! anything is allocated or read for them.
 
-use std::io::Read;
+use std::io::BufRead;
 
 use crate::checksum::Crc;
 use crate::encoder::{BLOCK, END_OF_PAGES};
@@ -84,8 +84,8 @@ enum Progress {
     Failed,
 }
 
-impl<R: Read> Decoder<R> {
-    /// Reads the header. The input needs no buffer of its own.
+impl<R: BufRead> Decoder<R> {
+    /// Reads the header.
     ///
     /// # Errors
     /// If reading fails, or the header is not that of a valid file.

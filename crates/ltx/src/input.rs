@@ -1,22 +1,19 @@
-//! A buffered input that knows how far it has been read.
+//! An input that knows how far it has been read.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, Read};
 
 use crate::Error;
-
-/// Bytes read ahead. Merging holds one such buffer for each of its inputs.
-const BUFFER: usize = 16 * 1024;
 
 /// Buffered input with a position.
 #[derive(Debug)]
 pub(crate) struct Input<R> {
-    input: BufReader<R>,
+    input: R,
     offset: u64,
 }
 
-impl<R: Read> Input<R> {
+impl<R: BufRead> Input<R> {
     pub(crate) fn new(input: R) -> Self {
-        Self { input: BufReader::with_capacity(BUFFER, input), offset: 0 }
+        Self { input, offset: 0 }
     }
 
     /// Bytes read so far.
@@ -33,13 +30,23 @@ impl<R: Read> Input<R> {
 
     /// Whether nothing is left.
     pub(crate) fn is_at_end(&mut self) -> Result<bool, Error> {
-        loop {
-            match self.read(&mut [0]) {
-                Ok(length) => return Ok(length == 0),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::Io(error)),
+        Ok(self.buffered()?.is_empty())
+    }
+
+    /// What can be had without another copy, up to the end of the input's buffer; nothing at the end.
+    pub(crate) fn buffered(&mut self) -> io::Result<&[u8]> {
+        while let Err(error) = self.input.fill_buf() {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
             }
         }
+        self.input.fill_buf()
+    }
+
+    /// So many of the buffered bytes were used.
+    pub(crate) fn consume(&mut self, length: usize) {
+        self.input.consume(length);
+        self.offset += length as u64;
     }
 
     /// An end of the input inside `part` is a fault of the file, any other failure one of reading.
@@ -52,7 +59,7 @@ impl<R: Read> Input<R> {
     }
 }
 
-impl<R: Read> Read for Input<R> {
+impl<R: BufRead> Read for Input<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.input.read(buffer)?;
         self.offset += length as u64;

@@ -9,7 +9,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::io::{Read, Write};
+use std::io::{BufRead, Write};
 
 use crate::{Checksum, Decoder, Encoder, Error, Header, Pgno, Summary, Trailer};
 
@@ -29,7 +29,7 @@ pub struct MergeOptions {
 /// # Errors
 /// If there is no input, inputs do not follow each other or have different page sizes, an input
 /// breaks a rule of the format, a page that the result needs is in no input, or writing fails.
-pub fn merge<R: Read, W: Write>(
+pub fn merge<R: BufRead, W: Write>(
     inputs: Vec<Decoder<R>>,
     out: W,
     options: MergeOptions,
@@ -65,7 +65,7 @@ struct Sources<R> {
     heads: BinaryHeap<(Reverse<Pgno>, usize)>,
 }
 
-impl<R: Read> Sources<R> {
+impl<R: BufRead> Sources<R> {
     fn new(inputs: Vec<Decoder<R>>) -> Result<Self, Error> {
         let mut sources = Self { sources: Vec::new(), heads: BinaryHeap::new() };
         for (index, decoder) in inputs.into_iter().enumerate() {
@@ -141,7 +141,7 @@ struct Growth {
 }
 
 impl Growth {
-    fn new<R: Read>(inputs: &[Decoder<R>], merged: &Header) -> Self {
+    fn new<R: BufRead>(inputs: &[Decoder<R>], merged: &Header) -> Self {
         let commits = inputs.iter().map(|decoder| decoder.header().commit);
         let mut least = Pgno::MAX;
         let mut least_after: Vec<Pgno> = commits
@@ -191,7 +191,10 @@ impl Growth {
     }
 }
 
-fn merged_header<R: Read>(inputs: &[Decoder<R>], options: MergeOptions) -> Result<Header, Error> {
+fn merged_header<R: BufRead>(
+    inputs: &[Decoder<R>],
+    options: MergeOptions,
+) -> Result<Header, Error> {
     let headers: Vec<&Header> = inputs.iter().map(Decoder::header).collect();
     let (Some(first), Some(last)) = (headers.first(), headers.last()) else {
         return Err(Error::NothingToMerge);

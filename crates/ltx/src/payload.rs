@@ -5,11 +5,12 @@
 //! compared with the most that a compressor makes of a page before anything is allocated or read
 //! for it, and the decompressor writes into the page it is given and nowhere else.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use lz4_flex::block::decompress_into;
 use twox_hash::XxHash32;
 
+use crate::input::Input;
 use crate::{Error, PageSize, Pgno};
 
 /// How every LZ4 frame in an LTX file begins: the magic; version 1, independent blocks and a
@@ -40,9 +41,16 @@ impl Payload {
         &mut self,
         pgno: Pgno,
         size: u32,
-        input: &mut impl Read,
+        input: &mut Input<impl BufRead>,
         page: &mut [u8],
     ) -> Result<(), Error> {
+        self.check(pgno, size)?;
+        // Mostly the block lies in the buffer of the input, and need not be copied.
+        if let Some(block) = input.buffered()?.get(..size as usize) {
+            decompress_block(pgno, block, page)?;
+            input.consume(size as usize);
+            return Ok(());
+        }
         self.read(pgno, size, input)?;
         decompress_block(pgno, &self.buffer, page)
     }
@@ -89,15 +97,21 @@ impl Payload {
 
     /// Fills the buffer with `size` bytes.
     fn read(&mut self, pgno: Pgno, size: u32, input: &mut impl Read) -> Result<(), Error> {
-        if size > self.page_size.largest_payload() {
-            return Err(Error::PayloadTooLarge { pgno, size });
-        }
+        self.check(pgno, size)?;
         if self.buffer.capacity() == 0 {
             // At once what any page may take: growing by need would overshoot.
             self.buffer.reserve_exact(self.page_size.largest_payload() as usize);
         }
         self.buffer.resize(size as usize, 0);
         Ok(input.read_exact(&mut self.buffer)?)
+    }
+
+    /// Refuses a size that no compressor makes of a page.
+    fn check(&self, pgno: Pgno, size: u32) -> Result<(), Error> {
+        if size > self.page_size.largest_payload() {
+            return Err(Error::PayloadTooLarge { pgno, size });
+        }
+        Ok(())
     }
 }
 

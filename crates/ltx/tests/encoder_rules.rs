@@ -180,7 +180,7 @@ fn a_failure_to_read_is_no_corruption() {
     }
     let file = encode(&header(3, 5, 5), &pages([2, 3], 1), None).unwrap();
     for length in [0, 50, 103, 120, file.len() - 10, file.len()] {
-        let input = io::Read::chain(&file[..length], Fails);
+        let input = io::BufReader::new(io::Read::chain(&file[..length], Fails));
         let error = match Decoder::new(input, Mode::Strict) {
             Err(error) => error,
             Ok(mut decoder) => loop {

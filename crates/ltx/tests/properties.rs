@@ -168,9 +168,13 @@ proptest! {
     }
 
     #[test]
-    fn it_does_not_matter_how_the_bytes_arrive((header, pages) in any_file()) {
+    fn it_does_not_matter_how_the_bytes_arrive(
+        (header, pages) in any_file(),
+        buffer in 1..600_usize,
+    ) {
         let file = with_frames(&header, &pages, post_apply_of(&header, &pages));
         let input = Trickle { bytes: &file, interrupted: false };
+        let input = std::io::BufReader::with_capacity(buffer, input);
         let mut decoder = Decoder::new(input, Mode::Strict).unwrap();
         let mut page = vec![0; header.page_size.bytes()];
         let mut found = Pages::new();

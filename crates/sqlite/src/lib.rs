@@ -22,6 +22,7 @@ mod orphan;
 mod output;
 mod page_checksums;
 mod page_view;
+mod page_writer;
 mod pin;
 mod replica_connection;
 mod replica_directory;

@@ -8,8 +8,7 @@
 //! and buffers of fixed size.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::io::{self, BufRead};
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -18,8 +17,8 @@ use walrust_ltx::{Checksum, Decoder, FileName, Header, Mode, PageSize, Pgno, Txi
 
 use crate::integrity_check::open_immutable;
 use crate::output::Output;
+use crate::page_writer::PageWriter;
 use crate::scratch_database::ScratchDatabase;
-use crate::writeback::Writeback;
 use crate::{Cancellation, IntegrityCheck, RestoreError};
 
 /// A restored database.
@@ -43,7 +42,7 @@ pub struct Restore {
     destination: Destination,
     mode: Mode,
     image: Option<Image>,
-    writeback: Writeback,
+    pages: PageWriter,
     cancellation: Cancellation,
 }
 
@@ -83,8 +82,8 @@ impl Restore {
     }
 
     fn to(destination: Destination, mode: Mode) -> Self {
-        let (writeback, cancellation) = (Writeback::default(), Cancellation::default());
-        Self { destination, mode, image: None, writeback, cancellation }
+        let (pages, cancellation) = (PageWriter::default(), Cancellation::default());
+        Self { destination, mode, image: None, pages, cancellation }
     }
 
     /// Has the restore fail when nobody waits for it any more.
@@ -101,7 +100,7 @@ impl Restore {
         &mut self,
         file: &str,
         name: FileName,
-        input: impl Read,
+        input: impl BufRead,
     ) -> Result<(), RestoreError> {
         let damaged = |source| RestoreError::Damaged { file: file.to_owned(), source };
         let mut decoder = Decoder::new(input, self.mode).map_err(damaged)?;
@@ -119,15 +118,15 @@ impl Restore {
             None => Image::started_by(file, header)?,
         };
         image.shrink(self.destination.file(), self.destination.path())?;
-        let page_size = image.header.page_size.bytes();
-        let mut out = RunWriter::new(self.destination.file(), page_size, &mut self.writeback);
+        let (file, page_size) = (self.destination.file(), image.header.page_size.bytes());
         let write_error = || RestoreError::io("write", self.destination.path());
-        let mut page = vec![0; page_size];
-        while let Some(pgno) = decoder.next_page(&mut page).map_err(damaged)? {
-            image.set(pgno, Checksum::of_page(pgno, &page))?;
-            out.write(pgno, &page).map_err(write_error())?;
+        loop {
+            let page = self.pages.place(file, page_size).map_err(write_error())?;
+            let Some(pgno) = decoder.next_page(page).map_err(damaged)? else { break };
+            image.set(pgno, Checksum::of_page(pgno, page))?;
+            self.pages.placed(file, page_size, pgno).map_err(write_error())?;
         }
-        out.flush().map_err(write_error())?;
+        self.pages.flush(file).map_err(write_error())?;
         let trailer = decoder.finish().map_err(damaged)?;
         image.check(trailer.post_apply)?;
         self.image = Some(image);
@@ -139,7 +138,7 @@ impl Restore {
     /// # Errors
     /// If SQLite finds faults, or the output cannot be written. The output is untouched then.
     pub fn finish(self, check: IntegrityCheck) -> Result<Restored, RestoreError> {
-        let Self { destination, image, writeback, cancellation, .. } = self;
+        let Self { destination, image, pages, cancellation, .. } = self;
         let path = destination.path();
         let Some(image) = image else {
             return Err(RestoreError::NoPages { file: path.display().to_string() });
@@ -151,7 +150,7 @@ impl Restore {
         file.set_len(u64::from(image.header.commit) * u64::from(image.header.page_size.get()))
             .map_err(RestoreError::io("resize", path))?;
         check.run(|| destination.open(), &cancellation)?;
-        let synced = writeback.finish().and_then(|()| destination.sync());
+        let synced = pages.finish().and_then(|()| destination.sync());
         synced.map_err(RestoreError::io("sync", path))?;
         if !cancellation.commit() {
             return Err(RestoreError::Cancelled);
@@ -277,42 +276,6 @@ impl Image {
     fn missing_pages(&self, missing: MissingPages) -> RestoreError {
         let MissingPages { commit, missing } = missing;
         RestoreError::MissingPages { file: self.last_file.clone(), commit, missing }
-    }
-}
-
-/// Writes pages in place, neighbours in one system call.
-struct RunWriter<'a> {
-    out: &'a File,
-    page_size: usize,
-    offset: u64,
-    run: Vec<u8>,
-    writeback: &'a mut Writeback,
-}
-
-/// Bytes collected before they are written.
-const RUN: usize = 256 * 1024;
-
-impl<'a> RunWriter<'a> {
-    fn new(out: &'a File, page_size: usize, writeback: &'a mut Writeback) -> Self {
-        Self { out, page_size, offset: 0, run: Vec::new(), writeback }
-    }
-
-    fn write(&mut self, pgno: Pgno, page: &[u8]) -> io::Result<()> {
-        let offset = u64::from(pgno - 1) * self.page_size as u64;
-        if offset != self.offset + self.run.len() as u64 || self.run.len() + page.len() > RUN {
-            self.flush()?;
-            self.offset = offset;
-        }
-        self.run.extend_from_slice(page);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.write_all_at(&self.run, self.offset)?;
-        self.offset += self.run.len() as u64;
-        self.writeback.wrote(self.out, self.run.len())?;
-        self.run.clear();
-        Ok(())
     }
 }
 

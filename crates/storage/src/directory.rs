@@ -210,12 +210,12 @@ impl ObjectStore for DirectoryStore {
         key: &str,
         range: Range<u64>,
         etag: &str,
-    ) -> Result<Bytes, StorageError> {
+    ) -> Result<Vec<Bytes>, StorageError> {
         let (place, etag) = (self.place("get", key)?, etag.to_owned());
         if range.is_empty() {
-            return Ok(Bytes::new());
+            return Ok(Vec::new());
         }
-        blocking(place, move |place| place.read_range(&range, Some(&etag))).await
+        Ok(vec![blocking(place, move |place| place.read_range(&range, Some(&etag))).await?])
     }
 
     async fn head(&self, key: &str) -> Result<ObjectMeta, StorageError> {

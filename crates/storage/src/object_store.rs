@@ -120,7 +120,7 @@ pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StorageError>;
 
     /// Reads exactly the bytes of a range of the object that has this ETag, so that the ranges of
-    /// several requests are of one object.
+    /// several requests are of one object. They come as they arrived, in order and uncopied.
     ///
     /// # Errors
     /// As [`get_range`](Self::get_range); class `Precondition` if the key has another object.
@@ -129,12 +129,12 @@ pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
         key: &str,
         range: Range<u64>,
         etag: &str,
-    ) -> Result<Bytes, StorageError> {
+    ) -> Result<Vec<Bytes>, StorageError> {
         // For stores that cannot ask both at once.
         if self.head(key).await?.etag != etag {
             return Err(another_object(&self.url(), key));
         }
-        self.get_range(key, range).await
+        Ok(vec![self.get_range(key, range).await?])
     }
 
     /// Describes an object.

@@ -231,7 +231,11 @@ impl ObjectStore for S3Store {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        self.shared.get_range(&about, range, None).await
+        let parts = self.shared.get_range(&about, range, None).await?;
+        Ok(match <[Bytes; 1]>::try_from(parts) {
+            Ok([whole]) => whole,
+            Err(parts) => parts.concat().into(),
+        })
     }
 
     async fn get_part(
@@ -239,10 +243,10 @@ impl ObjectStore for S3Store {
         key: &str,
         range: Range<u64>,
         etag: &str,
-    ) -> Result<Bytes, StorageError> {
+    ) -> Result<Vec<Bytes>, StorageError> {
         let about = self.shared.checked("get", key)?;
         if range.is_empty() {
-            return Ok(Bytes::new());
+            return Ok(Vec::new());
         }
         self.shared.get_range(&about, range, Some(etag)).await
     }

@@ -3,7 +3,7 @@
 //! Invariant: the table is used only if it adds up to the checksum of the head, so a file that is
 //! damaged, missing or of another history changes nothing.
 
-use std::io::Read;
+use std::io::BufRead;
 
 use walrust_ltx::{Checksum, Decoder, FileName, Mode, PageSize, Txid};
 
@@ -36,7 +36,7 @@ impl HeadTable {
     ///
     /// # Errors
     /// If the table cannot be written.
-    pub fn apply(&mut self, name: FileName, input: impl Read) -> Result<bool, DatabaseError> {
+    pub fn apply(&mut self, name: FileName, input: impl BufRead) -> Result<bool, DatabaseError> {
         let follows = match self.txid {
             Some(txid) => name.min == txid.next(),
             None => name.is_snapshot(),

@@ -1,4 +1,5 @@
 use std::fs::{self, File};
+use std::io::BufReader;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -69,7 +70,7 @@ impl Scene {
         let mut table = capture.head_table(head, after).unwrap();
         for (file, stored) in &self.shipped {
             if after.is_none_or(|after| file.name.min > after)
-                && !table.apply(file.name, File::open(stored).unwrap()).unwrap()
+                && !table.apply(file.name, opened(stored)).unwrap()
             {
                 return false;
             }
@@ -163,10 +164,10 @@ impl Scene {
         let snapshots = self.shipped.iter().filter(|(file, _)| file.name.is_snapshot());
         let base = snapshots.max_by_key(|(file, _)| file.name.max).unwrap();
         let mut head = base.0.name.max;
-        restore.apply("base", base.0.name, File::open(&base.1).unwrap()).unwrap();
+        restore.apply("base", base.0.name, opened(&base.1)).unwrap();
         for (file, stored) in &self.shipped {
             if file.name.min == head.next() {
-                restore.apply("next", file.name, File::open(stored).unwrap()).unwrap();
+                restore.apply("next", file.name, opened(stored)).unwrap();
                 head = file.name.max;
             }
         }
@@ -197,6 +198,10 @@ impl Scene {
         let page = restored.iter().zip(&image).position(|(a, b)| a != b);
         assert_eq!(page, None, "first differing byte");
     }
+}
+
+fn opened(path: &Path) -> BufReader<File> {
+    BufReader::new(File::open(path).unwrap())
 }
 
 fn healed(outcome: &SyncOutcome) -> Option<HealReason> {

@@ -35,12 +35,13 @@ impl Shared {
         Ok(Object::new(meta, body, move |error| broken_off(&about, &error)))
     }
 
+    /// The bytes of a range, in the parts in which they arrived.
     pub(super) async fn get_range(
         &self,
         about: &About,
         range: Range<u64>,
         etag: Option<&str>,
-    ) -> Result<Bytes, StorageError> {
+    ) -> Result<Vec<Bytes>, StorageError> {
         // The last byte is included in HTTP.
         let header = format!("bytes={}-{}", range.start, range.end - 1);
         let answer = self
@@ -69,13 +70,20 @@ impl Shared {
                 return Err(about.error(ErrorClass::Permanent, reason));
             }
         }
-        let bytes = answer.body.collect().await;
-        let bytes =
-            bytes.map_err(|error| broken_off(about, &io::Error::other(error)))?.into_bytes();
-        if bytes.len() as u64 != wanted {
+        let (mut body, mut parts, mut missing) = (answer.body, Vec::new(), wanted);
+        while let Some(part) = body.next().await {
+            let part = part.map_err(|error| broken_off(about, &io::Error::other(error)))?;
+            let rest = missing.checked_sub(part.len() as u64);
+            missing = rest.ok_or_else(|| {
+                about
+                    .error(ErrorClass::Permanent, "the store answered with more than was requested")
+            })?;
+            parts.push(part);
+        }
+        if missing > 0 {
             return Err(about.error(ErrorClass::Transient, "the body broke off"));
         }
-        Ok(bytes)
+        Ok(parts)
     }
 
     pub(super) async fn head(&self, about: &About) -> Result<ObjectMeta, StorageError> {

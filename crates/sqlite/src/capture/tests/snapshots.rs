@@ -16,7 +16,7 @@ under_both_pins! {
 fn pages_of(scene: &Scene, snapshot: &StagedFile) -> Vec<u8> {
     let output = scene.directory.path().join("snapshot.db");
     let mut restore = Restore::begin(&output, true, Mode::Strict).unwrap();
-    restore.apply("snapshot", snapshot.name, File::open(&snapshot.path).unwrap()).unwrap();
+    restore.apply("snapshot", snapshot.name, opened(&snapshot.path)).unwrap();
     restore.finish(IntegrityCheck::Full).unwrap();
     fs::read(output).unwrap()
 }
