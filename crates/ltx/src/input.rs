@@ -35,9 +35,13 @@ impl<R: BufRead> Input<R> {
 
     /// What can be had without another copy, up to the end of the input's buffer; nothing at the end.
     pub(crate) fn buffered(&mut self) -> io::Result<&[u8]> {
-        while let Err(error) = self.input.fill_buf() {
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
+        loop {
+            match self.input.fill_buf() {
+                // Whoever asks again at the end may be told something else.
+                Ok([]) => return Ok(&[]),
+                Ok(_) => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         self.input.fill_buf()
