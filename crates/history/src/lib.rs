@@ -28,6 +28,7 @@ mod manifest_object;
 mod patience;
 mod piece_reader;
 mod point_in_time;
+mod remote;
 mod replica;
 mod restorable;
 mod restore;
@@ -50,6 +51,7 @@ pub use manifest_object::{
 };
 pub use patience::patiently;
 pub use point_in_time::{Neighbours, State};
+pub use remote::{Remote, RemoteError, look_up};
 pub use replica::ReplicaFollower;
 pub use restorable::RestorableRange;
 pub use restore::{PlannedRestore, RestoreOptions};
