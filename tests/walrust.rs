@@ -112,13 +112,21 @@ impl Walrust {
         Outcome::new(&output)
     }
 
-    /// Runs a command that asks the daemon, and needs no storage for it.
-    #[track_caller]
-    pub(crate) fn ask<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Outcome {
+    /// A command that asks the daemon, to be started in another way than [`ask`](Self::ask) does.
+    pub(crate) fn asking<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_walrust"));
         command.args(arguments).env_clear().envs(&self.variables);
         command.current_dir(self.directory.path()).stdin(Stdio::null());
-        let mut command = assert_cmd::Command::from_std(command);
+        command
+    }
+
+    /// Runs a command that asks the daemon, and needs no storage for it.
+    #[track_caller]
+    pub(crate) fn ask<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Outcome {
+        let mut command = assert_cmd::Command::from_std(self.asking(arguments));
         let output = command.timeout(PATIENCE).output().expect("the program starts");
         Outcome::new(&output)
     }

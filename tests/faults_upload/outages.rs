@@ -13,7 +13,6 @@ use walrust_testkit::{
 };
 
 use super::{INSERT, assert_one_history, behind, watch_with};
-use crate::daemon::Daemon;
 use crate::fault_proxy::{Exchange, Fault, FaultProxy};
 use crate::storage::Storage;
 use crate::walrust::{PATIENCE, Walrust};
@@ -90,15 +89,6 @@ fn b08_storage_that_is_down_at_the_start_is_waited_for() {
     assert_same_database(database.path(), &walrust.restored("app", &[]));
 }
 
-/// A line of `/proc/PID/status`, in KiB.
-fn memory(daemon: &Daemon, key: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.id()));
-    let status = status.expect("the daemon runs");
-    let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("Linux says so");
-    let number = line.trim_start_matches(':').trim().trim_end_matches(" kB");
-    number.parse().expect("a number of KiB")
-}
-
 #[test]
 fn b08_an_outage_under_load_bounds_wal_and_memory_and_loses_nothing() {
     const THRESHOLD: u64 = 2000;
@@ -130,7 +120,7 @@ fn b08_an_outage_under_load_bounds_wal_and_memory_and_loses_nothing() {
     let before = proxy.uploads("app").len();
     proxy.pass();
     let commits = writer.stop();
-    let peak = memory(&daemon, "VmHWM");
+    let peak = daemon.memory_kib("VmHWM");
     daemon.stop();
     let uploads = proxy.uploads("app").len() - before;
     println!(
