@@ -28,6 +28,7 @@ mod killer;
 mod layout;
 mod litestream;
 mod litestream_program;
+mod memory;
 mod names;
 mod pins;
 mod point_in_time;
