@@ -198,6 +198,26 @@ async fn requests_that_meet_an_actor_on_its_way_to_rest_are_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn e02_a_hint_about_nothing_leaves_no_database_behind() {
+    let rests = count_rests();
+    let mut scene = Scene::new(1);
+    // Nothing is shipped before this is over.
+    scene.sync_interval = Duration::from_secs(3600);
+    let replicator = scene.start_with(settings(&scene)).await;
+    wait_for_rests(&rests, 1).await;
+    for times in 1..=3 {
+        let before = rests.load(Ordering::SeqCst);
+        // Something that looks like a write; whoever wakes for it has nothing to do.
+        let wal = std::fs::File::options().write(true).open(sidecar(&scene.path(0), "-wal"));
+        let changed = std::time::SystemTime::now() - Duration::from_secs(times);
+        wal.unwrap().set_modified(changed).unwrap();
+        wait_for_rests(&rests, before + 1).await;
+    }
+    wait_for_status(&replicator, "a", |status| status.up_to_date && status.lag.is_zero()).await;
+    shut_down(replicator).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_pace_of_uploads_outlives_a_rest() {
     let rests = count_rests();
     let mut scene = Scene::new(1);
