@@ -34,7 +34,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("walrust-testkit", &["walrust-wal"]),
 ];
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -93,7 +93,7 @@ fn actors_alone_import_ractor() {
 }
 
 /// All Rust files of the repository.
-fn sources() -> Vec<PathBuf> {
+pub(crate) fn sources() -> Vec<PathBuf> {
     fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(directory).expect("a directory of the repository") {
             let path = entry.expect("an entry of the repository").path();

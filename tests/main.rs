@@ -16,6 +16,7 @@ mod explain;
 mod export;
 mod fault_proxy;
 mod faults_capture;
+mod faults_page;
 mod faults_restore;
 mod faults_upload;
 mod follow;
