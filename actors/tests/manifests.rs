@@ -8,7 +8,7 @@ use walrust_engine::manifest::Manifest;
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::resting::{self, count_rests, wait_for_rests};
-use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status};
+use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status, wait_until};
 
 /// Something that is no manifest takes the place of one.
 async fn damage(scene: &Scene) {
@@ -115,12 +115,4 @@ async fn a_file_that_a_manifest_had_before_it_was_confirmed_holds_up_no_later_on
     commit_and_wait(&scene, &replicator).await;
     wait_for_whole_manifest(&scene).await;
     shut_down(replicator).await;
-}
-
-async fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < PATIENCE, "it never came: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
