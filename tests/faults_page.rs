@@ -10,7 +10,7 @@ const FAULTS: [(char, usize); 5] = [('A', 27), ('B', 20), ('C', 17), ('D', 7), (
 
 /// The tests of each fault, such as `A1`.
 fn page() -> BTreeMap<String, BTreeSet<String>> {
-    let text = fs::read_to_string(root().join("docs/faults.md")).unwrap();
+    let text = fs::read_to_string(root().join("docs/faults.md")).expect("the page");
     let mut page = BTreeMap::new();
     for line in text.lines().filter(|line| line.starts_with("| ")) {
         let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
@@ -32,7 +32,7 @@ fn functions() -> BTreeSet<String> {
     let first = |text: &str| text.split(|c| !is_part(c)).next().unwrap_or_default().to_owned();
     let mut names = BTreeSet::new();
     for path in sources() {
-        for line in fs::read_to_string(path).unwrap().lines().map(str::trim_start) {
+        for line in fs::read_to_string(path).expect("a source").lines().map(str::trim_start) {
             if line.starts_with("//") {
                 continue;
             }

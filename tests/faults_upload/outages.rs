@@ -15,7 +15,7 @@ use walrust_testkit::{
 use super::{INSERT, assert_one_history, behind, watch_with};
 use crate::fault_proxy::{Exchange, Fault, FaultProxy};
 use crate::storage::Storage;
-use crate::walrust::{PATIENCE, Walrust};
+use crate::walrust::{PATIENCE, SOON, Walrust};
 
 #[test]
 fn b04_a_failed_upload_is_never_passed_by_a_later_one() {
@@ -195,7 +195,7 @@ fn b12_a_shutdown_with_storage_down_names_every_database_and_fails() {
     let phrases: Vec<_> = names.iter().map(|name| format!("  {name}: ")).collect();
     let phrases: Vec<_> = phrases.iter().map(String::as_str).collect();
     daemon.terminate().failed(1, &phrases);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn b12_a_second_signal_ends_the_shutdown_at_once() {
         daemon.signal(signal);
         let words = ["  app: a second signal stopped the shutdown"];
         daemon.wait().failed(1, &words);
-        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
         // The next run ships what this one did not.
         proxy.pass();
         let mut daemon = walrust.watch(&[database.path()]);
