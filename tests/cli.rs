@@ -5,9 +5,10 @@ use std::fs;
 
 use walrust_testkit::TestDatabase;
 
+use crate::daemon::Daemon;
 use crate::small_history::{NAME, SmallHistory};
 use crate::storage::Storage;
-use crate::walrust::Walrust;
+use crate::walrust::{QUICK, Walrust};
 
 /// The commands that `walrust --help` lists, without `help` itself.
 fn commands() -> Vec<String> {
@@ -230,6 +231,33 @@ fn levels_and_forms_of_the_log() {
     let other = Walrust::on(&Storage::directory());
     let mut daemon = other.watch_with([source.as_os_str(), "--log-level=debug".as_ref()]);
     daemon.wait_for_line(&["DEBUG"]);
+    daemon.stop();
+}
+
+#[test]
+fn e12_commits_that_are_shipped_fill_no_log_and_txids_have_one_form() {
+    let database = TestDatabase::with_history(1024, 1, 5);
+    let storage = Storage::directory();
+    let walrust = Walrust::on(&storage);
+    let ship = |daemon: &mut Daemon, txids: std::ops::RangeInclusive<u64>| {
+        for txid in txids {
+            database.run("UPDATE accounts SET balance = balance + 1");
+            storage.wait_for_txid(daemon, "app", txid);
+        }
+    };
+    let mut daemon = walrust.watch(&[database.path()]);
+    storage.wait_for_manifest(&mut daemon, "app");
+    ship(&mut daemon, 2..=2);
+    let before = daemon.log();
+    ship(&mut daemon, 3..=7);
+    assert_eq!(daemon.log(), before);
+    daemon.stop();
+    let path = database.path().display().to_string();
+    let mut daemon =
+        walrust.watch_with([&[path.as_str(), "--log-level=debug"][..], &QUICK].concat());
+    daemon.wait_for_line(&["continues", "\"txid\":\"0000000000000007\""]);
+    ship(&mut daemon, 8..=8);
+    daemon.wait_for_line(&["shipped", "\"txid\":\"0000000000000008\""]);
     daemon.stop();
 }
 

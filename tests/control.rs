@@ -5,13 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-use walrust_testkit::{TestDatabase, assert_same_database};
+use walrust_testkit::{TestDatabase, assert_same_database, wait_for};
 
 use crate::daemon::Daemon;
+use crate::host::{Host, all_stored};
 use crate::storage::Storage;
-use crate::walrust::{QUICK, Walrust};
+use crate::walrust::{PATIENCE, QUICK, Walrust};
 
 /// Nothing is shipped without being asked, but the first commit after an hour.
 const SLOW: [&str; 2] = ["--wal-sync-interval", "1h"];
@@ -141,6 +143,42 @@ fn a_paused_database_is_not_replicated_until_it_is_resumed() {
     assert!(storage.head("app") > before);
     assert_same_database(&app, &walrust.restored("app", &[]));
     daemon.stop();
+}
+
+#[test]
+fn a_status_that_is_watched_follows_the_databases_until_it_is_interrupted() {
+    let host = Host::new();
+    host.create("one.db");
+    let pattern = host.path("*.db").display().to_string();
+    let mut daemon = host.walrust.watch_with([&[pattern.as_str()][..], &QUICK].concat());
+    host.wait_until(&mut daemon, "it is stored", |it| it.len() == 1 && all_stored(it));
+    for (json, signal) in [(false, Signal::SIGINT), (true, Signal::SIGTERM)] {
+        let flags: &[&str] = if json { &["--json"] } else { &[] };
+        let watching = Daemon::start(host.walrust.asking([&["status", "--watch"], flags].concat()));
+        let mut seen = 0;
+        // Whole reports that it has printed since the last one that was waited for.
+        let mut wait_for = |what: &str, wanted: fn(&str) -> bool| {
+            wait_for(PATIENCE, what, || {
+                let printed = watching.printed();
+                let begins = if json { "{\n" } else { "walrust " };
+                let reports: Vec<_> = printed.split(&format!("\n{begins}")).collect();
+                let found = (seen..reports.len()).find(|report| wanted(reports[*report]));
+                found.inspect(|found| seen = *found).is_some()
+            });
+        };
+        wait_for("one database", |it| it.contains("replicating") && !it.contains("two"));
+        host.create("two.db");
+        wait_for("a second one", |it| it.matches("replicating").count() == 2);
+        host.walrust.ask(["pause", "two"]).succeeded();
+        wait_for("it is paused", |it| it.contains("two") && it.contains("paused"));
+        fs::remove_file(host.path("two.db")).unwrap();
+        wait_for("it is gone", |it| it.contains("replicating") && !it.contains("two"));
+        watching.signal(signal);
+        let outcome = watching.wait().succeeded();
+        assert_eq!(outcome.stderr, "", "there is nothing to complain about");
+        daemon.assert_running();
+    }
+    daemon.terminate();
 }
 
 #[test]

@@ -17,13 +17,47 @@ use crate::walrust::{Outcome, PATIENCE};
 /// How often a condition is looked at that has no event of its own.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A running `walrust watch`.
+/// A running `walrust watch`, or another command that goes on until it is told to end.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     child: Child,
-    log: Arc<Mutex<String>>,
-    stdout: Option<JoinHandle<String>>,
-    stderr: Option<JoinHandle<()>>,
+    stdout: Collected,
+    stderr: Collected,
+}
+
+/// What a process writes to a pipe.
+#[derive(Debug)]
+struct Collected {
+    text: Arc<Mutex<String>>,
+    /// Ends with the process.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Collected {
+    fn from(pipe: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let (collected, mut pipe) = (Arc::clone(&text), BufReader::new(pipe));
+        let thread = thread::spawn(move || {
+            let mut line = Vec::new();
+            while pipe.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                let mut text = collected.lock().unwrap_or_else(PoisonError::into_inner);
+                text.push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
+        });
+        Self { text, thread: Some(thread) }
+    }
+
+    fn so_far(&self) -> String {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the process has ended and all of it is there.
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the thread does not panic");
+        }
+    }
 }
 
 impl Daemon {
@@ -33,23 +67,9 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let mut stdout = child.stdout.take().expect("stdout is a pipe");
-        let stdout = thread::spawn(move || {
-            let mut text = String::new();
-            stdout.read_to_string(&mut text).expect("the program prints UTF-8");
-            text
-        });
-        let lines = BufReader::new(child.stderr.take().expect("stderr is a pipe")).lines();
-        let log = Arc::new(Mutex::new(String::new()));
-        let collected = Arc::clone(&log);
-        let stderr = thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let mut log = collected.lock().unwrap_or_else(PoisonError::into_inner);
-                *log += &line;
-                log.push('\n');
-            }
-        });
-        Self { child, log, stdout: Some(stdout), stderr: Some(stderr) }
+        let stdout = Collected::from(child.stdout.take().expect("stdout is a pipe"));
+        let stderr = Collected::from(child.stderr.take().expect("stderr is a pipe"));
+        Self { child, stdout, stderr }
     }
 
     /// Its process ID.
@@ -57,9 +77,23 @@ impl Daemon {
         self.child.id()
     }
 
+    /// What the kernel says of its memory under a key, such as `VmRSS`.
+    pub(crate) fn memory_kib(&self, key: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("Linux says so");
+        let number = line.trim_start_matches(':').trim().trim_end_matches(" kB");
+        number.parse().expect("a number of KiB")
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.stderr.so_far()
+    }
+
+    /// What it has printed so far.
+    pub(crate) fn printed(&self) -> String {
+        self.stdout.so_far()
     }
 
     /// Waits for a log line with all of these phrases, and returns it.
@@ -83,18 +117,13 @@ impl Daemon {
             let ended = self.child.try_wait().expect("the daemon is a child of this process");
             if ended.is_some() {
                 // Its last words may have been on their way.
-                self.join_log();
+                self.stderr.join();
+                self.stdout.join();
                 assert!(condition(&self.log()), "{description}; {ended:?}:\n{}", self.log());
                 return;
             }
             assert!(begun.elapsed() < PATIENCE, "not seen: {description}; log:\n{}", self.log());
             thread::sleep(POLL);
-        }
-    }
-
-    fn join_log(&mut self) {
-        if let Some(stderr) = self.stderr.take() {
-            stderr.join().expect("the thread does not panic");
         }
     }
 
@@ -109,6 +138,19 @@ impl Daemon {
     pub(crate) fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.id()).expect("process IDs are small");
         kill(Pid::from_raw(id), signal).expect("the daemon is a child of this process");
+    }
+
+    /// Does something of which it sees the outcome alone.
+    pub(crate) fn while_suspended(&self, work: impl FnOnce()) {
+        self.signal(Signal::SIGSTOP);
+        let stat = format!("/proc/{}/stat", self.id());
+        wait_for(PATIENCE, "the daemon is suspended", || {
+            let stat = std::fs::read_to_string(&stat).expect("it is a child of this process");
+            // The state stands behind the name, which ends with the last parenthesis.
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        });
+        work();
+        self.signal(Signal::SIGCONT);
     }
 
     /// Sends SIGTERM, as a service manager does, and waits for the end.
@@ -140,10 +182,9 @@ impl Daemon {
             child.try_wait().expect("the daemon is a child of this process").is_some()
         });
         let status = self.child.wait().expect("the daemon is a child of this process");
-        self.join_log();
-        let stdout = self.stdout.take().expect("it is joined once");
-        let stdout = stdout.join().expect("the thread does not panic");
-        Outcome { code: status.code(), stdout, stderr: self.log() }
+        self.stderr.join();
+        self.stdout.join();
+        Outcome { code: status.code(), stdout: self.printed(), stderr: self.log() }
     }
 }
 

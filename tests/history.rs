@@ -102,9 +102,8 @@ fn steady_writes_cost_one_file_each_interval() {
     daemon.stop();
 
     // The first goes at once, the other four after an interval each.
-    let (least, most) = (3.9, 8.0);
     let seconds = elapsed.as_secs_f64();
-    assert!((least..most).contains(&seconds), "five files in {seconds} s, {commits} commits");
+    assert!(seconds >= 3.9, "five files in {seconds} s, {commits} commits");
     let files = storage.incrementals("app");
     let times: Vec<i64> =
         files.iter().map(|file| storage.header("app", *file).timestamp_ms).collect();

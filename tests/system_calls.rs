@@ -20,11 +20,13 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rusqlite::Connection;
 use walrust_testkit::{TestDatabase, assert_same_database, sidecar, wait_for};
-use walrust_wal::SHM_CHECKPOINT;
 
 use crate::storage::Storage;
 use crate::traced::{memory, seize, stopped, text};
 use crate::walrust::{PATIENCE, QUICK, Walrust};
+
+/// The byte of the `-shm` file that a checkpoint holds exclusively.
+const SHM_CHECKPOINT: u64 = 121;
 
 /// A call that changes a file.
 #[derive(Clone, Debug)]

@@ -87,15 +87,15 @@ impl DatabaseState {
         self.last_error = None;
         self.index.is_first |= stored.partial;
         self.report_indexed();
-        if !self.index.entries.is_empty() {
-            self.want_manifest();
-        }
+        self.want_manifest();
         self.proceed();
     }
 
-    /// There is something to write, which has some time.
+    /// If there is something to write: it has some time.
     pub(super) fn want_manifest(&mut self) {
-        if matches!(self.index.manifest, ManifestState::Clean) {
+        // An update that was offered before a file was confirmed may have had its entry.
+        let is_wanted = !self.index.entries.is_empty();
+        if is_wanted && matches!(self.index.manifest, ManifestState::Clean) {
             self.index.manifest = ManifestState::Waiting;
             let wait = self.arguments.manifest_interval;
             self.myself.send_after(wait, || DatabaseMsg::ManifestDue);

@@ -59,7 +59,10 @@ pub(super) enum JobReport {
         kind: CheckpointKind,
         complete: bool,
     },
-    Settled,
+    Settled {
+        /// A sync would find something.
+        has_news: bool,
+    },
     Left,
     /// It would read all of a large database: it is to be done in the lane of long jobs.
     TooLong(Job),
@@ -174,7 +177,7 @@ fn carry_out(job: Job, capture: &mut Capture) -> Result<JobReport, DatabaseError
         }
         Job::Settle => {
             capture.settle()?;
-            JobReport::Settled
+            JobReport::Settled { has_news: capture.has_news()? }
         }
     })
 }

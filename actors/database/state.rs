@@ -192,7 +192,10 @@ impl DatabaseState {
                 self.start(Job::Sync);
             }
             DatabaseStep::Checkpoint(kind) => self.start(Job::Checkpoint(kind)),
-            DatabaseStep::Settle => self.start(Job::Settle),
+            DatabaseStep::Settle => {
+                self.look.began();
+                self.start(Job::Settle);
+            }
             DatabaseStep::Leave => self.finish_draining(),
             DatabaseStep::Wait(wait) => self.arm(wait),
             DatabaseStep::Await => {}
@@ -261,10 +264,16 @@ impl DatabaseState {
             JobReport::Checkpointed { kind, complete } => {
                 let frames = wal.frames;
                 tracing::debug!(db = self.name(), ?kind, complete, frames, "checkpoint");
-                self.checkpoint.tried(complete, Instant::now());
+                self.checkpoint.tried(kind, complete, &wal, Instant::now());
             }
             JobReport::Gathered => self.look.pacing.began(began),
-            JobReport::Settled | JobReport::HistoryEnded => {}
+            JobReport::Settled { has_news: true } => self.look.is_wanted = true,
+            JobReport::Settled { has_news: false } => {
+                // A hint about nothing: nobody is behind until the next sync may begin.
+                self.caught_up();
+                self.look.found_nothing(Instant::now());
+            }
+            JobReport::HistoryEnded => {}
             JobReport::Left => return self.drained(),
             JobReport::TooLong(job) => return self.start_long(job),
         }

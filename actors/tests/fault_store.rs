@@ -1,6 +1,6 @@
 //! A store in memory that fails as it is told to, and counts what it is asked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
@@ -51,6 +51,10 @@ pub(crate) struct FaultStore {
     /// So many manifests are refused.
     refused_manifests: AtomicUsize,
     requests: AtomicUsize,
+    /// Requests about each database.
+    concerning: Mutex<BTreeMap<String, usize>>,
+    /// Snapshots that are being uploaded, and the most that were at once.
+    snapshots: (AtomicUsize, AtomicUsize),
     /// When each LTX file was uploaded.
     uploads: Mutex<Vec<(String, Instant)>>,
 }
@@ -108,6 +112,16 @@ impl FaultStore {
         }
     }
 
+    /// Requests that concern a database.
+    pub(crate) fn requests_for(&self, name: &str) -> usize {
+        self.concerning.lock().unwrap().get(name).copied().unwrap_or_default()
+    }
+
+    /// The most snapshots that were uploaded at once since this was last asked.
+    pub(crate) fn take_most_snapshots(&self) -> usize {
+        self.snapshots.1.swap(0, Ordering::SeqCst)
+    }
+
     /// Uploads that are being held.
     pub(crate) fn holding(&self) -> usize {
         self.holding.load(Ordering::SeqCst)
@@ -143,6 +157,8 @@ impl FaultStore {
 
     fn admit(&self, operation: &'static str, key: &str) -> Result<(), StorageError> {
         self.requests.fetch_add(1, Ordering::SeqCst);
+        let name = key.split('/').next().unwrap_or_default().to_owned();
+        *self.concerning.lock().unwrap().entry(name).or_default() += 1;
         if let Some(class) = *self.refusal.lock().unwrap() {
             return Err(self.error(operation, key, class));
         }
@@ -157,7 +173,7 @@ impl FaultStore {
     }
 }
 
-/// Counts an upload that is being held, until it goes on or is given up.
+/// Counts an upload, until it goes on or is given up.
 struct Holding<'a>(&'a AtomicUsize);
 
 impl<'a> Holding<'a> {
@@ -204,11 +220,14 @@ impl ObjectStore for FaultStore {
         condition: &Condition,
     ) -> Result<PutReceipt, StorageError> {
         self.admit("put", key)?;
+        let is_snapshot = key.rsplit('/').next().is_some_and(|name| name.starts_with(FIRST));
+        let (now, most) = &self.snapshots;
+        let _snapshot = is_snapshot.then(|| Holding::new(now));
+        most.fetch_max(now.load(Ordering::SeqCst), Ordering::SeqCst);
         self.while_held(key).await;
         self.take_time().await;
         // A file that was merged is not an upload of a database.
         let is_staged = path.extension().is_some_and(|extension| extension == "ltx");
-        let is_snapshot = key.rsplit('/').next().is_some_and(|name| name.starts_with(FIRST));
         // Nothing would make up for a torn snapshot: no store has half of an upload.
         let fits = |fault: &Fault| !(is_snapshot && matches!(fault, Fault::Overtaken));
         let fault = is_staged.then(|| self.next_fault(fits)).flatten();

@@ -24,7 +24,7 @@ async fn b12_one_deadline_is_for_all_databases() {
     let deadline = Duration::from_secs(1);
     let begun = Instant::now();
     let not_shipped = replicator.shut_down(deadline).await.unwrap();
-    let (taken, some_more) = (begun.elapsed(), Duration::from_secs(2));
+    let (taken, some_more) = (begun.elapsed(), Duration::from_secs(5));
     assert!(deadline <= taken && taken < deadline + some_more, "{taken:?}");
     let names: Vec<_> = not_shipped.iter().map(|database| database.name.as_str()).collect();
     assert_eq!(names, ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]);
@@ -59,10 +59,13 @@ async fn b17_no_number_of_failures_is_the_last() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b06_a_writer_that_is_superseded_stops_in_the_middle_of_its_work() {
-    let mut scene = Scene::new(1);
+    let mut scene = Scene::new(2);
     let replicator = scene.start().await;
-    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
-    let other = scene.copied();
+    for name in ["a", "b"] {
+        wait_for_status(&replicator, name, |status| status.up_to_date).await;
+    }
+    let mut other = scene.copied();
+    other.databases.truncate(1);
     shut_down(other.start().await).await;
     // Writes do not pause, so that a file is being made when the manifest tells of the other.
     let mut snapshot = Box::pin(async {
@@ -80,9 +83,12 @@ async fn b06_a_writer_that_is_superseded_stops_in_the_middle_of_its_work() {
     }
     drop(snapshot);
     let stored = scene.store.uploads("a").len();
-    scene.write(5);
-    // It has every chance to go on.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // It has every chance to go on: the other database does.
+    for _ in 0..5 {
+        let before = replicator.status("b").await.unwrap().txid;
+        scene.write(1);
+        wait_for_status(&replicator, "b", |status| status.txid > before).await;
+    }
     assert_eq!(scene.store.uploads("a").len(), stored, "it has been told to stop");
     wait_for_phase(&replicator, "a", DatabasePhase::WriterConflict).await;
     let not_shipped = replicator.shut_down(PATIENCE).await.unwrap();

@@ -1,12 +1,14 @@
 //! A manifest is an index: nothing of a history depends on it.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use walrust_actors::{Replicator, Settings};
 use walrust_engine::manifest::Manifest;
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
-use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status};
+use crate::resting::{self, count_rests, wait_for_rests};
+use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status, wait_until};
 
 /// Something that is no manifest takes the place of one.
 async fn damage(scene: &Scene) {
@@ -85,4 +87,32 @@ async fn a_manifest_that_was_damaged_before_the_start_is_made_anew() {
     wait_for_whole_manifest(&scene).await;
     shut_down(replicator).await;
     scene.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_a_manifest_had_before_it_was_confirmed_holds_up_no_later_one() {
+    let rests = count_rests();
+    let scene = Scene::new(1);
+    // Long enough to get everything into place before the manifest is due.
+    let interval = Duration::from_secs(2);
+    let settings = Settings { manifest_interval: interval, ..resting::settings(&scene) };
+    let replicator = scene.start_with(settings).await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    commit_and_wait(&scene, &replicator).await;
+    let stored = scene.store.uploads("a").len();
+    scene.store.hold(["a/".to_owned()]);
+    scene.commit(0);
+    wait_until("the upload", || scene.store.holding() == 1).await;
+    fail::cfg("database::short_job", "pause").unwrap();
+    scene.store.hold([]);
+    // The file is in storage, and in the manifest, while the job that confirms it stands still.
+    wait_until("the file", || scene.store.uploads("a").len() > stored).await;
+    wait_for_whole_manifest(&scene).await;
+    let before = rests.load(Ordering::SeqCst);
+    fail::remove("database::short_job");
+    // Nothing is to be done for it any more.
+    wait_for_rests(&rests, before + 1).await;
+    commit_and_wait(&scene, &replicator).await;
+    wait_for_whole_manifest(&scene).await;
+    shut_down(replicator).await;
 }

@@ -7,7 +7,7 @@ use walrust_actors::{UploadLimits, UploaderStatus, WebhookSettings};
 use walrust_engine::{BreakerSettings, BreakerState, ErrorClass, EventKind};
 use walrust_testkit::WebhookReceiver;
 
-use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status, wait_for_uploads};
+use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status, wait_for_uploads, wait_until};
 
 /// A breaker that opens soon and does not probe before a test has looked.
 const BREAKER: BreakerSettings =
@@ -28,10 +28,10 @@ async fn b08_a_store_that_is_away_at_the_start_is_asked_by_one_database_at_a_tim
     let began = Instant::now();
     // Each probe is one listing; two cooldowns pass at least.
     let probes = 3;
-    while scene.store.requests() < before + probes {
-        assert!(began.elapsed() < PATIENCE, "nobody finds out whether it is back");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    wait_until("somebody finds out whether it is back", || {
+        scene.store.requests() >= before + probes
+    })
+    .await;
     assert!(began.elapsed() > BREAKER.cooldown, "{probes} probes in {:?}", began.elapsed());
     scene.store.set_away(false);
     for (name, ..) in &scene.databases {

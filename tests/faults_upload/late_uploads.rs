@@ -27,10 +27,17 @@ impl LateUpload {
         let host = Walrust::on(&bucket);
         let path = copy.path().display().to_string();
         let mut daemon = host.watch_with([&path, "--wal-sync-interval", "1h"]);
-        daemon.wait_for_line(&["continues"]);
-        for _ in 0..5 {
-            copy.run("INSERT INTO accounts (name, balance) VALUES ('of a lost host', 1)");
-        }
+        // From then on it sees every commit for itself.
+        daemon.wait_until("it has looked at the database", |_| {
+            let outcome = host.ask(["status", "--json"]);
+            outcome.code == Some(0) && outcome.json()["databases"][0]["up_to_date"] == true
+        });
+        // The first one that it sees goes at once: it must see all of them together.
+        daemon.while_suspended(|| {
+            for _ in 0..5 {
+                copy.run("INSERT INTO accounts (name, balance) VALUES ('of a lost host', 1)");
+            }
+        });
         daemon.stop();
         let file = bucket.ltx_files("app").into_iter().max_by_key(|file| file.max);
         let file = file.expect("there are files");

@@ -13,10 +13,9 @@ use walrust_testkit::{
 };
 
 use super::{INSERT, assert_one_history, behind, watch_with};
-use crate::daemon::Daemon;
 use crate::fault_proxy::{Exchange, Fault, FaultProxy};
 use crate::storage::Storage;
-use crate::walrust::{PATIENCE, Walrust};
+use crate::walrust::{PATIENCE, SOON, Walrust};
 
 #[test]
 fn b04_a_failed_upload_is_never_passed_by_a_later_one() {
@@ -90,15 +89,6 @@ fn b08_storage_that_is_down_at_the_start_is_waited_for() {
     assert_same_database(database.path(), &walrust.restored("app", &[]));
 }
 
-/// A line of `/proc/PID/status`, in KiB.
-fn memory(daemon: &Daemon, key: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.id()));
-    let status = status.expect("the daemon runs");
-    let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("Linux says so");
-    let number = line.trim_start_matches(':').trim().trim_end_matches(" kB");
-    number.parse().expect("a number of KiB")
-}
-
 #[test]
 fn b08_an_outage_under_load_bounds_wal_and_memory_and_loses_nothing() {
     const THRESHOLD: u64 = 2000;
@@ -130,7 +120,7 @@ fn b08_an_outage_under_load_bounds_wal_and_memory_and_loses_nothing() {
     let before = proxy.uploads("app").len();
     proxy.pass();
     let commits = writer.stop();
-    let peak = memory(&daemon, "VmHWM");
+    let peak = daemon.memory_kib("VmHWM");
     daemon.stop();
     let uploads = proxy.uploads("app").len() - before;
     println!(
@@ -205,7 +195,7 @@ fn b12_a_shutdown_with_storage_down_names_every_database_and_fails() {
     let phrases: Vec<_> = names.iter().map(|name| format!("  {name}: ")).collect();
     let phrases: Vec<_> = phrases.iter().map(String::as_str).collect();
     daemon.terminate().failed(1, &phrases);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -227,7 +217,7 @@ fn b12_a_second_signal_ends_the_shutdown_at_once() {
         daemon.signal(signal);
         let words = ["  app: a second signal stopped the shutdown"];
         daemon.wait().failed(1, &words);
-        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
         // The next run ships what this one did not.
         proxy.pass();
         let mut daemon = walrust.watch(&[database.path()]);

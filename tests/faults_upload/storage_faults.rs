@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -12,7 +13,7 @@ use super::{INSERT, assert_one_history, behind};
 use crate::daemon::Daemon;
 use crate::fault_proxy::{Exchange, Fault, FaultProxy};
 use crate::storage::Storage;
-use crate::walrust::{Walrust, names_in};
+use crate::walrust::{PATIENCE, SOON, Walrust, names_in};
 
 /// Lets the uploads of one daemon fail in one way after the other. Each must be logged at its first
 /// attempt with this level and these phrases, and be over by itself.
@@ -155,8 +156,8 @@ fn b11_the_alarm_comes_with_the_attempt_that_was_configured() {
     assert_same_database(database.path(), &walrust.restored("app", &[]));
 }
 
-/// Uploads that storage sees in some seconds of an outage, and whether all is stored after it.
-fn uploads_in_an_outage(seed: u64, breaker: &str) -> usize {
+/// Times at which storage sees that many uploads during an outage; all is stored after it.
+fn uploads_in_an_outage(seed: u64, breaker: &str, count: usize) -> Vec<Instant> {
     let database = TestDatabase::with_history(4096, seed, 10);
     let storage = Storage::s3();
     let proxy = FaultProxy::start();
@@ -165,34 +166,43 @@ fn uploads_in_an_outage(seed: u64, breaker: &str) -> usize {
     walrust.configure(&format!("{retry}{breaker}"));
     let mut daemon = walrust.watch(&[database.path()]);
     storage.wait_for_manifest(&mut daemon, "app");
-    let before = proxy.uploads("app").len();
-    proxy.set(|exchange| match exchange.uploads() {
-        Some(_) => Fault::Answer(503, "ServiceUnavailable"),
+    let (sent, seen) = mpsc::channel();
+    proxy.set(move |exchange| match exchange.uploads() {
+        Some(_) => {
+            // Nobody listens any more when there were enough.
+            let _ = sent.send(Instant::now());
+            Fault::Answer(503, "ServiceUnavailable")
+        }
         None => Fault::Pass,
     });
     database.run(INSERT);
-    daemon.wait_for_line(&["\"attempt\":2,"]);
-    std::thread::sleep(Duration::from_secs(2));
-    let sent = proxy.uploads("app").len() - before;
+    let next = || seen.recv_timeout(PATIENCE).expect("it is tried again");
+    let times: Vec<_> = (0..count).map(|_| next()).collect();
     proxy.pass();
     storage.wait_for_txid(&mut daemon, "app", 2);
     daemon.stop();
     assert_same_database(database.path(), &walrust.restored("app", &[]));
-    sent
+    times
 }
 
 #[test]
 fn b11_the_breaker_counts_to_its_threshold_and_waits_for_its_cooldown() {
+    const COOLDOWN: Duration = Duration::from_millis(1500);
     let breaker = "circuit_breaker_threshold = 4\ncircuit_breaker_cooldown_ms = 1500\n";
-    let sent = uploads_in_an_outage(606, breaker);
-    assert!((5..=6).contains(&sent), "four uploads and one or two probes: {sent}");
+    let times = uploads_in_an_outage(606, breaker, 6);
+    let apart: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // A cooldown begins when the answer is there, which storage sees a moment earlier.
+    let waited = |pause: &&Duration| **pause >= COOLDOWN;
+    assert_eq!(apart[3..].iter().filter(waited).count(), 2, "four uploads, two probes: {apart:?}");
+    // The pauses between retries are a hundredth of it.
+    assert!(apart[..3].iter().any(|pause| *pause < COOLDOWN), "{apart:?}");
 }
 
 #[test]
 fn b11_a_breaker_that_is_switched_off_holds_nothing_back() {
     let breaker = "circuit_breaker_enabled = false\ncircuit_breaker_threshold = 4\n";
-    let sent = uploads_in_an_outage(608, breaker);
-    assert!(sent > 30, "{sent} uploads");
+    // With the cooldown, which is a minute, they would be four.
+    uploads_in_an_outage(608, breaker, 30);
 }
 
 /// A user whose temporary files can be seen.
@@ -241,7 +251,7 @@ fn b18_a_snapshot_ends_with_an_interrupt_and_holds_nothing() {
     let begun = Instant::now();
     snapshot.signal(Signal::SIGINT);
     let outcome = snapshot.wait();
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     assert_ne!(outcome.code, Some(0));
     assert_eq!(outcome.stdout, "", "there is no result");
     // It held no lock of the database, and what it left in local state is no obstacle.

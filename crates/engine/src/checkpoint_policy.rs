@@ -52,6 +52,13 @@ pub struct WalFill {
     pub file_frames: u32,
 }
 
+impl WalFill {
+    /// Whether there are more frames than were shipped, and those are in the database file.
+    fn is_copied_as_far_as_shipped(&self) -> bool {
+        self.frames > self.shipped && self.backfilled >= self.shipped
+    }
+}
+
 /// A checkpoint that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckpointKind {
@@ -78,26 +85,29 @@ pub struct CheckpointPolicy {
     tried: Instant,
     /// Tries in a row that could not backfill the whole WAL.
     incomplete: u32,
+    /// Quiet ones in a row that copied all there was while more was committed.
+    overtaken: u32,
 }
 
 /// The pause after the first incomplete checkpoint; doubles up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// A reader of the application may hold the WAL for minutes; trying more often helps nobody.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// The next moment without a commit may be long enough. While none is, each try copies what came
+/// since the one before.
+const MAX_PAUSE_OF_QUIET: Duration = Duration::from_secs(1);
 
 impl CheckpointPolicy {
     /// A policy for a database that was opened at `now`.
     #[must_use]
     pub fn new(settings: CheckpointSettings, now: Instant) -> Self {
-        Self { settings, complete: now, tried: now, incomplete: 0 }
+        Self { settings, complete: now, tried: now, incomplete: 0, overtaken: 0 }
     }
 
     /// The checkpoint to run now, if any.
     #[must_use]
     pub fn due(&self, wal: &WalFill, now: Instant) -> Option<CheckpointKind> {
-        if self.incomplete > 0
-            && now.saturating_duration_since(self.tried) < pause_after(self.incomplete)
-        {
+        if self.incomplete > 0 && now.saturating_duration_since(self.tried) < self.pause() {
             return None;
         }
         if wal.backfilled >= wal.frames {
@@ -112,6 +122,9 @@ impl CheckpointPolicy {
         if reached(self.settings.truncate_pages, wal.frames) {
             return Some(CheckpointKind::Barrier { truncate });
         }
+        if self.overtaken > 0 && now.saturating_duration_since(self.tried) < self.pause() {
+            return None;
+        }
         let large = reached(self.settings.min_pages, wal.frames);
         let old = !self.settings.interval.is_zero()
             && now.saturating_duration_since(self.complete) >= self.settings.interval;
@@ -121,14 +134,26 @@ impl CheckpointPolicy {
         (large && old).then_some(CheckpointKind::Barrier { truncate })
     }
 
-    /// Records a checkpoint tried at `now`; `complete` if the whole WAL was backfilled.
-    pub fn tried(&mut self, complete: bool, now: Instant) {
+    /// Records a checkpoint tried at `now`, after which the WAL is so full; `complete` if the whole
+    /// WAL was backfilled.
+    pub fn tried(&mut self, kind: CheckpointKind, complete: bool, wal: &WalFill, now: Instant) {
         self.tried = now;
         if complete {
-            self.complete = now;
-            self.incomplete = 0;
+            (self.complete, self.incomplete, self.overtaken) = (now, 0, 0);
+        } else if kind == CheckpointKind::Quiet && wal.is_copied_as_far_as_shipped() {
+            // Nobody was in the way: it is no reason to put off a checkpoint under the barrier.
+            (self.incomplete, self.overtaken) = (0, self.overtaken.saturating_add(1));
         } else {
-            self.incomplete = self.incomplete.saturating_add(1);
+            (self.incomplete, self.overtaken) = (self.incomplete.saturating_add(1), 0);
+        }
+    }
+
+    /// How long after the last try the next one may follow.
+    fn pause(&self) -> Duration {
+        match (self.incomplete, self.overtaken) {
+            (0, 0) => Duration::ZERO,
+            (0, overtaken) => pause_after(overtaken).min(MAX_PAUSE_OF_QUIET),
+            (incomplete, _) => pause_after(incomplete),
         }
     }
 
@@ -144,8 +169,8 @@ impl CheckpointPolicy {
         if all_copied && !self.is_file_large(wal) {
             return None;
         }
-        let due = if self.incomplete > 0 {
-            self.tried + pause_after(self.incomplete)
+        let due = if self.incomplete > 0 || self.overtaken > 0 {
+            self.tried + self.pause()
         } else if all_copied || self.settings.interval.is_zero() {
             return None;
         } else {

@@ -330,6 +330,19 @@ impl Capture {
         }
     }
 
+    /// Whether a sync would find anything: commits that are not captured, or a file that has to be
+    /// compared.
+    ///
+    /// # Errors
+    /// If the database or its wal-index cannot be read, or the database was replaced.
+    pub fn has_news(&self) -> Result<bool, DatabaseError> {
+        self.reader.files.check_identity(&self.path)?;
+        let Some(captured) = self.captured_wal() else { return Ok(true) };
+        let header = self.reader.files.wal_index()?.header;
+        let is_captured = (captured.salts, captured.frames) == (header.salts, header.mx_frame);
+        Ok(!is_captured || self.file.changed_unseen(&self.reader.files)?)
+    }
+
     /// How full the WAL is.
     ///
     /// # Errors

@@ -145,7 +145,9 @@ async fn send(mut stream: TcpStream, reply: Reply, is_head: bool) {
             let length = body.len();
             (status, headers, body, length)
         }
-        Reply::Truncated { announced, body } => (200, Vec::new(), body.to_owned(), announced),
+        Reply::Truncated { announced, body } => {
+            (200, vec![("etag", "\"1\"".to_owned())], body.to_owned(), announced)
+        }
         Reply::Reset => {
             stream.set_zero_linger().unwrap();
             return;

@@ -176,6 +176,36 @@ async fn a_store_that_ignores_ranges_is_noticed() {
     }
 }
 
+#[tokio::test]
+async fn c16_an_answer_without_an_etag_is_an_error_and_no_other_object_is_taken() {
+    let part = |etag: Option<&'static str>| {
+        move |_: &Request| {
+            let reply = Reply::Answer { status: 206, headers: Vec::new(), body: "3456".to_owned() };
+            let reply = reply.with("content-range", "bytes 3-6/10");
+            if let Some(etag) = etag { reply.with("etag", etag) } else { reply }
+        }
+    };
+    for etag in [None, Some("")] {
+        let server = FakeServer::start(part(etag)).await;
+        let store = server.store().await;
+        for error in [
+            store.get("app/1").await.unwrap_err(),
+            store.head("app/1").await.unwrap_err(),
+            store.get_part("app/1", 3..7, "\"1\"").await.unwrap_err(),
+        ] {
+            assert_eq!(error.class(), ErrorClass::Permanent, "{error}");
+            assert!(error.to_string().contains("no ETag"), "{error}");
+        }
+        assert_eq!(server.requests().last().unwrap().header("if-match"), Some("\"1\""));
+        assert_eq!(store.get_range("app/1", 3..7).await.unwrap(), "3456", "of whatever is there");
+    }
+    // A store that ignores the condition.
+    let store = FakeServer::start(part(Some("\"2\""))).await.store().await;
+    let error = store.get_part("app/1", 3..7, "\"1\"").await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Precondition, "{error}");
+    assert_eq!(store.get_part("app/1", 3..7, "\"2\"").await.unwrap().concat(), b"3456");
+}
+
 fn page(keys: &[&str], next: Option<&str>) -> Reply {
     let contents: String = keys
         .iter()

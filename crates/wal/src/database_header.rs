@@ -23,20 +23,8 @@ pub struct DatabaseHeader {
     pub read_version: u8,
     /// Bytes at the end of each page that SQLite leaves to extensions.
     pub reserved: u8,
-    /// Counts the transactions of rollback journal mode; a WAL need not advance it.
-    pub change_counter: u32,
-    /// Size of the database in pages; see [`valid_page_count`](Self::valid_page_count).
+    /// Size of the database in pages; SQLite before 3.7.0 does not keep it up to date.
     pub page_count: u32,
-    /// Changes with every change of the schema.
-    pub schema_cookie: u32,
-    /// What `PRAGMA user_version` returns.
-    pub user_version: u32,
-    /// What `PRAGMA application_id` returns.
-    pub application_id: u32,
-    /// The change counter at which `page_count` was written.
-    pub version_valid_for: u32,
-    /// `SQLITE_VERSION_NUMBER` of the library that wrote `page_count`, such as 3051003.
-    pub sqlite_version: u32,
 }
 
 impl DatabaseHeader {
@@ -71,13 +59,7 @@ impl DatabaseHeader {
             write_version: header[18],
             read_version: header[19],
             reserved: header[20],
-            change_counter: be_u32(header, 24),
             page_count: be_u32(header, 28),
-            schema_cookie: be_u32(header, 40),
-            user_version: be_u32(header, 60),
-            application_id: be_u32(header, 68),
-            version_valid_for: be_u32(header, 92),
-            sqlite_version: be_u32(header, 96),
         })
     }
 
@@ -85,14 +67,6 @@ impl DatabaseHeader {
     #[must_use]
     pub fn is_wal_mode(&self) -> bool {
         self.write_version == 2 && self.read_version == 2
-    }
-
-    /// The size of the database in pages if the header can be trusted to know it: SQLite before
-    /// 3.7.0 changed the database without updating the field.
-    #[must_use]
-    pub fn valid_page_count(&self) -> Option<u32> {
-        (self.page_count > 0 && self.change_counter == self.version_valid_for)
-            .then_some(self.page_count)
     }
 }
 

@@ -30,13 +30,10 @@ pub use database_header::{DatabaseHeader, DatabaseHeaderError};
 pub use frame_header::{FrameHeader, frame_offset, frame_size};
 pub use frame_reader::{FrameEnd, FrameReader};
 pub use frame_writer::FrameWriter;
-pub use lock_bytes::{
-    DATABASE_PENDING_BYTE, DATABASE_RESERVED_BYTE, DATABASE_SHARED_BYTE, DATABASE_SHARED_LENGTH,
-    SHM_CHECKPOINT, SHM_DMS, SHM_RECOVER, SHM_WRITE, shm_read_lock,
-};
+pub use lock_bytes::{DATABASE_SHARED_BYTE, SHM_DMS, SHM_WRITE, shm_read_lock};
 pub use salts::Salts;
 pub use wal_checksum::{ByteOrder, WalChecksum};
 pub use wal_header::{WalHeader, WalHeaderError};
 pub use wal_index::{READ_MARK_UNUSED, WalIndex, WalIndexError, WalIndexHeader};
 pub use wal_index_block::WalIndexBlock;
-pub use wal_scan::{CommitBoundary, Committed, WalScan};
+pub use wal_scan::{Committed, WalScan};

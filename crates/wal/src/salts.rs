@@ -15,15 +15,6 @@ pub struct Salts(
     pub u32,
 );
 
-impl Salts {
-    /// Whether this is the generation that one restart made of `older`, so that no generation
-    /// between the two was missed.
-    #[must_use]
-    pub fn is_successor_of(&self, older: Self) -> bool {
-        self.0 == older.0.wrapping_add(1)
-    }
-}
-
 impl fmt::Display for Salts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}-{:08x}", self.0, self.1)

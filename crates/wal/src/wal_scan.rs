@@ -9,17 +9,6 @@ use std::collections::BTreeMap;
 
 use crate::{FrameEnd, FrameHeader, FrameReader, WalChecksum};
 
-/// A place in a WAL where a transaction ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CommitBoundary {
-    /// Frames of the generation up to and including the commit frame.
-    pub frames: u32,
-    /// Running checksum after these frames.
-    pub checksum: WalChecksum,
-    /// Size of the database in pages after the transaction.
-    pub page_count: u32,
-}
-
 /// What the frames of a scan commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
@@ -46,8 +35,7 @@ pub struct Committed {
 /// While a transaction is open SQLite may rewrite its frames in place. So a scan is not kept to be
 /// fed later: a new one resumes at the last commit.
 ///
-/// To stop after a certain commit, stop pushing once [`commits`](Self::commits) or
-/// [`last_commit`](Self::last_commit) says so.
+/// To stop after a certain commit, stop pushing once [`commits`](Self::commits) says so.
 #[derive(Clone, Debug)]
 pub struct WalScan {
     reader: FrameReader,
@@ -104,13 +92,6 @@ impl WalScan {
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.committed.commits
-    }
-
-    /// Where the last of them ends; `None` without a commit.
-    #[must_use]
-    pub fn last_commit(&self) -> Option<CommitBoundary> {
-        let Committed { frames, checksum, page_count, .. } = self.committed;
-        page_count.map(|page_count| CommitBoundary { frames, checksum, page_count })
     }
 
     /// The reader of the frames: how far the valid frames reach, committed or not.

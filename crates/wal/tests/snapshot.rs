@@ -5,8 +5,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use walrust_wal::{
-    CommitBoundary, Committed, FrameEnd, FrameHeader, FrameReader, WalHeader, WalScan,
-    frame_offset, frame_size,
+    Committed, FrameEnd, FrameHeader, FrameReader, WalChecksum, WalHeader, WalScan, frame_offset,
+    frame_size,
 };
 
 use crate::live_database::sidecar;
@@ -15,6 +15,17 @@ use crate::live_database::sidecar;
 pub(crate) struct Snapshot {
     pub(crate) database: Vec<u8>,
     pub(crate) wal: Vec<u8>,
+}
+
+/// A place in a WAL where a transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CommitBoundary {
+    /// Frames of the generation up to and including the commit frame.
+    pub(crate) frames: u32,
+    /// Running checksum after these frames.
+    pub(crate) checksum: WalChecksum,
+    /// Size of the database in pages after the transaction.
+    pub(crate) page_count: u32,
 }
 
 /// A finished scan: what it found and where it stopped.
@@ -64,7 +75,11 @@ impl Snapshot {
         while let Some((frame_header, page)) = self.frame(header.page_size, scan.reader().frames())
         {
             match scan.push(frame_header, page) {
-                Ok(frame) if frame.is_commit() => boundaries.extend(scan.last_commit()),
+                Ok(frame) if frame.is_commit() => boundaries.push(CommitBoundary {
+                    frames: scan.reader().frames(),
+                    checksum: scan.reader().running(),
+                    page_count: frame.commit,
+                }),
                 Ok(_) => {}
                 Err(error) => {
                     end = Some(error);

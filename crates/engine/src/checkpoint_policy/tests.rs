@@ -64,7 +64,7 @@ fn the_pin_is_given_up_only_past_the_limit_and_after_a_checkpoint_was_tried() {
     let mut policy = policy(now);
     let full = fill(10, 500_000, 0);
     assert_eq!(policy.due(&full, now), Some(TRUNCATING));
-    policy.tried(false, now);
+    policy.tried(TRUNCATING, false, &full, now);
     assert_eq!(policy.due(&full, now + SECOND), Some(CheckpointKind::GiveUp));
     let below = fill(10, 485_435, 0);
     assert_eq!(policy.due(&below, now + SECOND), Some(TRUNCATING));
@@ -82,7 +82,7 @@ fn zero_switches_each_reason_off() {
     let mut policy = CheckpointPolicy::new(settings, now);
     assert_eq!(policy.due(&fill(1_000_000, 1_000_000, 0), now + 3600 * SECOND), None);
     assert_eq!(policy.next_look(&fill(5, 5, 0), now), None);
-    policy.tried(false, now);
+    policy.tried(BARRIER, false, &fill(5, 5, 0), now);
     assert_eq!(policy.due(&fill(0, 1_000_000, 0), now + 3600 * SECOND), None);
 }
 
@@ -91,15 +91,15 @@ fn an_incomplete_checkpoint_is_tried_again_with_growing_pauses() {
     let now = instant();
     let mut policy = policy(now);
     let wal = fill(2000, 2000, 0);
-    policy.tried(false, now);
+    policy.tried(CheckpointKind::Quiet, false, &wal, now);
     assert_eq!(policy.due(&wal, now + Duration::from_millis(99)), None);
     assert_eq!(policy.due(&wal, now + Duration::from_millis(100)), Some(CheckpointKind::Quiet));
     for _ in 0..20 {
-        policy.tried(false, now);
+        policy.tried(CheckpointKind::Quiet, false, &wal, now);
     }
     assert_eq!(policy.due(&wal, now + 29 * SECOND), None);
     assert_eq!(policy.due(&wal, now + 30 * SECOND), Some(CheckpointKind::Quiet));
-    policy.tried(true, now);
+    policy.tried(CheckpointKind::Quiet, true, &wal, now);
     assert_eq!(policy.due(&wal, now), Some(CheckpointKind::Quiet));
 }
 
@@ -109,8 +109,34 @@ fn a_large_file_that_could_not_be_shortened_is_tried_again() {
     let mut policy = policy(now);
     let wal = WalFill { file_frames: 200_000, ..fill(5, 5, 5) };
     assert_eq!(policy.due(&wal, now), Some(CheckpointKind::Truncate));
-    policy.tried(false, now);
+    policy.tried(CheckpointKind::Truncate, false, &wal, now);
     assert_eq!(policy.due(&wal, now), None);
     let pause = policy.next_look(&wal, now).expect("nothing else may happen to this WAL");
     assert_eq!(policy.due(&wal, now + pause), Some(CheckpointKind::Truncate));
+}
+
+#[test]
+fn a_quiet_checkpoint_that_commits_overtook_puts_off_no_barrier_and_is_tried_again_soon() {
+    let now = instant();
+    let mut policy = policy(now);
+    // All that was shipped is copied, and more has come.
+    let (after, shipped) = (fill(2000, 2001, 2000), fill(2001, 2001, 2000));
+    for _ in 0..20 {
+        policy.tried(CheckpointKind::Quiet, false, &after, now);
+    }
+    assert_eq!(policy.due(&fill(2000, 121_359, 2000), now), Some(TRUNCATING));
+    assert_eq!(
+        policy.due(&fill(2000, 500_000, 2000), now),
+        Some(TRUNCATING),
+        "nobody is in the way"
+    );
+    assert_eq!(policy.due(&shipped, now + SECOND - Duration::from_millis(1)), None);
+    assert_eq!(policy.next_look(&shipped, now), Some(SECOND));
+    assert_eq!(policy.due(&shipped, now + SECOND), Some(CheckpointKind::Quiet));
+    // A reader keeps it from copying what it may.
+    let blocked = fill(2000, 2001, 1999);
+    for _ in 0..20 {
+        policy.tried(CheckpointKind::Quiet, false, &blocked, now);
+    }
+    assert_eq!(policy.due(&fill(2000, 121_359, 1999), now + 29 * SECOND), None);
 }

@@ -1,7 +1,8 @@
 //! Reading: GET, ranged GET, HEAD.
 //!
 //! Invariant: what is returned is all that was asked for. A body that ends early is an error of
-//! class `Transient`, an object that is too short for a range one of class `Permanent`.
+//! class `Transient`, an object that is too short for a range one of class `Permanent`. Parts of one
+//! object are never mixed with those of another: an answer without an ETag is an error as well.
 
 use std::io;
 use std::ops::Range;
@@ -12,6 +13,7 @@ use walrust_engine::ErrorClass;
 
 use super::classify::{About, innermost};
 use super::{Shared, system_time};
+use crate::object_store::another_object;
 use crate::{Metadata, Object, ObjectMeta, StorageError};
 
 impl Shared {
@@ -54,6 +56,14 @@ impl Shared {
             .send()
             .await
             .map_err(|error| about.request(&error))?;
+        // A store that does not know the condition answers with whatever is there now.
+        match (etag, answer.e_tag.as_deref()) {
+            (Some(_), None | Some("")) => return Err(without_etag(about)),
+            (Some(wanted), Some(found)) if found != wanted => {
+                return Err(another_object(&about.url, &about.key));
+            }
+            _ => {}
+        }
         let wanted = range.end - range.start;
         let length = answer.content_length.and_then(|length| u64::try_from(length).ok());
         let total = answer.content_range.as_deref().and_then(total_of);
@@ -121,8 +131,13 @@ fn describe(
         .into_iter()
         .map(|(name, value)| (name.to_ascii_lowercase(), value))
         .collect();
-    let etag = etag.unwrap_or_default();
+    let etag = etag.filter(|etag| !etag.is_empty()).ok_or_else(|| without_etag(about))?;
     Ok(ObjectMeta { key: about.key.clone(), size, etag, metadata, modified: system_time(modified) })
+}
+
+/// Without one no later request could say that it means the same object.
+fn without_etag(about: &About) -> StorageError {
+    about.error(ErrorClass::Permanent, "the store does not say which object it is: no ETag")
 }
 
 /// Whatever ends a body early, the next attempt may get it whole.
