@@ -16,6 +16,7 @@ use walrust_ltx::FileName;
 use walrust_storage::{Condition, ObjectStore};
 
 use crate::history_index::HistoryIndex;
+use crate::retention_report::file_of;
 use crate::{
     Finding, HistoryError, Problem, Verification, edit_manifest, patiently, write_manifest,
 };
@@ -66,7 +67,7 @@ impl Verification {
 
     /// The file that a finding is about, if it is whole.
     fn whole_file(&self, finding: &Finding) -> Option<FileName> {
-        file_of(finding).filter(|name| self.whole.contains_key(name))
+        file_of(&finding.key).filter(|name| self.whole.contains_key(name))
     }
 
     async fn edit(
@@ -78,7 +79,7 @@ impl Verification {
         let mut missing = BTreeSet::new();
         let mut entries: BTreeMap<FileName, FileEntry> = BTreeMap::new();
         for finding in repaired {
-            let Some(name) = file_of(finding) else { continue };
+            let Some(name) = file_of(&finding.key) else { continue };
             match (&finding.problem, self.whole.get(&name)) {
                 (Problem::Missing, _) => drop(missing.insert(name)),
                 (_, Some(whole)) => drop(entries.insert(name, whole.entry.clone())),
@@ -116,8 +117,4 @@ impl Verification {
         };
         Ok(write_manifest(store, &manifest, &condition).await?)
     }
-}
-
-fn file_of(finding: &Finding) -> Option<FileName> {
-    finding.key.rsplit('/').next()?.parse().ok()
 }

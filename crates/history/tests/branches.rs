@@ -13,7 +13,7 @@ use walrust_storage::ObjectStore;
 
 use crate::crashing_store::CrashingStore;
 use crate::retention::runtime;
-use crate::scene::{NAME, Scene, apply, file_names, name, plan, txid};
+use crate::scene::{NAME, Scene, apply, at, file_names, name, plan, txid};
 
 const MERGE_ALL: RetentionPolicy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
 
@@ -153,7 +153,7 @@ fn retention_keeps_what_goes_on_and_leaves_the_other_branch_alone() {
         for _ in 0..3 {
             let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
             assert_eq!(retention.problems.len(), 0, "{:?}", retention.problems);
-            let now = || scene.now_ms;
+            let now = || at(scene.now_ms);
             let report = retention.execute(&scene.store, Duration::ZERO, &now).await.unwrap();
             assert_eq!(report.problems.len(), 0, "{:?}", report.problems);
             assert_restored(&scene).await;

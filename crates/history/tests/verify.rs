@@ -10,7 +10,7 @@ use walrust_storage::ObjectStore;
 
 use crate::crashing_store::CrashingStore;
 use crate::retention::runtime;
-use crate::scene::{NAME, Scene, key, plan};
+use crate::scene::{NAME, Scene, at, key, plan};
 
 const MERGE_ALL: RetentionPolicy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
 
@@ -48,7 +48,7 @@ fn files_that_are_merged_while_they_are_read_are_no_loss() {
         let (scene, store) = history().await;
         let verify = begin(&store).await;
         let retention = plan(&store, &MERGE_ALL, scene.now_ms).await;
-        let report = retention.execute(store.as_ref(), Duration::ZERO, &|| scene.now_ms).await;
+        let report = retention.execute(store.as_ref(), Duration::ZERO, &|| at(scene.now_ms)).await;
         assert!(report.unwrap().deleted.len() > 5);
         let verification = run(verify, &store).await;
         assert_eq!(problems(&verification), [""; 0]);
@@ -77,7 +77,7 @@ fn retired_files_may_be_there_or_not() {
         let (scene, store) = history().await;
         let retention = plan(&store, &MERGE_ALL, scene.now_ms).await;
         let hour = Duration::from_secs(3600);
-        let report = retention.execute(store.as_ref(), hour, &|| scene.now_ms).await.unwrap();
+        let report = retention.execute(store.as_ref(), hour, &|| at(scene.now_ms)).await.unwrap();
         assert!(report.deleted.is_empty() && report.retired.len() > 5);
         assert_eq!(problems(&run(begin(&store).await, &store).await), [""; 0]);
         let retired: Vec<String> =
@@ -117,7 +117,7 @@ proptest! {
                 let retention = plan(&store, &policy, scene.now_ms).await;
                 store.crash_after(changes);
                 let grace = Duration::from_secs(grace);
-                let ended = retention.execute(store.as_ref(), grace, &|| scene.now_ms).await;
+                let ended = retention.execute(store.as_ref(), grace, &|| at(scene.now_ms)).await;
                 let has_crashed = store.has_crashed() && ended.is_err();
                 store.recover();
                 let verification = run(begin(&store).await, &store).await;
