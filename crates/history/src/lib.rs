@@ -39,6 +39,7 @@ mod scratch;
 mod verification;
 mod verify;
 
+pub use branches::find_abandoned;
 pub use error::HistoryError;
 pub use export::{Export, Exported};
 pub use export_target::ExportTarget;

@@ -199,10 +199,11 @@ impl Verify {
                 if is_empty {
                     found.push(finding(self.name.clone(), Problem::NoFiles));
                 }
-                let newest = manifest.files.iter().filter_map(FileEntry::file_name);
-                let newest = newest.map(|name| name.max).max();
-                let known: BTreeSet<FileName> =
-                    manifest.files.iter().filter_map(FileEntry::file_name).collect();
+                let known = manifest.files.iter().filter_map(FileEntry::file_name);
+                let (left, known): (BTreeSet<FileName>, BTreeSet<FileName>) =
+                    known.partition(|name| abandoned.contains(name));
+                found.extend(left.into_iter().map(|it| finding(key(it), Problem::AbandonedEntry)));
+                let newest = known.iter().map(|name| name.max).max();
                 // What is newer than the manifest it will have with its next version.
                 let old = self.tree.files.iter().filter(|file| Some(file.name.max) <= newest);
                 let unknown = old.filter(|file| !known.contains(&file.name));
