@@ -20,6 +20,7 @@ mod error_class;
 mod event_kind;
 mod export_planner;
 mod lasting_alarm;
+mod lasting_failure;
 mod links;
 pub mod manifest;
 mod names;
@@ -55,6 +56,7 @@ pub use error_class::ErrorClass;
 pub use event_kind::{EventKind, UnknownEvent};
 pub use export_planner::{ExportPlan, ExportedFile, plan_export};
 pub use lasting_alarm::{LastingAlarm, REMINDER};
+pub use lasting_failure::{AfterFailure, LastingFailure};
 pub use names::{
     Assignment, Displaced, NameError, NameRequest, assign_names, is_valid_name, possible_names,
 };

@@ -193,6 +193,17 @@ impl HistoryError {
         )
     }
 
+    /// Whether another attempt may succeed without anybody's help: storage cannot answer at the moment,
+    /// or the history has changed meanwhile.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Storage(error) => error.class().is_retryable() || self.is_vanished_file(),
+            Self::Outdated { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether it may come from reading manifest, listing and files while another run changes them.
     pub(crate) fn may_be_outdated(&self) -> bool {
         matches!(self, Self::FilesMissing { .. }) || self.is_vanished_file()
