@@ -123,6 +123,51 @@ fn c06_nothing_is_deleted_before_the_grace_period_is_over() {
 }
 
 #[test]
+fn d02_a_run_says_exactly_until_when_nothing_is_due() {
+    runtime().block_on(async {
+        let steps: Vec<_> = (0..20).map(|step| (step, 1, 1.7, 9)).collect();
+        let scene = build(&steps).await;
+        let execute = async |store: &CrashingStore, now_ms| {
+            let retention = plan(store, &POLICY, now_ms).await;
+            let report = retention.execute(store, GRACE, &|| at(now_ms)).await.unwrap();
+            (report.changed_something(), report.quiet_until_ms)
+        };
+        let (mut now_ms, mut runs) = (scene.now_ms, 0);
+        let (changed, mut quiet_until_ms) = execute(&scene.store, now_ms).await;
+        assert!(changed && quiet_until_ms <= now_ms + HOUR_MS, "what was retired is to be deleted");
+        while quiet_until_ms < i64::MAX {
+            assert!(quiet_until_ms > now_ms, "a run has left something to do");
+            let copy = scene.store.copied().await;
+            let too_early = execute(&copy, quiet_until_ms - 1).await;
+            assert_eq!(too_early, (false, quiet_until_ms));
+            now_ms = quiet_until_ms;
+            let changed;
+            (changed, quiet_until_ms) = execute(&scene.store, now_ms).await;
+            assert!(changed, "nothing was due");
+            runs += 1;
+        }
+        assert!((5..60).contains(&runs), "{runs} runs");
+        assert_eq!(file_names(&scene.store).await.len(), 5, "two snapshots, and what leads on");
+    });
+}
+
+#[test]
+fn d02_a_file_that_stays_odd_is_nothing_to_do() {
+    runtime().block_on(async {
+        let scene = build(&[(1, 1, 1.0, 9); 6]).await;
+        let policy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
+        let (size, metadata) = (scene.bytes[&name(4, 4)].len(), Metadata::new());
+        let zeros = vec![0; size].into();
+        scene.store.put(&key(4, 4), zeros, &metadata, &Condition::None).await.unwrap();
+        let retention = plan(&scene.store, &policy, scene.now_ms).await;
+        let now = at(scene.now_ms);
+        let report = retention.execute(&scene.store, Duration::ZERO, &|| now).await.unwrap();
+        assert_eq!((report.problems.len(), report.merged.len()), (1, 2));
+        assert_eq!(report.quiet_until_ms, i64::MAX);
+    });
+}
+
+#[test]
 fn c07_nothing_happens_on_a_listing_that_lacks_files_or_is_empty() {
     runtime().block_on(async {
         let scene = build(&[(0, 1, 10.0, 9), (1, 1, 1.0, 9), (0, 1, 60.0, 9)]).await;
