@@ -8,7 +8,7 @@
 //! One blocking job at a time has the capture, so a sync never runs beside a checkpoint. One LTX
 //! file at a time is offered; a sync begins when all staged files are in storage and confirmed.
 //! Commits that arrive meanwhile wait in the WAL, behind the pin, and go together into the next
-//! file. Only a checkpoint that cannot wait stages more, behind the one that is on its way. The pages
+//! file. Only a checkpoint that cannot wait stages more, after the one that is on its way. The pages
 //! of a snapshot are read beside all that (see [`snapshot_reading`]).
 //!
 //! # Retries

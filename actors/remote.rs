@@ -72,7 +72,7 @@ async fn head_of(store: &dyn ObjectStore, file: &StoredFile) -> Result<Head, Sto
     Ok(match read_ends(store, file).await? {
         Some(ends) => Head::of_file(&ends.header, ends.post_apply),
         None => {
-            tracing::warn!(key = %file.key, "the newest file is damaged; a snapshot goes behind it");
+            tracing::warn!(key = %file.key, "the newest file is damaged; a snapshot follows it");
             Head {
                 txid: file.name.max,
                 checksum: None,

@@ -56,7 +56,7 @@ pub(crate) use upload::{Lane, Upload, UploadJob};
 /// What the uploader is asked to do.
 #[derive(Debug)]
 pub(crate) enum UploaderMsg {
-    /// Upload this, behind earlier offers of the same database.
+    /// Upload this, after earlier offers of the same database.
     Offer(UploadJob),
     /// Forget what a database offered and was not started: its actor is gone.
     Forget {

@@ -130,7 +130,7 @@ fn measure(beside: Beside<'_>, commits: u32, timeout: Duration) -> Latency {
         .expect("the writer starts");
     assert!(writer.status.success(), "the writer failed");
     if let Some(daemon) = &daemon {
-        println!("RSS of the daemon behind the writes: {} KiB", daemon.resident_kib());
+        println!("RSS of the daemon after the writes: {} KiB", daemon.resident_kib());
     }
     drop(daemon);
     if let Some(mut reader) = reader {

@@ -1,7 +1,7 @@
 //! What a restore of a large database costs, beside the real Litestream from the same S3 server.
 //!
 //! `python3 tests/servers.py -- cargo bench --bench restore` measures a database of about 500 MB that
-//! both have replicated, and one with 10,000 small files behind its snapshot. Both programs run one
+//! both have replicated, and one with 10,000 small files after its snapshot. Both programs run one
 //! after the other in the same run, without SQLite's check, so that a slow machine shows in both.
 //! The bars: a fifth of Litestream's time, 64 MB of memory, and two seconds for the small files.
 //!
@@ -210,7 +210,7 @@ impl Scene {
         let rolling = u64::from_be_bytes(*trailer.first_chunk().expect("eight bytes"));
         let mut rolling = Checksum::from_raw(rolling).expect("a tracked snapshot");
         let size: PageSize = base_header.page_size;
-        // A page behind the end, which grows once and changes from then on.
+        // A page beyond the end, which grows once and changes from then on.
         let pgno = base_header.commit + 1;
         let mut old: Option<Checksum> = None;
         let mut puts = Vec::new();

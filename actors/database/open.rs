@@ -233,7 +233,7 @@ async fn reconcile(
     };
     let (mut held, outcome) = arguments.pool.run(compare).await??;
     let Reconciliation::Differs { after } = outcome else { return Ok((held, None)) };
-    // The files behind the local position are fewer; all of them always do.
+    // The files after the local position are fewer; all of them always do.
     let starts = [after, None];
     for start in starts.into_iter().skip(usize::from(after.is_none())) {
         let Some(head) = head.filter(|head| head.checksum.is_some()) else { break };

@@ -6,7 +6,7 @@
 //!
 //! Invariant: no message is lost on the way. All that comes to a database, apart from what follows its
 //! own work, comes through the root. From the moment at which an actor gives itself up it sends
-//! every message back, which the root gets behind the state to rest; the last one that the root sends
+//! every message back, which the root gets after the state to rest; the last one that the root sends
 //! is [`DatabaseMsg::Rest`].
 //!
 //! A crash in between loses the state, or a message: the root looks whether anything was wanted of the

@@ -252,7 +252,7 @@ impl RootState {
         self.forget(name);
     }
 
-    /// Ends a shared actor behind what it was told already, and starts its successor.
+    /// Ends a shared actor after what it was told already, and starts its successor.
     async fn replace_service(&mut self, service: Child) {
         let old = self.alive.iter().find(|(_, child)| **child == service).map(|(id, _)| *id);
         if let Some(old) = old {

@@ -256,7 +256,7 @@ impl UploaderState {
         }
     }
 
-    /// Ends an upload and forgets those behind it.
+    /// Ends an upload and forgets those after it.
     fn drop_lane(&mut self, lane: &LaneKey) {
         self.queue.finish(lane, Instant::now());
         self.queue.forget(lane);

@@ -59,7 +59,7 @@ impl UploadJob {
 
     pub(super) fn demand(&self) -> Demand {
         let priority = match self.lane {
-            // The snapshot that begins a history is what everything behind it waits for.
+            // The snapshot that begins a history is what everything after it waits for.
             Lane::History | Lane::Manifest => Priority::Incremental,
             Lane::Snapshot => Priority::Snapshot,
         };

@@ -332,7 +332,12 @@ impl Reader {
     fn watch(&self, configuration: &str) -> Daemon {
         let file = self.open.path().join("walrust.toml");
         fs::write(&file, configuration).expect("anybody may write here");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_walrust"));
+        // Where it was built nobody else may be let in.
+        let (built, program) = (env!("CARGO_BIN_EXE_walrust"), self.open.path().join("walrust"));
+        fs::hard_link(built, &program)
+            .or_else(|_| fs::copy(built, &program).map(drop))
+            .expect("the program can be copied");
+        let mut command = Command::new(program);
         command.arg("watch").arg(&self.scene.source).args(["-b", &self.bucket()]).args(QUICK);
         command.arg("--config").arg(file).env_clear().current_dir(self.open.path());
         let owner = fs::metadata(self.open.path()).expect("our directory").uid();

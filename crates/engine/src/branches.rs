@@ -1,7 +1,7 @@
 //! Which files a history has left behind.
 //!
 //! A history has two branches where two writers have continued one state: an upload of a process
-//! that was killed comes in after its successor, who has lost the local state, has begun behind
+//! that was killed comes in after its successor, who has lost the local state, has begun after
 //! that state as well; or a host has not heard yet that another has taken its name over. The names
 //! of the files cannot tell branches apart, since both count their TXIDs from the same one: the
 //! branch with the higher TXID may be the older one, and a way along the names may change from one
@@ -100,7 +100,7 @@ fn continued(files: &[NamedChange]) -> HashSet<State> {
     files.iter().filter_map(before).collect()
 }
 
-/// The states that files lead to, behind others; these in the order of their names.
+/// The states that files lead to, after others; these in the order of their names.
 fn reached(leading: &[NamedChange], files: &[NamedChange]) -> HashSet<State> {
     let mut reached: HashSet<State> = leading.iter().map(after).collect();
     for change in files {
@@ -171,7 +171,7 @@ impl Search<'_> {
         }
     }
 
-    /// Abandons what lies behind the newest state.
+    /// Abandons what comes after the newest state.
     ///
     /// A snapshot that no incremental meets may have begun another branch, or be the last of one. A
     /// compaction leaves such snapshots as well.

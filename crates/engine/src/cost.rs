@@ -226,7 +226,7 @@ fn snapshots_an_hour(commits: f64, settings: &SnapshotSettings) -> f64 {
     };
     let by_max_interval = match hours(settings.max_interval) {
         0.0 => 0.0,
-        // It counts from the first commit behind the last snapshot.
+        // It counts from the first commit after the last snapshot.
         interval => 1.0 / (interval + between_commits),
     };
     let idle = hours(settings.on_idle);

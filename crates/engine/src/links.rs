@@ -1,6 +1,6 @@
 //! How the incrementals of a history lead from one state to the next.
 //!
-//! Invariant: a file continues a state only if it begins exactly behind it, as in a restore of our
+//! Invariant: a file continues a state only if it begins exactly after it, as in a restore of our
 //! own layout.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

@@ -252,7 +252,7 @@ fn last(segments: &[String], depth: usize) -> Option<&[String]> {
     segments.len().checked_sub(depth).map(|start| &segments[start..])
 }
 
-/// A derived name behind the prefix of the pattern that the path matches.
+/// A derived name after the prefix of the pattern that the path matches.
 fn below_prefix(below: Option<&str>, name: &str) -> String {
     let below = below.unwrap_or_default().trim_matches('/');
     if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") }

@@ -15,7 +15,7 @@ pub struct SnapshotSettings {
     pub interval: Duration,
     /// After this many TXIDs.
     pub max_changes: u64,
-    /// At the latest this long after the first change behind the last snapshot.
+    /// At the latest this long after the first change after the last snapshot.
     pub max_interval: Duration,
     /// When a database that changed has been idle for this long.
     pub on_idle: Duration,

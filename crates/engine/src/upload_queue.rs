@@ -199,7 +199,7 @@ impl<K: Clone + Eq + Hash, J: Clone> UploadQueue<K, J> {
         }
     }
 
-    /// Adds a job behind the others of its lane.
+    /// Adds a job after the others of its lane.
     ///
     /// # Errors
     /// If the lane has [`CREDITS`] jobs.

@@ -52,7 +52,7 @@ pub struct RestoreOptions {
     pub force: bool,
     /// SQLite's check at the end.
     pub integrity_check: IntegrityCheck,
-    /// Requests at once. Each takes up to 1 MiB of memory.
+    /// Requests at once. What they fetch ahead takes at most 16 MiB of memory together.
     pub parallelism: NonZeroUsize,
     /// Gives the restore up, as long as the output has not got its name.
     pub cancellation: Cancellation,

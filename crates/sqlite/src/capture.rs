@@ -261,13 +261,13 @@ impl Capture {
         Err(self.reader.unstable())
     }
 
-    /// Merges the staged files behind the first `kept`, which may be in storage already, into one, so
+    /// Merges the staged files after the first `kept`, which may be in storage already, into one, so
     /// that an outage costs one upload afterwards.
     ///
     /// # Errors
     /// If a staged file cannot be read, or the merged one cannot be written.
     pub fn merge_staged(&mut self, kept: usize) -> Result<(), DatabaseError> {
-        self.queue.merge_behind(kept, &self.state.staging())
+        self.queue.merge_after(kept, &self.state.staging())
     }
 
     /// Storage has the first staged file, which has this name: moves the position and the pin. Does

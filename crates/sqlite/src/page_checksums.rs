@@ -174,7 +174,7 @@ mod tests {
         let table = PageChecksums::open(&path).unwrap();
         assert_eq!(table.get(2).unwrap(), Some(page(2, 1)));
         assert_eq!(table.get(3).unwrap(), None, "the lock page has none");
-        assert_eq!(table.get(9).unwrap(), None, "a page behind the end has none");
+        assert_eq!(table.get(9).unwrap(), None, "a page beyond the end has none");
         table.apply(&[(2, page(2, 9)), (6, page(6, 9))], 6).unwrap();
         let all = [page(1, 1), page(2, 9), page(4, 1), page(6, 9)];
         let rolling = all.into_iter().fold(Checksum::EMPTY, Checksum::toggle);

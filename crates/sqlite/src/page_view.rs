@@ -44,7 +44,7 @@ impl PageView<'_> {
         }
     }
 
-    /// Reads a page of the database file. A page behind the end of the file was allocated and
+    /// Reads a page of the database file. A page beyond the end of the file was allocated and
     /// never written; SQLite reads it as zeros.
     fn read_database(&self, pgno: Pgno, page: &mut [u8]) -> Result<(), DatabaseError> {
         let offset = u64::from(pgno - 1) * page.len() as u64;

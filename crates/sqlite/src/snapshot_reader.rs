@@ -5,7 +5,7 @@
 //!
 //! * if the transaction began while the WAL held frames that are not in the database file, it has a
 //!   read mark, or read lock 0 under which nothing is copied. Either way the WAL cannot restart, and
-//!   no frame behind the state comes into the database file;
+//!   no frame after the state comes into the database file;
 //! * if all frames were in the database file, no other frame comes into it. The WAL may restart, so
 //!   nothing is read from it.
 //!

@@ -1,7 +1,7 @@
 //! Reads the frames of a WAL file that are committed and not shipped yet.
 //!
 //! Invariant: every frame handed on carries the salts of the generation that was asked for and
-//! continues its running checksum, and nothing behind the last commit of the wal-index is read.
+//! continues its running checksum, and nothing after the last commit of the wal-index is read.
 
 use std::fs::File;
 

@@ -1,7 +1,7 @@
 //! Writes the frames of a WAL: the counterpart of [`FrameReader`](crate::FrameReader).
 //!
 //! Invariant: what it makes is what a [`FrameReader`](crate::FrameReader) at the same place
-//! accepts. A frame counts only once the frame that commits its transaction is behind it, so what a
+//! accepts. A frame counts only once the frame that commits its transaction follows it, so what a
 //! crash leaves of an unfinished transaction is nothing.
 
 use crate::{ByteOrder, FrameHeader, Salts, WalChecksum, WalHeader};
@@ -16,13 +16,13 @@ pub struct FrameWriter {
 }
 
 impl FrameWriter {
-    /// A writer of the first frame behind a header.
+    /// A writer of the first frame after a header.
     #[must_use]
     pub fn start(header: &WalHeader) -> Self {
         Self::resume(header, header.checksum)
     }
 
-    /// A writer of the frame behind one whose checksum is `running`.
+    /// A writer of the frame after one whose checksum is `running`.
     #[must_use]
     pub fn resume(header: &WalHeader, running: WalChecksum) -> Self {
         let WalHeader { byte_order, page_size, salts, .. } = *header;

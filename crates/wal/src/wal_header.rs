@@ -1,7 +1,7 @@
 //! The first 32 bytes of a WAL (sqlite.org/fileformat2.html, section 4.1).
 //!
 //! Invariant: a parsed header carries its own valid checksum. SQLite ignores a WAL whose header
-//! does not, and so must a reader: the frames behind it are not part of the database.
+//! does not, and so must a reader: the frames after it are not part of the database.
 
 use crate::field::be_u32;
 use crate::page_size::is_page_size;

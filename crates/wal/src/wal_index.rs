@@ -2,7 +2,7 @@
 //!
 //! Invariant: a parsed header is one that SQLite would trust: initialised, both copies equal, of
 //! the known version, with a valid checksum of its own. Writers update it without a lock for
-//! readers, so copies that differ are normal and mean: read again. The fields behind the copies
+//! readers, so copies that differ are normal and mean: read again. The fields after the copies
 //! (backfill and read marks) are protected by no checksum; each of them changes on its own, and a
 //! value read without the matching lock may be old at once.
 //!

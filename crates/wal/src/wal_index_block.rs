@@ -48,7 +48,7 @@ impl WalIndexBlock {
         FRAMES_OF_FIRST + self.index * FRAMES
     }
 
-    /// The block behind it.
+    /// The block after it.
     #[must_use]
     pub fn next(self) -> Self {
         Self { index: self.index + 1 }

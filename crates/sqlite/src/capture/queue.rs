@@ -129,16 +129,12 @@ impl StagedQueue {
         Ok(())
     }
 
-    /// Merges the files behind the first `kept` into one, as far as that is possible: a snapshot
+    /// Merges the files after the first `kept` into one, as far as that is possible: a snapshot
     /// that begins the queue stays as it is.
     ///
     /// The merged file is complete and synced before a source goes. After a crash in between, the
     /// next start takes it up instead of its sources.
-    pub(super) fn merge_behind(
-        &mut self,
-        kept: usize,
-        staging: &Path,
-    ) -> Result<(), DatabaseError> {
+    pub(super) fn merge_after(&mut self, kept: usize, staging: &Path) -> Result<(), DatabaseError> {
         let kept = kept.max(usize::from(self.has_new_table()));
         if self.0.len() < kept + 2 {
             return Ok(());
@@ -168,7 +164,7 @@ impl StagedQueue {
         Ok(())
     }
 
-    /// Takes up what an earlier run staged behind `confirmed`; removes the rest of the directory.
+    /// Takes up what an earlier run staged after `confirmed`; removes the rest of the directory.
     /// The flag tells whether it is known where in the WAL the last of them ends.
     pub(super) fn load(
         state: &StateDirectory,

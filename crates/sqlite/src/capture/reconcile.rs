@@ -2,7 +2,7 @@
 //!
 //! Invariant: a head is continued only if the database is proven to have been in its state, by the
 //! frames that lead there, or if a table of the head's page checksums is there, which the next sync
-//! compares with the database page by page. Anything else begins a new chain, behind everything that
+//! compares with the database page by page. Anything else begins a new chain, after everything that
 //! is stored.
 //!
 //! That the rolling checksum of the database is that of the head is no such proof. It is a XOR of
@@ -38,7 +38,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// The state behind a file with this header and post-apply checksum.
+    /// The state after a file with this header and post-apply checksum.
     #[must_use]
     pub fn of_file(header: &Header, post_apply: Option<Checksum>) -> Self {
         let end = header.wal_offset.checked_add(header.wal_size);
@@ -67,7 +67,7 @@ pub enum Reconciliation {
     /// Not without the pages of the head: give its files to [`Capture::head_table`], or begin a new
     /// chain.
     Differs {
-        /// The state whose table is here: the files behind it are enough. `None`: all of them.
+        /// The state whose table is here: the files after it are enough. `None`: all of them.
         after: Option<Txid>,
     },
 }
@@ -148,7 +148,7 @@ impl Capture {
         Ok(true)
     }
 
-    /// Gives the history up: the next file is a snapshot, with the TXID that is returned, behind
+    /// Gives the history up: the next file is a snapshot, with the TXID that is returned, after
     /// everything that was ever stored under this name, as far as anybody knows.
     ///
     /// # Errors

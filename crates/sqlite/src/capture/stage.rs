@@ -21,7 +21,7 @@ use crate::staging::{StagedFile, StagedWriter};
 use crate::wal_source::{WalRead, read_frames};
 
 impl Capture {
-    /// Stages the commits behind a position. `resume` is the number of frames to skip and the
+    /// Stages the commits after a position. `resume` is the number of frames to skip and the
     /// running checksum after them; `None` reads a new generation from its start.
     pub(super) fn stage_frames(
         &mut self,
@@ -62,7 +62,7 @@ impl Capture {
         self.stage(file, wal, Changes::Pages(sums.changes), None).map(Some)
     }
 
-    /// Reads what the frames behind a position up to frame `to` commit.
+    /// Reads what the frames after a position up to frame `to` commit.
     pub(super) fn read_delta(
         &self,
         index: &WalIndex,
@@ -96,7 +96,7 @@ impl Capture {
     }
 
     /// Hands the pages of a delta to `sink`, which returns their checksums, and works out the
-    /// rolling checksum behind them.
+    /// rolling checksum after them.
     pub(super) fn replace_pages(
         &self,
         position: &Position,
