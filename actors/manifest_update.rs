@@ -10,7 +10,6 @@
 //! It is an index and not the truth: one that is damaged is made anew from the files.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(crate) use walrust_engine::manifest::Writer;
@@ -20,9 +19,11 @@ use walrust_history::{
     FoundManifest, HistoryError, ManifestObject, describe, describe_file, find_abandoned,
     find_manifest, rfc3339, write_manifest,
 };
-use walrust_ltx::{FileName, Txid};
+use walrust_ltx::FileName;
 use walrust_sqlite::StagedFile;
 use walrust_storage::{Condition, ObjectStore, StorageError};
+
+use crate::run_files::RunFiles;
 
 /// How long one update looks at files of earlier runs: it has to end before its own time is over.
 const DESCRIBING: Duration = Duration::from_secs(30);
@@ -40,53 +41,6 @@ pub(crate) struct ManifestUpdate {
     pub(crate) run: RunFiles,
     /// Files that were uploaded since the last update.
     pub(crate) entries: Vec<FileEntry>,
-}
-
-/// The files that a run has offered to storage. Clones are the same: an update that waits knows what
-/// was offered beside it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct RunFiles(Arc<Mutex<Offered>>);
-
-#[derive(Debug, Default)]
-struct Offered {
-    /// The newest TXID that may be in storage.
-    newest: Option<Txid>,
-    /// Files that no manifest has yet. Each is entered once, by the update that has its entry: if a
-    /// listing entered it before, it could be removed again before that update brings it back.
-    not_entered: BTreeSet<FileName>,
-}
-
-impl RunFiles {
-    /// To be called before a file is offered, so that whoever finds it in storage knows of it.
-    pub(crate) fn offered(&self, name: FileName) {
-        self.reach(name.max);
-        self.lock().not_entered.insert(name);
-    }
-
-    /// Storage is known to have a state.
-    pub(crate) fn reach(&self, txid: Txid) {
-        let mut offered = self.lock();
-        offered.newest = offered.newest.max(Some(txid));
-    }
-
-    /// A manifest has these.
-    pub(crate) fn entered<'a>(&self, entries: impl IntoIterator<Item = &'a FileEntry>) {
-        let mut offered = self.lock();
-        for name in entries.into_iter().filter_map(FileEntry::file_name) {
-            offered.not_entered.remove(&name);
-        }
-    }
-
-    /// Of what was offered only these are still to be entered: nobody will hear of the rest.
-    pub(crate) fn keep_only<'a>(&self, entries: impl IntoIterator<Item = &'a FileEntry>) {
-        let names = entries.into_iter().filter_map(FileEntry::file_name);
-        self.lock().not_entered = names.collect();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Offered> {
-        // It is never left half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What was stored.
@@ -222,7 +176,7 @@ pub(crate) async fn write(
         manifest.add(update.entries.iter().filter(|entry| is_there(entry)).cloned());
         // A writer before us may have been stopped between an upload and its manifest.
         let mut unknown = unknown_files(&tree, &manifest, &update.run);
-        if let Some(newest) = update.run.lock().newest {
+        if let Some(newest) = update.run.newest() {
             ahead = unknown.iter().find(|file| file.name.max > newest).cloned();
         }
         let mut entries = Vec::new();
@@ -301,15 +255,15 @@ fn unknown_files(tree: &Tree, manifest: &Manifest, run: &RunFiles) -> Vec<Stored
     // What is retired is to be deleted: it does not come back.
     let known: HashSet<FileName> =
         manifest.entries_with_retired().filter_map(FileEntry::file_name).collect();
-    let offered = run.lock();
+    let not_entered = run.not_entered();
     let is_known =
-        |file: &StoredFile| known.contains(&file.name) || offered.not_entered.contains(&file.name);
+        |file: &StoredFile| known.contains(&file.name) || not_entered.contains(&file.name);
     tree.files.iter().filter(|file| !is_known(file)).cloned().collect()
 }
 
 /// The files that this writer vouches for.
 fn own_files(manifest: &Manifest, run: &RunFiles) -> BTreeSet<FileName> {
-    entered_names(manifest).chain(run.lock().not_entered.iter().copied()).collect()
+    entered_names(manifest).chain(run.not_entered()).collect()
 }
 
 fn entered_names(manifest: &Manifest) -> impl Iterator<Item = FileName> {
@@ -337,7 +291,7 @@ async fn describe_files(
 
 #[cfg(test)]
 mod tests {
-    use walrust_ltx::{Checksum, Encoder, Header, PageSize};
+    use walrust_ltx::{Checksum, Encoder, Header, PageSize, Txid};
     use walrust_storage::{MemoryStore, Metadata};
 
     use super::*;

@@ -15,15 +15,14 @@
 //! by a process that died, is continued by making it again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use walrust_ltx::{FileName, Txid};
 
 use crate::bucket::{Bucket, Tier};
 use crate::compaction_planner::{Merge, plan_compaction};
 use crate::links::Links;
-
-const HOUR_MS: i64 = 3_600_000;
+use crate::retention_decision::{Decision, KeepReason, RemoveReason};
+use crate::retention_policy::RetentionPolicy;
 
 /// One LTX file of a history in our own layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,151 +35,6 @@ pub struct HistoryFile {
     pub timestamp_ms: i64,
     /// Whether the manifest knows it. Another file was just stored, or its writer died: it stays.
     pub indexed: bool,
-}
-
-/// How many buckets of each tier have a snapshot that stays, the current one included. 0: none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetentionPolicy {
-    /// Hours; also the length of the finest window, counted from the time of the plan.
-    pub hourly: u32,
-    /// Days.
-    pub daily: u32,
-    /// ISO weeks.
-    pub weekly: u32,
-    /// Months.
-    pub monthly: u32,
-}
-
-impl Default for RetentionPolicy {
-    fn default() -> Self {
-        Self { hourly: 24, daily: 7, weekly: 12, monthly: 12 }
-    }
-}
-
-impl RetentionPolicy {
-    /// Buckets that a tier covers.
-    #[must_use]
-    pub fn buckets(&self, tier: Tier) -> u32 {
-        match tier {
-            Tier::Hourly => self.hourly,
-            Tier::Daily => self.daily,
-            Tier::Weekly => self.weekly,
-            Tier::Monthly => self.monthly,
-        }
-    }
-
-    /// When the finest window begins.
-    fn window_start(&self, now_ms: i64) -> i64 {
-        now_ms.saturating_sub(i64::from(self.hourly) * HOUR_MS)
-    }
-
-    /// When a state leaves the finest window.
-    fn window_end(&self, timestamp_ms: i64) -> i64 {
-        timestamp_ms.saturating_add(i64::from(self.hourly) * HOUR_MS)
-    }
-
-    /// When a snapshot leaves the buckets of each tier.
-    fn tier_ends(&self, timestamp_ms: i64) -> impl Iterator<Item = i64> {
-        Tier::ALL.into_iter().map(move |tier| {
-            let Bucket { number, .. } = Bucket::of(tier, timestamp_ms);
-            Bucket { tier, number: number + i64::from(self.buckets(tier)) }.start_ms()
-        })
-    }
-}
-
-/// What is to become of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// It stays, for these reasons.
-    Keep(Vec<KeepReason>),
-    /// It becomes part of a larger file, and goes.
-    Merge {
-        /// The larger file.
-        into: FileName,
-    },
-    /// It goes.
-    Remove(RemoveReason),
-}
-
-/// Why a file stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeepReason {
-    /// The newest snapshot.
-    Latest,
-    /// The newest snapshot of a bucket.
-    NewestOf(Bucket),
-    /// Two snapshots stay in any case.
-    SecondSnapshot,
-    /// Without this snapshot a restore point is lost.
-    BaseOf(Txid),
-    /// The finest window: every state stays.
-    InsideWindow,
-    /// It leads to the newest state.
-    Head,
-    /// It leads from a kept snapshot towards the next.
-    Chain,
-    /// It is part of another chain than the one that is kept.
-    OtherChain,
-    /// Perhaps a file leads to it that cannot be read; or there is no snapshot at all.
-    Unreachable,
-    /// The manifest does not know it yet.
-    NotIndexed,
-}
-
-impl fmt::Display for KeepReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Latest => f.write_str("latest snapshot"),
-            Self::NewestOf(bucket) => write!(f, "{} of {bucket}", bucket.tier),
-            Self::SecondSnapshot => f.write_str("two snapshots stay in any case"),
-            Self::BaseOf(txid) => write!(f, "needed by restore point {txid}"),
-            Self::InsideWindow => f.write_str("inside the finest window"),
-            Self::Head => f.write_str("leads to the newest state"),
-            Self::Chain => f.write_str("leads from one kept snapshot to the next"),
-            Self::OtherChain => f.write_str("part of a second chain, left alone"),
-            Self::Unreachable => f.write_str("no file that can be read leads to it, left alone"),
-            Self::NotIndexed => f.write_str("not in the manifest yet, left alone"),
-        }
-    }
-}
-
-/// Why a file goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RemoveReason {
-    /// A snapshot that is not the newest of any bucket that a tier covers.
-    NoTier,
-    /// An incremental before the oldest snapshot that is kept.
-    BeforeOldest(Txid),
-    /// An incremental of a chain whose snapshots go or are gone.
-    BaseExpired,
-    /// All its TXIDs are in a larger file.
-    PartOf(FileName),
-}
-
-impl fmt::Display for RemoveReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoTier => f.write_str("expired: no tier keeps it"),
-            Self::BeforeOldest(txid) => {
-                write!(f, "expired: before the oldest kept snapshot, TXID {txid}")
-            }
-            Self::BaseExpired => f.write_str("expired: no snapshot that is kept leads to it"),
-            Self::PartOf(name) => write!(f, "part of {name}"),
-        }
-    }
-}
-
-impl fmt::Display for Decision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Keep(reasons) => {
-                let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
-                f.write_str(&reasons.join(", "))
-            }
-            Self::Merge { into } => write!(f, "merged into {into}"),
-            Self::Remove(reason) => reason.fmt(f),
-        }
-    }
 }
 
 /// What is to become of a history.

@@ -33,6 +33,7 @@ mod replica;
 mod restorable;
 mod restore;
 mod retention;
+mod retention_outlook;
 mod retention_report;
 mod retention_run;
 mod scratch;

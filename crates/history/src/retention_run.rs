@@ -8,19 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use walrust_engine::manifest::{FileEntry, Manifest};
-use walrust_engine::{
-    Decision, ErrorClass, HistoryFile, Merge, RemoveReason, StoredFile, object_key, plan_retention,
-    quiet_until,
-};
+use walrust_engine::{Decision, ErrorClass, Merge, RemoveReason, StoredFile, object_key};
 use walrust_ltx::FileName;
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::compaction::{Merged, Merging, Part, verify};
 use crate::file_description::describe;
 use crate::manifest_object::{read_own_manifest, try_edit_manifest};
-use crate::odd_files::OddFiles;
+use crate::retention_outlook::{Outlook, grace_ends};
 use crate::retention_report::{RetentionProblem, RetentionReport, file_of};
 use crate::scratch::{blocking, fetch};
 use crate::{HistoryError, MERGED_SINCE, Retention, SHA256, WRITER, describe_file, patiently};
@@ -63,7 +60,17 @@ impl<'a> Run<'a> {
             }
             return Err(error);
         }
-        self.report.quiet_until_ms = self.quiet_until(grace).await;
+        let outlook = Outlook {
+            listed: self.retention.listed.clone(),
+            planned: self.retention.files.clone(),
+            policy: self.retention.policy,
+            manifest: self.manifest,
+            odd: self.report.odd.clone(),
+            grace,
+            now: (self.clock)(),
+        };
+        // It takes as long as some plans.
+        self.report.quiet_until_ms = blocking(move || outlook.quiet_until_ms()).await;
         Ok(self.report)
     }
 
@@ -339,75 +346,6 @@ impl<'a> Run<'a> {
     fn now(&self) -> String {
         format!("{:.3}", (self.clock)())
     }
-
-    /// How long there is nothing to do after this run, if the history does not change; in milliseconds
-    /// since the Unix epoch.
-    async fn quiet_until(&self, grace: Duration) -> i64 {
-        let now_ms = (self.clock)().as_millisecond();
-        let (files, odd, policy) =
-            (self.files_left(), self.report.odd.clone(), self.retention.policy);
-        let manifest = self.manifest.clone();
-        // It takes as long as some plans.
-        let look_ahead = move || {
-            let plan = plan_retention(&files, &odd.names(), &policy, now_ms);
-            let retired = manifest.retired_names();
-            let is_open = |(name, decision): (&FileName, &Decision)| match decision {
-                Decision::Keep(_) => retired.contains(name),
-                Decision::Merge { .. } => true,
-                Decision::Remove(_) => !retired.contains(name) && !is_left(*name, decision, &odd),
-            };
-            if manifest.retired.iter().any(|file| file.deleting)
-                || plan.decisions.iter().any(is_open)
-            {
-                return now_ms;
-            }
-            let is_going = |name: FileName| {
-                let decision = plan.decisions.get(&name);
-                decision.is_some_and(|decision| !is_left(name, decision, &odd))
-            };
-            let waiting = manifest.retired.iter();
-            let waiting = waiting.filter(|file| file.entry.file_name().is_some_and(is_going));
-            let ends = waiting.filter_map(|file| grace_ends(&file.since, grace));
-            let changes = quiet_until(&files, &odd.names(), &policy, now_ms);
-            ends.map(Timestamp::as_millisecond).fold(changes, i64::min)
-        };
-        blocking(look_ahead).await
-    }
-
-    /// The files that a plan would find now.
-    fn files_left(&self) -> Vec<HistoryFile> {
-        let recorded = self.recorded();
-        let in_deletion = self.manifest.names_in_deletion();
-        let planned = &self.retention.files;
-        let mut files: Vec<HistoryFile> = recorded
-            .iter()
-            .filter(|(name, _)| !in_deletion.contains(name))
-            .filter_map(|(name, entry)| {
-                let created = entry.created.parse::<Timestamp>().ok();
-                let created = created.map(Timestamp::as_millisecond);
-                let known = planned.get(name).map(|file| file.timestamp_ms);
-                let timestamp_ms = created.or(known)?;
-                let is_read = planned.contains_key(name) || !self.report.odd.contains(*name);
-                let (name, size) = (*name, entry.size);
-                is_read.then_some(HistoryFile { name, size, timestamp_ms, indexed: true })
-            })
-            .collect();
-        files.extend(planned.values().filter(|it| !it.indexed && !recorded.contains_key(&it.name)));
-        files
-    }
-}
-
-/// When a retired file may be deleted. What cannot be read was written by nobody we know: it waits for a
-/// person.
-fn grace_ends(since: &str, grace: Duration) -> Option<Timestamp> {
-    let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
-    since.parse::<Timestamp>().ok()?.saturating_add(grace).ok()
-}
-
-/// Whether a file that a plan would remove is left alone, since nothing proves that it may go.
-fn is_left(name: FileName, decision: &Decision, odd: &OddFiles) -> bool {
-    matches!(decision, Decision::Remove(RemoveReason::PartOf(whole))
-        if odd.contains(name) || odd.contains(*whole))
 }
 
 /// The files that lead through a larger one, from the state before it to the state after it. Their

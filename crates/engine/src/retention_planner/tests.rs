@@ -1,5 +1,6 @@
 use super::*;
 use crate::restore_planner::restorable_txids;
+use crate::retention_policy::HOUR_MS;
 use crate::tree::{Layout, StoredFile, Tree};
 
 mod random_histories;
