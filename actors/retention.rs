@@ -33,6 +33,9 @@ use crate::crash_point::crash_point;
 use crate::one_by_one::OneByOne;
 use crate::settings::CompactionSettings;
 
+/// How long a history that does not change is left alone after an error that needs a person.
+const STUCK_MS: i64 = 3_600_000;
+
 /// What a new incarnation gets.
 #[derive(Clone, Debug)]
 pub(crate) struct RetentionArguments {
@@ -252,7 +255,15 @@ impl RetentionState {
                 tracing::debug!(db = database, %error, "the next run of the retention plans anew");
             }
             // The next run plans anew.
-            Some(Err(error)) => tracing::warn!(db = database, %error, "retention could not finish"),
+            Some(Err(error)) => {
+                tracing::warn!(db = database, %error, "retention could not finish");
+                if let Some(entry) = self.databases.get_mut(&database)
+                    && !error.may_pass()
+                {
+                    let later = now().as_millisecond() + STUCK_MS;
+                    entry.quiet_until_ms = entry.quiet_until_ms.and(Some(later));
+                }
+            }
             None => tracing::error!(db = database, "a run of the retention panicked"),
         }
     }

@@ -51,6 +51,8 @@ pub(crate) struct FaultStore {
     /// So many manifests are refused.
     refused_manifests: AtomicUsize,
     requests: AtomicUsize,
+    /// The keys of whole objects that were fetched.
+    fetched: Mutex<Vec<String>>,
     /// When each LTX file was uploaded.
     uploads: Mutex<Vec<(String, Instant)>>,
 }
@@ -125,6 +127,11 @@ impl FaultStore {
 
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
+    }
+
+    /// How often an object was fetched as a whole.
+    pub(crate) fn fetches(&self, key: &str) -> usize {
+        self.fetched.lock().unwrap().iter().filter(|it| *it == key).count()
     }
 
     /// The uploads of one database.
@@ -234,6 +241,7 @@ impl ObjectStore for FaultStore {
 
     async fn get(&self, key: &str) -> Result<Object, StorageError> {
         self.admit("get", key)?;
+        self.fetched.lock().unwrap().push(key.to_owned());
         self.inner.get(key).await
     }
 
