@@ -22,7 +22,6 @@ mod database;
 mod event;
 mod manifest_update;
 mod one_by_one;
-mod remote;
 mod replicator;
 mod request_rate;
 mod retention;
@@ -41,7 +40,6 @@ mod webhook_url;
 
 pub use blocking::BLOCKING_JOBS;
 pub use database::Cause;
-pub use remote::{Remote, RemoteError, look_up};
 pub use replicator::{Replicator, ReplicatorError};
 pub use root::{Applied, NotShipped};
 pub use settings::{

@@ -6,10 +6,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use walrust_actors::{Cause, NotShipped, RemoteError, ReplicatorError};
+use walrust_actors::{Cause, NotShipped, ReplicatorError};
 use walrust_engine::NameError;
 use walrust_engine::manifest::ManifestError;
-use walrust_history::{FollowError, HistoryError};
+use walrust_history::{FollowError, HistoryError, RemoteError};
 use walrust_sqlite::{DatabaseError, ReplicaError, RestoreError};
 use walrust_storage::{StorageError, StorageUrlError};
 

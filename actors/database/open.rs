@@ -9,6 +9,7 @@ use ractor::ActorRef;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, Semaphore};
 use walrust_engine::{RestoreTarget, StoredFile, WalFill, plan_restore};
+use walrust_history::{Remote, RemoteError, look_up};
 use walrust_ltx::Txid;
 use walrust_sqlite::{
     Capture, CaptureOptions, DatabaseError, Head, HeadTable, Reconciliation, StagedFile, kept_name,
@@ -20,7 +21,6 @@ use super::{Cause, DatabaseArguments, DatabaseMsg, Refusal};
 use crate::blocking::{GatePass, JobPanicked};
 use crate::crash_point::job_point;
 use crate::manifest_update::{Writer, claim};
-use crate::remote::{Remote, RemoteError, look_up};
 use crate::settings::DatabaseSettings;
 use crate::uploader::Admission;
 

@@ -29,6 +29,7 @@ mod odd_files;
 mod patience;
 mod piece_reader;
 mod point_in_time;
+mod remote;
 mod replica;
 mod restorable;
 mod restore;
@@ -55,6 +56,7 @@ pub use manifest_object::{
 pub use odd_files::OddFiles;
 pub use patience::patiently;
 pub use point_in_time::{Neighbours, State};
+pub use remote::{Remote, RemoteError, look_up};
 pub use replica::ReplicaFollower;
 pub use restorable::RestorableRange;
 pub use restore::{PlannedRestore, RestoreOptions};

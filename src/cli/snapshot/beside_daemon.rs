@@ -7,11 +7,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use walrust_actors::look_up;
 use walrust_engine::manifest::{Manifest, Writer};
 use walrust_engine::{ErrorClass, StoredFile, manifest_key, object_key};
 use walrust_history::{
-    HistoryError, ManifestObject, SHA256, WRITER, describe, edit_manifest, patiently, read_manifest,
+    HistoryError, ManifestObject, SHA256, WRITER, describe, edit_manifest, look_up, patiently,
+    read_manifest,
 };
 use walrust_ltx::{FileName, Txid};
 use walrust_sqlite::{StagedFile, replicating_writer, stage_head_snapshot};

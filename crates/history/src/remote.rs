@@ -3,10 +3,11 @@
 use std::time::SystemTime;
 
 use walrust_engine::{Layout, StoredFile, Tree};
-use walrust_history::read_ends;
 use walrust_ltx::{PageSize, Txid};
 use walrust_sqlite::Head;
 use walrust_storage::{ObjectStore, StorageError};
+
+use crate::read_ends;
 
 /// The files of a database in the bucket.
 #[derive(Clone, Debug)]
@@ -16,9 +17,9 @@ pub struct Remote {
     /// TXID of the newest snapshot.
     pub last_snapshot: Option<Txid>,
     /// When it was stored, by the clock of the store.
-    pub(crate) last_snapshot_at: Option<SystemTime>,
+    pub last_snapshot_at: Option<SystemTime>,
     /// All files.
-    pub(crate) tree: Tree,
+    pub tree: Tree,
 }
 
 /// Why it is not known what the bucket holds.
