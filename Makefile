@@ -26,6 +26,14 @@ chaos: check-tools $(TOOLS) ## random faults for SECONDS=600 from SEED=n; ITERAT
 	CHAOS_SECONDS=$(SECONDS) CHAOS_SEED=$(SEED) CHAOS_ITERATION=$(ITERATION) $(WITH_SERVERS) \
 	    cargo test --locked --test chaos -- --exact --nocapture random_faults_lose_nothing
 
+.PHONY: soak
+soak: SECONDS ?= 600
+soak: check-tools $(TOOLS) ## the long forms of tests that have one, for SECONDS=600 each
+	cargo build --locked -p walrust-testkit --bins
+	RETENTION_SECONDS=$(SECONDS) WALRUST_PITR_SECONDS=$(SECONDS) $(WITH_SERVERS) \
+	    cargo test --locked --test integration -- --nocapture \
+	    c06_retention_beside_restores c09_random_times_of_a_busy_database
+
 .PHONY: lint
 lint: $(TOOLS) ## format, clippy, licences and sources of dependencies
 	@.ci/check-tools lint

@@ -26,6 +26,7 @@ mod replicator;
 mod request_rate;
 mod retention;
 mod root;
+mod run_files;
 mod service;
 mod services;
 mod settings;

@@ -3,25 +3,27 @@
 //! Invariants: it is replaced only if it is still the object that was read, so two writers cannot
 //! undo each other's entries, and a writer that sees a later epoch than its own stops. Files that were
 //! uploaded but never entered (a crash came between) are found by listing and described from their own
-//! bytes. One that lies ahead of what this run has stored came in after it had looked: the database is
+//! bytes. Files of a branch that does not go on, which a writer has stored that had lost the name, are not
+//! entered. One that lies ahead of what this run has stored came in after it had looked: the database is
 //! opened again and goes on after it.
 //!
 //! It is an index and not the truth: one that is damaged is made anew from the files.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(crate) use walrust_engine::manifest::Writer;
 use walrust_engine::manifest::{FORMAT, FileEntry, Manifest};
 use walrust_engine::{ErrorClass, StoredFile, Tree, manifest_key};
 use walrust_history::{
-    FoundManifest, HistoryError, ManifestObject, describe, describe_file, find_manifest, rfc3339,
-    write_manifest,
+    FoundManifest, HistoryError, ManifestObject, describe, describe_file, find_abandoned,
+    find_manifest, rfc3339, write_manifest,
 };
-use walrust_ltx::{FileName, Txid};
+use walrust_ltx::FileName;
 use walrust_sqlite::StagedFile;
 use walrust_storage::{Condition, ObjectStore, StorageError};
+
+use crate::run_files::RunFiles;
 
 /// How long one update looks at files of earlier runs: it has to end before its own time is over.
 const DESCRIBING: Duration = Duration::from_secs(30);
@@ -39,53 +41,6 @@ pub(crate) struct ManifestUpdate {
     pub(crate) run: RunFiles,
     /// Files that were uploaded since the last update.
     pub(crate) entries: Vec<FileEntry>,
-}
-
-/// The files that a run has offered to storage. Clones are the same: an update that waits knows what
-/// was offered beside it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct RunFiles(Arc<Mutex<Offered>>);
-
-#[derive(Debug, Default)]
-struct Offered {
-    /// The newest TXID that may be in storage.
-    newest: Option<Txid>,
-    /// Files that no manifest has yet. Each is entered once, by the update that has its entry: if a
-    /// listing entered it before, it could be removed again before that update brings it back.
-    not_entered: BTreeSet<FileName>,
-}
-
-impl RunFiles {
-    /// To be called before a file is offered, so that whoever finds it in storage knows of it.
-    pub(crate) fn offered(&self, name: FileName) {
-        self.reach(name.max);
-        self.lock().not_entered.insert(name);
-    }
-
-    /// Storage is known to have a state.
-    pub(crate) fn reach(&self, txid: Txid) {
-        let mut offered = self.lock();
-        offered.newest = offered.newest.max(Some(txid));
-    }
-
-    /// A manifest has these.
-    pub(crate) fn entered<'a>(&self, entries: impl IntoIterator<Item = &'a FileEntry>) {
-        let mut offered = self.lock();
-        for name in entries.into_iter().filter_map(FileEntry::file_name) {
-            offered.not_entered.remove(&name);
-        }
-    }
-
-    /// Of what was offered only these are still to be entered: nobody will hear of the rest.
-    pub(crate) fn keep_only<'a>(&self, entries: impl IntoIterator<Item = &'a FileEntry>) {
-        let names = entries.into_iter().filter_map(FileEntry::file_name);
-        self.lock().not_entered = names.collect();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Offered> {
-        // It is never left half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What was stored.
@@ -216,18 +171,30 @@ pub(crate) async fn write(
         let names: HashSet<FileName> = tree.files.iter().map(|file| file.name).collect();
         let is_there =
             |entry: &FileEntry| entry.file_name().is_some_and(|name| names.contains(&name));
+        let entered: BTreeSet<FileName> = entered_names(&manifest).collect();
         // What was merged or removed since it was entered must not come back.
         manifest.add(update.entries.iter().filter(|entry| is_there(entry)).cloned());
         // A writer before us may have been stopped between an upload and its manifest.
-        let unknown = unknown_files(tree, &manifest, &update.run);
-        if let Some(newest) = update.run.lock().newest {
+        let mut unknown = unknown_files(&tree, &manifest, &update.run);
+        if let Some(newest) = update.run.newest() {
             ahead = unknown.iter().find(|file| file.name.max > newest).cloned();
         }
         let mut entries = Vec::new();
-        let described = describe_files(store, database, &unknown, &mut entries);
+        let completed = async {
+            let own = own_files(&manifest, &update.run);
+            // Somebody who had lost the name may have stored something all the same.
+            let abandoned = find_abandoned(store, &tree, Some(&manifest), &own).await?;
+            unknown.retain(|file| !abandoned.contains(&file.name));
+            describe_files(store, database, &unknown, &mut entries).await?;
+            Ok::<_, HistoryError>(abandoned)
+        };
         // What is described stays described; the files are safe without an entry.
-        match tokio::time::timeout(DESCRIBING, described).await {
-            Ok(Ok(())) => {}
+        match tokio::time::timeout(DESCRIBING, completed).await {
+            Ok(Ok(abandoned)) => {
+                let is_left =
+                    |name: FileName| abandoned.contains(&name) && !entered.contains(&name);
+                manifest.files.retain(|entry| !entry.file_name().is_some_and(is_left));
+            }
             Ok(Err(error)) => {
                 tracing::debug!(db = database, %error, "the manifest is completed later");
                 stored.partial = true;
@@ -284,14 +251,23 @@ async fn list(store: &dyn ObjectStore, database: &str) -> Result<Tree, StorageEr
 
 /// The files that were in the bucket when it was listed, but neither in the manifest nor on their way
 /// there.
-fn unknown_files(tree: Tree, manifest: &Manifest, run: &RunFiles) -> Vec<StoredFile> {
+fn unknown_files(tree: &Tree, manifest: &Manifest, run: &RunFiles) -> Vec<StoredFile> {
     // What is retired is to be deleted: it does not come back.
     let known: HashSet<FileName> =
         manifest.entries_with_retired().filter_map(FileEntry::file_name).collect();
-    let mut files = tree.files;
-    let offered = run.lock();
-    files.retain(|file| !known.contains(&file.name) && !offered.not_entered.contains(&file.name));
-    files
+    let not_entered = run.not_entered();
+    let is_known =
+        |file: &StoredFile| known.contains(&file.name) || not_entered.contains(&file.name);
+    tree.files.iter().filter(|file| !is_known(file)).cloned().collect()
+}
+
+/// The files that this writer vouches for.
+fn own_files(manifest: &Manifest, run: &RunFiles) -> BTreeSet<FileName> {
+    entered_names(manifest).chain(run.not_entered()).collect()
+}
+
+fn entered_names(manifest: &Manifest) -> impl Iterator<Item = FileName> {
+    manifest.files.iter().filter_map(FileEntry::file_name)
 }
 
 /// Makes entries of files, as far as it gets.
@@ -315,7 +291,7 @@ async fn describe_files(
 
 #[cfg(test)]
 mod tests {
-    use walrust_ltx::{Checksum, Header, PageSize};
+    use walrust_ltx::{Checksum, Encoder, Header, PageSize, Txid};
     use walrust_storage::{MemoryStore, Metadata};
 
     use super::*;
@@ -335,6 +311,53 @@ mod tests {
             run: RunFiles::default(),
             entries: txids.iter().map(entry).collect(),
         }
+    }
+
+    /// Stores a file of a database of one page, which is full of a byte after it; its entry.
+    async fn store_file(
+        store: &MemoryStore,
+        (min, max): (u64, u64),
+        (before, after): (u8, u8),
+        timestamp_ms: i64,
+    ) -> FileEntry {
+        let page_size = PageSize::ALL[0];
+        let page = |byte| vec![byte; page_size.bytes()];
+        let checksum = |byte| Checksum::EMPTY.toggle(Checksum::of_page(1, &page(byte)));
+        let [min_txid, max_txid] = [min, max].map(|txid| Txid::new(txid).unwrap());
+        let header = Header {
+            tracking: true,
+            timestamp_ms,
+            pre_apply: (min > 1).then(|| checksum(before)),
+            ..Header::new(page_size, 1, min_txid, max_txid)
+        };
+        let name = header.file_name();
+        let mut encoder = Encoder::new(Vec::new(), header.clone()).unwrap();
+        encoder.page(1, &page(after)).unwrap();
+        let (bytes, summary) = encoder.finish(Some(checksum(after))).unwrap();
+        let key = format!("a/{name}");
+        store.put(&key, bytes.into(), &Metadata::new(), &Condition::IfAbsent).await.unwrap();
+        describe_file(name, &header, checksum(after), summary.size, String::new())
+    }
+
+    #[tokio::test]
+    async fn files_of_a_writer_that_has_lost_the_name_are_not_entered_until_they_are_continued() {
+        let store = MemoryStore::default();
+        let mut begin = update(&[]);
+        begin.entries.push(store_file(&store, (1, 1), (0, 1), 10).await);
+        begin.entries.push(store_file(&store, (2, 2), (1, 2), 20).await);
+        write(&store, "a", &begin, false).await.unwrap();
+        // By a host whose clock is ahead.
+        store_file(&store, (2, 5), (1, 77), 99).await;
+        let mut next = ManifestUpdate { first: true, ..update(&[]) };
+        next.run.reach(Txid::new(5).unwrap());
+        next.entries.push(store_file(&store, (3, 3), (2, 3), 30).await);
+        let stored = write(&store, "a", &next, false).await.unwrap();
+        assert_eq!((entered(&store).await, stored.partial), (vec![1, 2, 3], false));
+        // The database was opened again and goes on after it.
+        next.entries = vec![store_file(&store, (4, 4), (3, 4), 40).await];
+        next.entries.push(store_file(&store, (6, 6), (77, 6), 50).await);
+        write(&store, "a", &next, false).await.unwrap();
+        assert_eq!(entered(&store).await, [1, 2, 5, 3, 6], "and not its own last file before");
     }
 
     async fn entered(store: &MemoryStore) -> Vec<u64> {

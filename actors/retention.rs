@@ -7,7 +7,8 @@
 //! When the history of each database is due: after a snapshot, or after an interval. One run at a
 //! time, over all databases; of one database that becomes due again meanwhile one more run follows.
 //! A run plans and carries out with `walrust_history::Retention`; it says how long there is nothing
-//! more to do, and until then a database that does not change is not looked at.
+//! more to do, and until then a database that does not change is not looked at. It also says which
+//! files are odd, and the next run does not read these again.
 //!
 //! # Crash
 //! The due times and a run under way are gone. The root starts a new actor and tells the databases,
@@ -25,12 +26,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use walrust_engine::manifest::Writer;
-use walrust_history::{HistoryError, Retention, RetentionReport};
+use walrust_history::{HistoryError, OddFiles, Retention, RetentionReport};
 use walrust_storage::ObjectStore;
 
 use crate::crash_point::crash_point;
 use crate::one_by_one::OneByOne;
 use crate::settings::CompactionSettings;
+
+/// How long a history that does not change is left alone after an error that needs a person.
+const STUCK_MS: i64 = 3_600_000;
 
 /// What a new incarnation gets.
 #[derive(Clone, Debug)]
@@ -120,6 +124,8 @@ struct Entry {
     /// Until then there is nothing to do, in milliseconds since the Unix epoch: the last run says so,
     /// and the manifest has got nothing new since it began.
     quiet_until_ms: Option<i64>,
+    /// What the last run has left alone.
+    odd: OddFiles,
 }
 
 impl Actor for RetentionActor {
@@ -173,7 +179,8 @@ impl RetentionState {
         if !settings.is_on() {
             return self.forget(&database);
         }
-        let entry = Entry { settings, writer, epoch: 0, quiet_until_ms: None };
+        let odd = OddFiles::default();
+        let entry = Entry { settings, writer, epoch: 0, quiet_until_ms: None, odd };
         self.databases.insert(database.clone(), entry);
         // Hundreds that begin together do not come due together.
         self.arm(&database, settings.interval.mul_f64(0.5 + fastrand::f64() / 2.0));
@@ -209,7 +216,7 @@ impl RetentionState {
             return;
         };
         let interval = entry.settings.interval;
-        let is_quiet = entry.quiet_until_ms.is_some_and(|until| now_ms() < until);
+        let is_quiet = entry.quiet_until_ms.is_some_and(|until| now().as_millisecond() < until);
         self.arm(&database, interval);
         if !is_quiet {
             self.runs.line_up(database);
@@ -221,9 +228,9 @@ impl RetentionState {
         let Some(entry) = self.databases.get_mut(&database) else { return };
         // What comes from now on the run may not see.
         entry.quiet_until_ms = Some(i64::MIN);
-        let (settings, writer) = (entry.settings, entry.writer.clone());
+        let (settings, writer, odd) = (entry.settings, entry.writer.clone(), entry.odd.clone());
         let (store, name) = (Arc::clone(&self.store), database.clone());
-        let work = async move { run(store.as_ref(), &name, &settings, &writer).await };
+        let work = async move { run(store.as_ref(), &name, &settings, &writer, &odd).await };
         self.runs.begin(database, work);
     }
 
@@ -234,14 +241,29 @@ impl RetentionState {
                 log(&database, &report);
                 if let Some(entry) = self.databases.get_mut(&database) {
                     entry.quiet_until_ms = entry.quiet_until_ms.and(Some(report.quiet_until_ms));
+                    entry.odd = report.odd;
                 }
             }
-            // Its first snapshot is on its way.
+            // Its first snapshot is on its way; when there is a manifest, its actor says so.
             Some(Err(HistoryError::NoManifest { .. } | HistoryError::UnknownName { .. })) => {
                 tracing::debug!(db = database, "there is no manifest yet");
+                if let Some(entry) = self.databases.get_mut(&database) {
+                    entry.quiet_until_ms = entry.quiet_until_ms.and(Some(i64::MAX));
+                }
+            }
+            Some(Err(error @ HistoryError::Outdated { .. })) => {
+                tracing::debug!(db = database, %error, "the next run of the retention plans anew");
             }
             // The next run plans anew.
-            Some(Err(error)) => tracing::warn!(db = database, %error, "retention could not finish"),
+            Some(Err(error)) => {
+                tracing::warn!(db = database, %error, "retention could not finish");
+                if let Some(entry) = self.databases.get_mut(&database)
+                    && !error.may_pass()
+                {
+                    let later = now().as_millisecond() + STUCK_MS;
+                    entry.quiet_until_ms = entry.quiet_until_ms.and(Some(later));
+                }
+            }
             None => tracing::error!(db = database, "a run of the retention panicked"),
         }
     }
@@ -252,8 +274,8 @@ impl RetentionState {
     }
 }
 
-fn now_ms() -> i64 {
-    Timestamp::now().as_millisecond()
+fn now() -> Timestamp {
+    Timestamp::now()
 }
 
 async fn run(
@@ -261,9 +283,11 @@ async fn run(
     database: &str,
     settings: &CompactionSettings,
     writer: &Writer,
+    odd: &OddFiles,
 ) -> Outcome {
-    let retention = Retention::plan(store, database, &settings.policy, now_ms()).await?;
-    retention.execute_as(writer, store, settings.grace(), &now_ms).await
+    let policy = &settings.policy;
+    let retention = Retention::plan_without(store, database, policy, now(), odd).await?;
+    retention.execute_as(writer, store, settings.grace(), &now).await
 }
 
 fn log(database: &str, report: &RetentionReport) {

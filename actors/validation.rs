@@ -5,8 +5,9 @@
 //! and requests to storage that only read.
 //!
 //! # State
-//! When each history is due: an interval after its database was opened or its last validation began.
-//! One runs at a time, over all databases, at a bounded rate.
+//! When each history is due: an interval after its database was opened or its last validation began, or
+//! sooner if that could not be carried out. One runs at a time, over all databases, at a bounded rate.
+//! That a history cannot be read for the moment is no alarm; `engine::LastingFailure` says when it is.
 //!
 //! # Crash
 //! The due times and a validation under way are gone. The root starts a new actor and tells the
@@ -19,10 +20,10 @@
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use walrust_engine::EventKind;
+use walrust_engine::{AfterFailure, EventKind, LastingFailure};
 use walrust_history::{Finding, HistoryError, Severity, Verification, Verify, VerifyOptions};
 use walrust_storage::ObjectStore;
 
@@ -112,6 +113,8 @@ struct Entry {
     is_stored: bool,
     /// Of the timer that counts.
     epoch: u64,
+    /// Validations that could not be carried out.
+    failure: LastingFailure,
 }
 
 impl Actor for ValidationActor {
@@ -170,7 +173,8 @@ impl ValidationState {
         if settings.interval.is_zero() {
             return self.forget(&database);
         }
-        self.databases.insert(database.clone(), Entry { settings, is_stored, epoch: 0 });
+        let failure = LastingFailure::default();
+        self.databases.insert(database.clone(), Entry { settings, is_stored, epoch: 0, failure });
         // Hundreds that begin together do not come due together.
         self.arm(&database, settings.interval.mul_f64(0.5 + fastrand::f64() / 2.0));
     }
@@ -214,15 +218,24 @@ impl ValidationState {
     fn ended(&mut self, database: &str, outcome: Option<Outcome>) {
         self.runs.ended();
         // What was let go of meanwhile may be another host's by now.
-        if !self.databases.contains_key(database) {
-            return;
-        }
+        let Some(entry) = self.databases.get_mut(database) else { return };
         match outcome {
-            Some(Ok(found)) => self.report(database, &found),
+            Some(Ok(found)) => {
+                entry.failure.succeeded();
+                self.report(database, &found);
+            }
             Some(Err(error)) => {
                 tracing::warn!(db = database, %error, "the history could not be validated");
-                let event = Event::of(EventKind::ValidationFailed, database);
-                self.arguments.services.raise(event.error(error.to_string()));
+                let interval = entry.settings.interval;
+                let AfterFailure { alarm, retry_after } =
+                    entry.failure.failed(Instant::now(), error.may_pass());
+                if let Some(wait) = retry_after.filter(|wait| *wait < interval) {
+                    self.arm(database, wait);
+                }
+                if alarm {
+                    let event = Event::of(EventKind::ValidationFailed, database);
+                    self.arguments.services.raise(event.error(error.to_string()));
+                }
             }
             None => tracing::error!(db = database, "a validation panicked"),
         }

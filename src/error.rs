@@ -239,8 +239,8 @@ impl From<RestoreError> for Error {
 fn history_exit_code(error: &HistoryError) -> ExitCode {
     use HistoryError::{
         FilesMissing, LostTail, Manifest, ManifestSha256, NoManifest, NoThread, NotLtx,
-        NothingToExport, OtherLayout, Plan, Restore, Scratch, Storage, Superseded, TargetInUse,
-        Unavailable, UnknownName,
+        NothingToExport, OtherLayout, Outdated, Plan, Restore, Scratch, Storage, Superseded,
+        TargetInUse, Unavailable, UnknownName,
     };
     match error {
         Storage(_) => ExitCode::Storage,
@@ -252,6 +252,7 @@ fn history_exit_code(error: &HistoryError) -> ExitCode {
         | NoThread(_)
         | NothingToExport { .. }
         | OtherLayout { .. }
+        | Outdated { .. }
         | Scratch { .. }
         | Superseded { .. } => ExitCode::General,
         Restore(error) => restore_exit_code(error),

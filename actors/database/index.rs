@@ -6,7 +6,8 @@ use walrust_engine::manifest::FileEntry;
 
 use super::DatabaseMsg;
 use super::state::DatabaseState;
-use crate::manifest_update::{ManifestUpdate, RunFiles, Stored, Writer};
+use crate::manifest_update::{ManifestUpdate, Stored, Writer};
+use crate::run_files::RunFiles;
 use crate::uploader::{Lane, Upload};
 
 /// Whether the manifest in the bucket knows all files.

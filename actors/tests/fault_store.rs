@@ -55,6 +55,8 @@ pub(crate) struct FaultStore {
     concerning: Mutex<BTreeMap<String, usize>>,
     /// Snapshots that are being uploaded, and the most that were at once.
     snapshots: (AtomicUsize, AtomicUsize),
+    /// The keys of whole objects that were fetched.
+    fetched: Mutex<Vec<String>>,
     /// When each LTX file was uploaded.
     uploads: Mutex<Vec<(String, Instant)>>,
 }
@@ -139,6 +141,11 @@ impl FaultStore {
 
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
+    }
+
+    /// How often an object was fetched as a whole.
+    pub(crate) fn fetches(&self, key: &str) -> usize {
+        self.fetched.lock().unwrap().iter().filter(|it| *it == key).count()
     }
 
     /// The uploads of one database.
@@ -253,6 +260,7 @@ impl ObjectStore for FaultStore {
 
     async fn get(&self, key: &str) -> Result<Object, StorageError> {
         self.admit("get", key)?;
+        self.fetched.lock().unwrap().push(key.to_owned());
         self.inner.get(key).await
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use walrust_actors::Settings;
 use walrust_engine::RetentionPolicy;
-use walrust_storage::ObjectStore;
+use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status};
 
@@ -82,6 +82,38 @@ async fn a_history_that_cannot_be_looked_at_holds_up_neither_others_nor_uploads(
     wait_for_few_snapshots(&scene, "b").await;
     assert!(scene.tree("a").await.files.len() > 12);
     scene.assert_restorable().await;
+    shut_down(replicator).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c08_an_odd_file_of_a_busy_database_is_fetched_once() {
+    let scene = Scene::new(1);
+    let replicator = scene.start().await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    for _ in 0..6 {
+        scene.commit(0);
+        replicator.sync("a").await.unwrap();
+    }
+    shut_down(replicator).await;
+    let incrementals = scene.tree("a").await.files;
+    let odd = incrementals.iter().filter(|it| !it.name.is_snapshot()).nth(2).unwrap().key.clone();
+    let zeros = vec![0; scene.store.head(&odd).await.unwrap().size as usize].into();
+    scene.store.put(&odd, zeros, &Metadata::new(), &Condition::None).await.unwrap();
+
+    let mut settings = Settings { manifest_interval: INTERVAL / 5, ..settings(&scene) };
+    settings.databases[0].snapshot.max_changes = 0;
+    let replicator = scene.start_with(settings).await;
+    for _ in 0..6 {
+        scene.commit(0);
+        replicator.sync("a").await.unwrap();
+        // The snapshot, what is before it, the odd file, what is after it, and the newest.
+        let began = Instant::now();
+        while scene.tree("a").await.files.len() > 5 {
+            assert!(began.elapsed() < PATIENCE, "the history is not kept short");
+            tokio::time::sleep(INTERVAL / 5).await;
+        }
+    }
+    assert_eq!(scene.store.fetches(&odd), 1);
     shut_down(replicator).await;
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use walrust_actors::Settings;
-use walrust_engine::{EventKind, RetentionPolicy};
+use walrust_engine::{ErrorClass, EventKind, RetentionPolicy};
 use walrust_storage::{Condition, Metadata, ObjectStore};
 use walrust_testkit::WebhookReceiver;
 
@@ -90,6 +90,30 @@ async fn a_history_that_changes_all_the_time_raises_no_alarm() {
     let events: Vec<_> = receiver.received().into_iter().map(|webhook| webhook.body).collect();
     assert_eq!(events, [""; 0]);
     scene.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_cannot_be_read_for_the_moment_raises_no_alarm() {
+    let scene = Scene::new(1);
+    let receiver = WebhookReceiver::that_accepts();
+    let replicator = scene.start_with(settings(&scene, &receiver)).await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    replicator.sync("a").await.unwrap();
+    let before = scene.store.requests();
+    scene.store.refuse_everything(Some(ErrorClass::Throttled));
+    let began = Instant::now();
+    // More than one validation asks for.
+    while scene.store.requests() < before + 12 {
+        assert!(began.elapsed() < Duration::from_secs(60), "it is not tried again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(summary(&receiver), [""; 0]);
+    // This does not pass by itself.
+    scene.store.refuse_everything(Some(ErrorClass::Auth));
+    wait_for_event(&receiver, "validation_failed").await;
+    scene.store.refuse_everything(None);
+    shut_down(replicator).await;
+    assert_eq!(summary(&receiver), ["validation_failed a"], "nobody hears of it twice");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,8 +17,9 @@ use walrust_storage::{
 use super::*;
 use crate::database::DatabaseMsg;
 use crate::event::Event;
-use crate::manifest_update::{ManifestUpdate, RunFiles};
+use crate::manifest_update::ManifestUpdate;
 use crate::request_rate::RequestRate;
+use crate::run_files::RunFiles;
 use crate::webhook::WebhookMsg;
 
 /// How long anything may take before a test has failed.

@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use walrust_engine::{Decision, HistoryFile, RetentionPolicy, object_key};
-use walrust_history::{Retention, RetentionReport};
+use walrust_history::{HistoryError, Retention, RetentionReport};
 use walrust_ltx::FileName;
 
 use super::{StorageArgs, aligned, human_bytes, print, print_json, rfc3339, table};
@@ -14,6 +14,9 @@ use crate::Error;
 use crate::config::{Config, Interval, RetentionSection, parse_interval};
 use crate::resolver::Resolver;
 use crate::settings::{self, Typed};
+
+/// How often a plan is made anew that another run has made outdated.
+const ATTEMPTS: u32 = 10;
 
 #[derive(Debug, Args)]
 pub(super) struct CompactArgs {
@@ -52,13 +55,20 @@ pub(super) async fn run(args: CompactArgs, config: &Config) -> Result<(), Error>
     let configured = configured(args.name.trim_matches('/'), config)?;
     let (policy, grace) = (policy(&args, configured.policy), configured.grace());
     let grace = args.grace.map_or(grace, |interval| interval.0);
-    let now_ms = || Timestamp::now().as_millisecond();
-    let retention = Retention::plan(store.as_ref(), &args.name, &policy, now_ms()).await?;
-    let report = if args.force {
-        Some(retention.execute(store.as_ref(), grace, &now_ms).await?)
-    } else {
-        None
-    };
+    let plan = || Retention::plan(store.as_ref(), &args.name, &policy, Timestamp::now());
+    let mut retention = plan().await?;
+    let mut report = None;
+    let mut attempt = 1;
+    while args.force && report.is_none() {
+        match retention.execute(store.as_ref(), grace, &Timestamp::now).await {
+            // A daemon keeps the same history.
+            Err(HistoryError::Outdated { .. }) if attempt < ATTEMPTS => {
+                attempt += 1;
+                retention = plan().await?;
+            }
+            executed => report = Some(executed?),
+        }
+    }
     let done = Done { retention, policy, grace, report, url: store.url() };
     if args.json { print_json(&done.to_json()) } else { print(&done.to_text()) }
 }

@@ -25,6 +25,9 @@ pub struct StateChange {
     pub to: Checksum,
     /// When that state was committed, milliseconds since the Unix epoch.
     pub timestamp_ms: i64,
+    /// Whether whoever owns the name vouches for it: where nothing continues either of two branches,
+    /// its own goes on, whatever the other's clock has said.
+    pub is_own: bool,
 }
 
 /// What is known of the branches of a history.
@@ -152,7 +155,8 @@ impl Search<'_> {
         let ends = group.iter().filter(|change| !within.contains(&after(change)));
         let newest = |change: &&NamedChange| {
             let end = after(change);
-            (reached.contains(&end), behind.contains(&end), change.1.timestamp_ms, end.0)
+            let StateChange { timestamp_ms, is_own, .. } = change.1;
+            (reached.contains(&end), behind.contains(&end), is_own, timestamp_ms, end.0)
         };
         let Some(end) = ends.max_by_key(newest) else { return };
         let mut wanted = HashSet::from([after(end)]);

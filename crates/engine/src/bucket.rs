@@ -9,6 +9,8 @@ use std::fmt;
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
+/// Days of a year before each of its months, in a year without a leap day.
+const DAYS_BEFORE: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
 
 /// A tier of the retention: the newest snapshot of each of its buckets stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +66,22 @@ impl Bucket {
             }
         };
         Self { tier, number }
+    }
+
+    /// When it begins, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn start_ms(&self) -> i64 {
+        match self.tier {
+            Tier::Hourly => self.number * HOUR_MS,
+            Tier::Daily => self.number * DAY_MS,
+            Tier::Weekly => (self.number * 7 - 3) * DAY_MS,
+            Tier::Monthly => {
+                let (year, month) = (self.number.div_euclid(12), self.number.rem_euclid(12));
+                let is_leap = first_day(year + 1) - first_day(year) == 366;
+                let leap_day = i64::from(is_leap && month > 1);
+                (first_day(year) + DAYS_BEFORE[month as usize] + leap_day) * DAY_MS
+            }
+        }
     }
 }
 
@@ -160,6 +178,19 @@ mod tests {
                 time.strftime("%Y-%m").to_string(),
             ];
             prop_assert_eq!(Tier::ALL.map(|tier| Bucket::of(tier, ms).to_string()), expected);
+        }
+
+        #[test]
+        fn a_bucket_begins_when_the_one_before_ends(
+            ms in -60_000_000_000_000i64..250_000_000_000_000,
+        ) {
+            for tier in Tier::ALL {
+                let bucket = Bucket::of(tier, ms);
+                let start = bucket.start_ms();
+                prop_assert!(start <= ms);
+                prop_assert_eq!(Bucket::of(tier, start), bucket);
+                prop_assert_eq!(Bucket::of(tier, start - 1).number, bucket.number - 1);
+            }
         }
 
         #[test]

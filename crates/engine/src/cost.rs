@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::bucket::Tier;
 use crate::prices::Prices;
-use crate::retention_planner::RetentionPolicy;
+use crate::retention_policy::RetentionPolicy;
 use crate::snapshot_schedule::SnapshotSettings;
 
 const HOURS_OF_YEAR: f64 = 365.0 * 24.0;

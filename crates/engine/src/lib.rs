@@ -20,6 +20,7 @@ mod error_class;
 mod event_kind;
 mod export_planner;
 mod lasting_alarm;
+mod lasting_failure;
 mod links;
 pub mod manifest;
 mod names;
@@ -30,7 +31,9 @@ mod prices;
 mod replica_planner;
 mod restart_policy;
 mod restore_planner;
+mod retention_decision;
 mod retention_planner;
+mod retention_policy;
 mod retry_policy;
 mod snapshot_schedule;
 mod sync_planner;
@@ -55,6 +58,7 @@ pub use error_class::ErrorClass;
 pub use event_kind::{EventKind, UnknownEvent};
 pub use export_planner::{ExportPlan, ExportedFile, plan_export};
 pub use lasting_alarm::{LastingAlarm, REMINDER};
+pub use lasting_failure::{AfterFailure, LastingFailure};
 pub use names::{
     Assignment, Displaced, NameError, NameRequest, assign_names, is_valid_name, possible_names,
 };
@@ -67,10 +71,9 @@ pub use restart_policy::{RestartDecision, RestartPolicy, RestartRate, RestartSet
 pub use restore_planner::{
     FileRole, RestorePlan, RestorePlanError, RestoreTarget, plan_restore, restorable_txids,
 };
-pub use retention_planner::{
-    Decision, HistoryFile, KeepReason, RemoveReason, RetentionPlan, RetentionPolicy,
-    plan_retention, quiet_until,
-};
+pub use retention_decision::{Decision, KeepReason, RemoveReason};
+pub use retention_planner::{HistoryFile, RetentionPlan, plan_retention, quiet_until};
+pub use retention_policy::RetentionPolicy;
 pub use retry_policy::{RetryDecision, RetryPolicy};
 pub use snapshot_schedule::{LastSnapshot, SnapshotReason, SnapshotSchedule, SnapshotSettings};
 pub use sync_planner::{HealReason, PinRecord, SyncPlan, WalView, plan_sync};

@@ -99,6 +99,9 @@ pub struct RetiredFile {
     /// Since when nothing needs it, RFC 3339. It is deleted after a grace period, so that a restore
     /// in flight does not lose it.
     pub since: String,
+    /// Whether its deletion has begun: it may be gone already, and is never put back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleting: bool,
     /// The file.
     #[serde(flatten)]
     pub entry: FileEntry,
@@ -173,7 +176,7 @@ impl Manifest {
     pub fn retire(&mut self, names: &BTreeSet<FileName>, since: &str) {
         let is_named = |entry: &FileEntry| entry.file_name().is_some_and(|it| names.contains(&it));
         for entry in self.files.extract_if(.., |entry| is_named(entry)) {
-            let file = RetiredFile { since: since.to_owned(), entry };
+            let file = RetiredFile { since: since.to_owned(), deleting: false, entry };
             insert(&mut self.retired, file, |file| &file.entry);
         }
         for file in self.retired.iter_mut().filter(|file| is_named(&file.entry)) {
@@ -181,14 +184,41 @@ impl Manifest {
         }
     }
 
-    /// Puts retired files back into the index.
+    /// Puts retired files back into the index, as far as their deletion has not begun.
     pub fn take_back(&mut self, names: &BTreeSet<FileName>) {
         let is_named = |file: &mut RetiredFile| {
-            file.entry.file_name().is_some_and(|name| names.contains(&name))
+            !file.deleting && file.entry.file_name().is_some_and(|name| names.contains(&name))
         };
         for RetiredFile { entry, .. } in self.retired.extract_if(.., is_named) {
             insert(&mut self.files, entry, |entry| entry);
         }
+    }
+
+    /// Says that the deletion of retired files begins: whoever reads this does not count on them.
+    pub fn begin_deletion(&mut self, names: &BTreeSet<FileName>) {
+        for file in &mut self.retired {
+            file.deleting |= file.entry.file_name().is_some_and(|name| names.contains(&name));
+        }
+    }
+
+    /// The names of the retired files whose deletion has begun.
+    #[must_use]
+    pub fn names_in_deletion(&self) -> BTreeSet<FileName> {
+        let files = self.retired.iter().filter(|file| file.deleting);
+        files.filter_map(|file| file.entry.file_name()).collect()
+    }
+
+    /// Whether, since it was as `before`, files were added at most.
+    #[must_use]
+    pub fn only_grew_since(&self, before: &Self) -> bool {
+        let key = |entry: &&FileEntry| (entry.min.clone(), entry.max.clone());
+        let mut files = self.files.iter().peekable();
+        // Both are in the order of their names.
+        let is_there = |entry: &FileEntry| {
+            while files.next_if(|it| key(it) < key(&entry)).is_some() {}
+            files.next_if(|it| *it == entry).is_some()
+        };
+        self.retired == before.retired && before.files.iter().all(is_there)
     }
 
     /// Forgets retired files that are gone.
@@ -319,6 +349,37 @@ mod tests {
         manifest.take_back(&names);
         manifest.files.pop();
         assert_eq!(manifest, before);
+    }
+
+    #[test]
+    fn a_file_whose_deletion_has_begun_does_not_come_back() {
+        let mut manifest = manifest();
+        let names = BTreeSet::from([name(2, 10)]);
+        manifest.begin_deletion(&names);
+        assert_eq!(manifest.names_in_deletion(), BTreeSet::new(), "it is not retired");
+        manifest.retire(&names, "2026-01-02T00:00:00Z");
+        manifest.begin_deletion(&names);
+        manifest.take_back(&names);
+        manifest.add([entry(2, 10)]);
+        assert_eq!(manifest.files, [entry(1, 1)]);
+        assert_eq!(manifest.names_in_deletion(), names);
+        assert_eq!(Manifest::parse(&manifest.to_bytes()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn a_manifest_only_grew_if_nothing_was_retired_removed_or_changed() {
+        let before = manifest();
+        let mut now = before.clone();
+        now.add([entry(1, 5), entry(5, 6), entry(11, 12)]);
+        assert!(now.only_grew_since(&before) && !before.only_grew_since(&now));
+        let mut changed = now.clone();
+        changed.add([FileEntry { size: 11, ..entry(2, 10) }]);
+        assert!(!changed.only_grew_since(&before));
+        now.retire(&BTreeSet::from([name(5, 6)]), "2026-01-02T00:00:00Z");
+        assert!(!now.only_grew_since(&before));
+        let retired = now.clone();
+        now.begin_deletion(&BTreeSet::from([name(5, 6)]));
+        assert!(!now.only_grew_since(&retired));
     }
 
     #[test]

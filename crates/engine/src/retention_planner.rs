@@ -7,22 +7,22 @@
 //! each hour, day, ISO week and month that a tier covers, the latest, and two in any case.
 //!
 //! What leads from one kept snapshot to the next stays as well, merged where the finest window has
-//! passed. What cannot be judged stays: a file that nothing leads to, one that the manifest does not
-//! know yet, one of a second chain.
+//! passed. A chain goes with its last snapshot: once the finest window has passed, a file that no kept
+//! snapshot leads to gives no state. What cannot be judged stays: a file that perhaps one leads to that
+//! cannot be read, one that the manifest does not know yet, one of a second chain.
 //!
 //! A plan depends on the files, the policy and the time alone: a plan that was carried out in part,
 //! by a process that died, is continued by making it again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use walrust_ltx::{FileName, Txid};
 
 use crate::bucket::{Bucket, Tier};
 use crate::compaction_planner::{Merge, plan_compaction};
 use crate::links::Links;
-
-const HOUR_MS: i64 = 3_600_000;
+use crate::retention_decision::{Decision, KeepReason, RemoveReason};
+use crate::retention_policy::RetentionPolicy;
 
 /// One LTX file of a history in our own layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,135 +35,6 @@ pub struct HistoryFile {
     pub timestamp_ms: i64,
     /// Whether the manifest knows it. Another file was just stored, or its writer died: it stays.
     pub indexed: bool,
-}
-
-/// How many buckets of each tier have a snapshot that stays, the current one included. 0: none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetentionPolicy {
-    /// Hours; also the length of the finest window, counted from the time of the plan.
-    pub hourly: u32,
-    /// Days.
-    pub daily: u32,
-    /// ISO weeks.
-    pub weekly: u32,
-    /// Months.
-    pub monthly: u32,
-}
-
-impl Default for RetentionPolicy {
-    fn default() -> Self {
-        Self { hourly: 24, daily: 7, weekly: 12, monthly: 12 }
-    }
-}
-
-impl RetentionPolicy {
-    /// Buckets that a tier covers.
-    #[must_use]
-    pub fn buckets(&self, tier: Tier) -> u32 {
-        match tier {
-            Tier::Hourly => self.hourly,
-            Tier::Daily => self.daily,
-            Tier::Weekly => self.weekly,
-            Tier::Monthly => self.monthly,
-        }
-    }
-
-    /// When the finest window begins.
-    fn window_start(&self, now_ms: i64) -> i64 {
-        now_ms.saturating_sub(i64::from(self.hourly) * HOUR_MS)
-    }
-}
-
-/// What is to become of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// It stays, for these reasons.
-    Keep(Vec<KeepReason>),
-    /// It becomes part of a larger file, and goes.
-    Merge {
-        /// The larger file.
-        into: FileName,
-    },
-    /// It goes.
-    Remove(RemoveReason),
-}
-
-/// Why a file stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeepReason {
-    /// The newest snapshot.
-    Latest,
-    /// The newest snapshot of a bucket.
-    NewestOf(Bucket),
-    /// Two snapshots stay in any case.
-    SecondSnapshot,
-    /// Without this snapshot a restore point is lost.
-    BaseOf(Txid),
-    /// The finest window: every state stays.
-    InsideWindow,
-    /// It leads to the newest state.
-    Head,
-    /// It leads from a kept snapshot towards the next.
-    Chain,
-    /// It is part of another chain than the one that is kept.
-    OtherChain,
-    /// No file leads to it: there is a gap before it.
-    Unreachable,
-    /// The manifest does not know it yet.
-    NotIndexed,
-}
-
-impl fmt::Display for KeepReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Latest => f.write_str("latest snapshot"),
-            Self::NewestOf(bucket) => write!(f, "{} of {bucket}", bucket.tier),
-            Self::SecondSnapshot => f.write_str("two snapshots stay in any case"),
-            Self::BaseOf(txid) => write!(f, "needed by restore point {txid}"),
-            Self::InsideWindow => f.write_str("inside the finest window"),
-            Self::Head => f.write_str("leads to the newest state"),
-            Self::Chain => f.write_str("leads from one kept snapshot to the next"),
-            Self::OtherChain => f.write_str("part of a second chain, left alone"),
-            Self::Unreachable => f.write_str("behind a gap, left alone"),
-            Self::NotIndexed => f.write_str("not in the manifest yet, left alone"),
-        }
-    }
-}
-
-/// Why a file goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RemoveReason {
-    /// A snapshot that is not the newest of any bucket that a tier covers.
-    NoTier,
-    /// An incremental before the oldest snapshot that is kept.
-    BeforeOldest(Txid),
-    /// All its TXIDs are in a larger file.
-    PartOf(FileName),
-}
-
-impl fmt::Display for RemoveReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoTier => f.write_str("expired: no tier keeps it"),
-            Self::BeforeOldest(txid) => {
-                write!(f, "expired: before the oldest kept snapshot, TXID {txid}")
-            }
-            Self::PartOf(name) => write!(f, "part of {name}"),
-        }
-    }
-}
-
-impl fmt::Display for Decision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Keep(reasons) => {
-                let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
-                f.write_str(&reasons.join(", "))
-            }
-            Self::Merge { into } => write!(f, "merged into {into}"),
-            Self::Remove(reason) => reason.fmt(f),
-        }
-    }
 }
 
 /// What is to become of a history.
@@ -179,10 +50,13 @@ pub struct RetentionPlan {
 
 /// Plans the retention of a history.
 ///
-/// `files` has the files that can be read; `now_ms` is milliseconds since the Unix epoch.
+/// `files` has the files that can be read. `odd` are files that are not what their names promise, among
+/// `files` or not, and names that cannot be given to a merged file: they have no part in a merge, and
+/// what only they lead to stays. `now_ms` is milliseconds since the Unix epoch.
 #[must_use]
 pub fn plan_retention(
     files: &[HistoryFile],
+    odd: &BTreeSet<FileName>,
     policy: &RetentionPolicy,
     now_ms: i64,
 ) -> RetentionPlan {
@@ -193,21 +67,30 @@ pub fn plan_retention(
     let window = Window::new(&files, &restorable, policy.window_start(now_ms));
     let mut kept = keep_by_tier(&files, policy, now_ms);
     keep_bases(&mut kept, &files, &links, &window);
-    Planner { files: &files, links, kept, window }.plan()
+    Planner { files: &files, odd, links, kept, window }.plan()
 }
 
 /// Until when a history that does not change needs no other plan than it has now: a time in
-/// milliseconds since the Unix epoch, at most 45 days ahead and not before `now_ms`.
+/// milliseconds since the Unix epoch, `i64::MAX` if it never will.
 ///
-/// What was decided to be done stays to be done, so looking at a few later times is enough.
+/// What was decided to be done stays to be done, so a plan changes at most once in a way that matters
+/// here, and only when a file leaves the finest window, or a snapshot the buckets of a tier.
 #[must_use]
-pub fn quiet_until(files: &[HistoryFile], policy: &RetentionPolicy, now_ms: i64) -> i64 {
-    const FIRST_MS: i64 = 60_000;
-    const DOUBLINGS: u32 = 16;
-    let now = plan_retention(files, policy, now_ms);
-    let times = (0..=DOUBLINGS).map(|doublings| now_ms.saturating_add(FIRST_MS << doublings));
-    let is_quiet = |time: &i64| plan_retention(files, policy, *time).does_the_same_as(&now);
-    times.take_while(is_quiet).last().unwrap_or(now_ms)
+pub fn quiet_until(
+    files: &[HistoryFile],
+    odd: &BTreeSet<FileName>,
+    policy: &RetentionPolicy,
+    now_ms: i64,
+) -> i64 {
+    let window_ends = files.iter().map(|file| policy.window_end(file.timestamp_ms));
+    let snapshots = files.iter().filter(|file| file.name.is_snapshot());
+    let tier_ends = snapshots.flat_map(|file| policy.tier_ends(file.timestamp_ms));
+    let mut times: Vec<i64> = window_ends.chain(tier_ends).filter(|time| *time > now_ms).collect();
+    times.sort_unstable();
+    times.dedup();
+    let now = plan_retention(files, odd, policy, now_ms);
+    let is_quiet = |time: &i64| plan_retention(files, odd, policy, *time).does_the_same_as(&now);
+    times.get(times.partition_point(is_quiet)).copied().unwrap_or(i64::MAX)
 }
 
 impl RetentionPlan {
@@ -311,8 +194,21 @@ fn keep_bases(kept: &mut Kept, files: &[HistoryFile], links: &Links<'_>, window:
     }
 }
 
+/// Whether an incremental continues one of some states.
+fn continues(states: &BTreeSet<Txid>, name: FileName) -> bool {
+    Txid::new(name.min.get() - 1).is_some_and(|before| states.contains(&before))
+}
+
+/// The states that files lead to.
+struct Reached {
+    from_kept: BTreeSet<Txid>,
+    /// Those that files which cannot be read may lead to.
+    from_odd: BTreeSet<Txid>,
+}
+
 struct Planner<'a> {
     files: &'a [HistoryFile],
+    odd: &'a BTreeSet<FileName>,
     links: Links<'a>,
     kept: Kept,
     window: Window,
@@ -324,15 +220,21 @@ impl Planner<'_> {
         let (mut decisions, mut merges) = (BTreeMap::new(), Vec::new());
         let mut on_chains: BTreeSet<FileName> = BTreeSet::new();
         for chain in &chains {
-            // What the manifest does not know stays as it is, and so does what two chains share and
-            // the first of them has merged.
-            let stays = |file: &&HistoryFile| !file.indexed || on_chains.contains(&file.name);
+            // What is odd or not in the manifest stays as it is, and so does what two chains share
+            // and the first of them has merged.
+            let stays = |file: &&HistoryFile| {
+                !file.indexed || self.odd.contains(&file.name) || on_chains.contains(&file.name)
+            };
             for stretch in chain.split(stays) {
-                merges.extend(plan_compaction(stretch));
+                let planned = plan_compaction(stretch).into_iter();
+                merges.extend(planned.filter(|merge| !self.odd.contains(&merge.into)));
             }
             on_chains.extend(chain.iter().map(|file| file.name));
         }
-        let reached = self.links.reachable(self.kept.keys().copied());
+        let reached = Reached {
+            from_kept: self.links.reachable(self.kept.keys().copied()),
+            from_odd: self.links.reachable(self.odd.iter().map(|name| name.max)),
+        };
         for file in self.files {
             let decision = match self.decide(file, &on_chains, &reached) {
                 Decision::Remove(_) if !file.indexed => {
@@ -371,7 +273,7 @@ impl Planner<'_> {
         &self,
         file: &HistoryFile,
         on_chains: &BTreeSet<FileName>,
-        reached: &BTreeSet<Txid>,
+        reached: &Reached,
     ) -> Decision {
         let name = file.name;
         let keep = |reason| Decision::Keep(vec![reason]);
@@ -397,8 +299,9 @@ impl Planner<'_> {
         let whole = on_chains.iter().find(|whole| whole.min <= name.min && name.max <= whole.max);
         match whole {
             Some(whole) => Decision::Remove(RemoveReason::PartOf(*whole)),
-            None if reached.contains(&name.max) => keep(KeepReason::OtherChain),
-            None => keep(KeepReason::Unreachable),
+            None if continues(&reached.from_kept, name) => keep(KeepReason::OtherChain),
+            None if continues(&reached.from_odd, name) => keep(KeepReason::Unreachable),
+            None => Decision::Remove(RemoveReason::BaseExpired),
         }
     }
 }

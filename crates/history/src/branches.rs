@@ -27,9 +27,24 @@ pub(crate) async fn take_abandoned(
     tree: &mut Tree,
     manifest: Option<&Manifest>,
 ) -> Result<Vec<StoredFile>, HistoryError> {
+    let abandoned = find_abandoned(store, tree, manifest, &BTreeSet::new()).await?;
+    Ok(tree.files.extract_if(.., |file| abandoned.contains(&file.name)).collect())
+}
+
+/// The files of a tree that are not on the branch that goes on, as whoever owns the name sees it: `own`
+/// are the files that it vouches for.
+///
+/// # Errors
+/// If storage fails.
+pub async fn find_abandoned(
+    store: &dyn ObjectStore,
+    tree: &Tree,
+    manifest: Option<&Manifest>,
+    own: &BTreeSet<FileName>,
+) -> Result<BTreeSet<FileName>, HistoryError> {
     if tree.layout != Layout::Walrust {
         // Another program's files overlap where they will, and have levels.
-        return Ok(Vec::new());
+        return Ok(BTreeSet::new());
     }
     let retired = manifest.map(Manifest::retired_names).unwrap_or_default();
     let files: BTreeMap<FileName, &StoredFile> = tree
@@ -39,19 +54,23 @@ pub(crate) async fn take_abandoned(
         .map(|file| (file.name, file))
         .collect();
     let mut changes = StateChanges::new();
-    let abandoned = loop {
+    loop {
         match find_branches(files.keys().copied(), &changes) {
-            Branches::Abandoned(abandoned) => break abandoned,
+            Branches::Abandoned(abandoned) => return Ok(abandoned),
             Branches::Unknown(names) => {
                 changes.extend(recorded(&names, &files, manifest));
                 let unknown = names.iter().filter(|name| !changes.contains_key(name));
                 let unknown = unknown.filter_map(|name| files.get(name).copied());
                 let read = read(store, unknown).await?;
                 changes.extend(read);
+                for (name, change) in &mut changes {
+                    if let Some(change) = change {
+                        change.is_own = own.contains(name);
+                    }
+                }
             }
         }
-    };
-    Ok(tree.files.extract_if(.., |file| abandoned.contains(&file.name)).collect())
+    }
 }
 
 /// What the manifest says of some files, as far as they have the size that they should have.
@@ -75,7 +94,7 @@ fn state_change(entry: &FileEntry) -> Option<StateChange> {
         None => None,
     };
     let timestamp_ms = entry.created.parse::<Timestamp>().ok()?.as_millisecond();
-    Some(StateChange { from, to: entry.post.parse().ok()?, timestamp_ms })
+    Some(StateChange { from, to: entry.post.parse().ok()?, timestamp_ms, is_own: false })
 }
 
 /// What files say of themselves.
@@ -91,7 +110,7 @@ async fn read(
         };
         let change = ends.and_then(|ends| {
             let (from, timestamp_ms) = (ends.header.pre_apply, ends.header.timestamp_ms);
-            Some(StateChange { from, to: ends.post_apply?, timestamp_ms })
+            Some(StateChange { from, to: ends.post_apply?, timestamp_ms, is_own: false })
         });
         Ok::<_, HistoryError>((file.name, change))
     });

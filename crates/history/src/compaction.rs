@@ -1,153 +1,263 @@
-//! Merges files of a history into a larger one in storage.
+//! Merges files of a history into larger ones.
 //!
-//! Invariant: a merged file is in storage only if every one of its sources was read to its end and
-//! verified, and it is reported as merged only if it was read back from storage as it was written.
-//! Its sources are not touched here. A crash leaves a whole merged file or none.
+//! Invariant: a merged file is given only if every one of its sources was read to its end and verified.
+//! Nothing in storage is changed here, and each source is fetched once.
 //!
 //! Memory does not depend on the files: they lie on the local disk, [`WIDTH`] of them at a time, and
 //! each needs a page and a read buffer while they are merged; the results of these merges are merged
-//! in turn. A source that is damaged, or that does not continue the one before it, is found and
-//! named; the caller leaves it where it is and merges what is before and behind it.
+//! in turn. A source that is damaged, or that does not continue the one before it, is named, and what
+//! is before and after it is merged without it.
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufReader, BufWriter, Seek};
+use std::sync::Arc;
+use std::{fs::File, mem};
 
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use walrust_engine::manifest::FileEntry;
-use walrust_engine::{ErrorClass, Merge, object_key};
+use walrust_engine::object_key;
 use walrust_ltx::{Decoder, FileName, Header, MergeOptions, Mode, Trailer, merge};
-use walrust_storage::{Condition, Metadata, ObjectStore};
+use walrust_storage::ObjectStore;
 
 use crate::scratch::{Fetched, HashingWriter, ScratchFile, blocking, fetch, scratch_error};
-use crate::{
-    HistoryError, MERGED_SINCE, RetentionProblem, SHA256, WRITER, describe_file, patiently,
-};
+use crate::{HistoryError, RetentionProblem};
 
 /// Files that are merged at once.
 const WIDTH: usize = 64;
 /// Files that are fetched ahead of their turn.
 const AHEAD: usize = 4;
 
-/// How a merge ended.
+/// What comes of some of the sources of a merge.
 #[derive(Debug)]
-pub(crate) enum Merged {
-    /// Storage has the merged file.
-    Stored(FileEntry),
-    /// A source cannot take part; what is before and behind it can.
-    Odd {
-        /// Its place among the sources.
-        index: usize,
-        /// Whether it can begin another merge: it is whole, but does not continue what is before it.
-        begins: bool,
-        problem: RetentionProblem,
-    },
-    /// These sources cannot be merged, and it is not the fault of one of them.
-    Impossible(RetentionProblem),
+pub(crate) enum Part {
+    /// These are one file.
+    Merged(Merged),
+    /// A source has no part in a merge, or some sources give no file.
+    Odd(RetentionProblem),
 }
 
-/// Merges files of a history and stores the result, signed by a writer of the name. `recorded` is
-/// what the manifest knows of the sources.
-///
-/// # Errors
-/// If storage or the local disk fails.
-pub(crate) async fn store_merged(
-    store: &dyn ObjectStore,
-    name: &str,
-    plan: &Merge,
-    recorded: &BTreeMap<FileName, FileEntry>,
-    writer: &str,
-) -> Result<Merged, HistoryError> {
-    let merged = match merge_sources(store, name, plan, recorded).await? {
-        Ok(merged) => merged,
-        Err((index, problem)) => return Ok(Merged::Odd { index, begins: false, problem }),
-    };
-    let Some(Output { file, header, trailer, size, sha256 }) = merged else {
-        return find_odd(store, name, plan).await;
-    };
-    let key = object_key(name, plan.into);
-    let (Some(post_apply), true) = (trailer.post_apply, header.file_name() == plan.into) else {
-        return Ok(Merged::Impossible(RetentionProblem::NotMergeable { key }));
-    };
-    let first = recorded.get(&plan.sources[0]);
-    let merged_since =
-        first.map(|first| first.merged_since.clone().unwrap_or_else(|| first.created.clone()));
-    let mut metadata = Metadata::from([
-        (SHA256.to_owned(), sha256.clone()),
-        (WRITER.to_owned(), writer.to_owned()),
-    ]);
-    metadata.extend(merged_since.clone().map(|since| (MERGED_SINCE.to_owned(), since)));
-    let path = file.path();
-    let put = || store.put_file(&key, &path, &metadata, &Condition::IfAbsent);
-    match patiently(put).await {
-        // An earlier attempt may have stored it: what is there is compared.
-        Err(error) if error.class() != ErrorClass::Precondition => return Err(error.into()),
-        _ => {}
-    }
-    if fetch(store, &key).await?.sha256 != sha256 {
-        return Ok(Merged::Impossible(RetentionProblem::OtherObject { key }));
-    }
-    let entry = describe_file(plan.into, &header, post_apply, size, sha256);
-    Ok(Merged::Stored(FileEntry { merged_since, ..entry }))
+/// Sources that were merged.
+#[derive(Debug)]
+pub(crate) struct Merged {
+    /// Two at least, oldest first.
+    pub(crate) sources: Vec<FileName>,
+    /// The result.
+    pub(crate) output: Output,
+    /// Whether the first of them does not continue what is before it.
+    pub(crate) is_broken_off: bool,
 }
 
 /// A merged file on the local disk.
-struct Output {
-    file: ScratchFile,
-    header: Header,
-    trailer: Trailer,
-    size: u64,
-    sha256: String,
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) file: ScratchFile,
+    pub(crate) header: Header,
+    pub(crate) trailer: Trailer,
+    pub(crate) size: u64,
+    /// SHA-256 of its bytes, hex.
+    pub(crate) sha256: String,
 }
 
-/// A source that has other bytes than were stored, and its place.
-type OddSource = (usize, RetentionProblem);
+/// A merge under way.
+pub(crate) struct Merging<'a> {
+    name: &'a str,
+    recorded: &'a BTreeMap<FileName, FileEntry>,
+    /// The sources that were not fetched yet.
+    sources: std::slice::Iter<'a, FileName>,
+    fetches: BoxStream<'a, Result<Fetched, HistoryError>>,
+    /// Sources that were fetched and not merged.
+    pending: Vec<Source>,
+    group: Group,
+    /// What is to be told.
+    parts: VecDeque<Part>,
+    is_over: bool,
+}
 
-/// Fetches and merges files; nothing if they do not fit together, or one of them is damaged.
-async fn merge_sources(
-    store: &dyn ObjectStore,
-    name: &str,
-    plan: &Merge,
-    recorded: &BTreeMap<FileName, FileEntry>,
-) -> Result<Result<Option<Output>, OddSource>, HistoryError> {
-    let keys: Vec<String> = plan.sources.iter().map(|file| object_key(name, *file)).collect();
-    let fetches = keys.clone().into_iter().map(|key| async move { fetch(store, &key).await });
-    let mut fetches = futures_util::stream::iter(fetches).buffered(AHEAD).enumerate();
-    let (mut files, mut layer) = (Vec::new(), Vec::new());
-    while let Some((index, fetched)) = fetches.next().await {
-        let Fetched { file, sha256, expected } = fetched?;
-        let recorded = recorded.get(&plan.sources[index]).map(|entry| &entry.sha256);
+struct Source {
+    name: FileName,
+    file: Arc<File>,
+}
+
+/// Sources that continue one another and are merged in part.
+#[derive(Default)]
+struct Group {
+    sources: Vec<FileName>,
+    /// Each has some of them.
+    layer: Vec<Output>,
+    is_broken_off: bool,
+}
+
+impl Group {
+    /// Whether a file continues it.
+    fn leads_to(&self, header: &Header) -> bool {
+        let last = self.layer.last();
+        last.is_none_or(|last| last.trailer.post_apply == header.pre_apply)
+    }
+}
+
+impl<'a> Merging<'a> {
+    /// Begins to merge files of a history. `recorded` is what the manifest knows of them.
+    pub(crate) fn new(
+        store: &'a dyn ObjectStore,
+        name: &'a str,
+        sources: &'a [FileName],
+        recorded: &'a BTreeMap<FileName, FileEntry>,
+    ) -> Self {
+        let fetches = sources
+            .iter()
+            .map(move |source| async move { fetch(store, &object_key(name, *source)).await });
+        Self {
+            name,
+            recorded,
+            sources: sources.iter(),
+            fetches: futures_util::stream::iter(fetches).buffered(AHEAD).boxed(),
+            pending: Vec::new(),
+            group: Group::default(),
+            parts: VecDeque::new(),
+            is_over: false,
+        }
+    }
+
+    /// What comes next; nothing after the last.
+    ///
+    /// # Errors
+    /// If storage or the local disk fails.
+    pub(crate) async fn next(&mut self) -> Result<Option<Part>, HistoryError> {
+        loop {
+            if let Some(part) = self.parts.pop_front() {
+                return Ok(Some(part));
+            }
+            match self.fetches.next().await {
+                Some(fetched) => self.take(fetched?).await?,
+                None if self.is_over => return Ok(None),
+                None => {
+                    self.is_over = true;
+                    self.merge_pending().await?;
+                    self.close().await?;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, fetched: Fetched) -> Result<(), HistoryError> {
+        let Fetched { file, sha256, expected, .. } = fetched;
+        let name = *self.sources.next().expect("one was fetched for each source");
+        let recorded = self.recorded.get(&name).map(|entry| &entry.sha256);
         let known = [expected.as_ref(), recorded.filter(|sha256| !sha256.is_empty())];
         if known.into_iter().flatten().any(|known| *known != sha256) {
-            let key = keys[index].clone();
-            return Ok(Err((index, RetentionProblem::WrongSha256 { key })));
+            self.merge_pending().await?;
+            let key = object_key(self.name, name);
+            return self.leave_out(RetentionProblem::WrongSha256 { key }).await;
         }
-        files.push(file);
-        if files.len() == WIDTH && index + 1 < keys.len() {
-            let Some(output) = merge_files(std::mem::take(&mut files)).await? else {
-                return Ok(Ok(None));
-            };
-            layer.push(output.file.into_file());
-        }
+        self.pending.push(Source { name, file: Arc::new(file) });
+        if self.pending.len() == WIDTH { self.merge_pending().await } else { Ok(()) }
     }
-    layer.append(&mut files);
-    while layer.len() > WIDTH {
-        let mut rest = layer.into_iter();
-        layer = Vec::new();
-        loop {
-            let chunk: Vec<File> = rest.by_ref().take(WIDTH).collect();
-            if chunk.is_empty() {
-                break;
+
+    /// Merges what was fetched into one file of the group.
+    async fn merge_pending(&mut self) -> Result<(), HistoryError> {
+        let pending = mem::take(&mut self.pending);
+        let (Some(first), Some(last)) = (pending.first(), pending.last()) else { return Ok(()) };
+        let range = FileName { min: first.name.min, max: last.name.max };
+        match merge_files(pending.iter().map(|source| Arc::clone(&source.file)).collect()).await? {
+            Ok(output)
+                if output.header.file_name() == range && self.group.leads_to(&output.header) =>
+            {
+                self.group.sources.extend(pending.iter().map(|source| source.name));
+                self.group.layer.push(output);
+                Ok(())
             }
-            let Some(output) = merge_files(chunk).await? else { return Ok(Ok(None)) };
-            layer.push(output.file.into_file());
+            _ => self.merge_without_odd(pending).await,
         }
     }
-    Ok(Ok(merge_files(layer).await?))
+
+    /// Looks at each source, and merges those that fit together.
+    async fn merge_without_odd(&mut self, pending: Vec<Source>) -> Result<(), HistoryError> {
+        let mut fitting: Vec<Source> = Vec::new();
+        let mut before = self.group.layer.last().map(|last| last.trailer.post_apply);
+        for source in pending {
+            let key = object_key(self.name, source.name);
+            let problem = match verify(Arc::clone(&source.file)).await? {
+                Ok((header, trailer)) if header.file_name() == source.name => {
+                    let is_linked = before.is_none_or(|before| before == header.pre_apply);
+                    before = Some(trailer.post_apply);
+                    if !is_linked {
+                        self.merge_fitting(mem::take(&mut fitting)).await?;
+                        self.leave_out(RetentionProblem::BrokenChain { key }).await?;
+                        self.group.is_broken_off = true;
+                    }
+                    fitting.push(source);
+                    continue;
+                }
+                Ok(_) => RetentionProblem::NotLtx { key },
+                Err(source) => RetentionProblem::Damaged { key, source: source.into() },
+            };
+            self.merge_fitting(mem::take(&mut fitting)).await?;
+            self.leave_out(problem).await?;
+            before = None;
+        }
+        self.merge_fitting(fitting).await
+    }
+
+    /// Merges sources that continue the group into one file of it.
+    async fn merge_fitting(&mut self, fitting: Vec<Source>) -> Result<(), HistoryError> {
+        let names: Vec<FileName> = fitting.iter().map(|source| source.name).collect();
+        let ([first, ..], [.., last]) = (&names[..], &names[..]) else { return Ok(()) };
+        let key = object_key(self.name, FileName { min: first.min, max: last.max });
+        match merge_files(fitting.into_iter().map(|source| source.file).collect()).await? {
+            Ok(output) => {
+                self.group.sources.extend(names);
+                self.group.layer.push(output);
+                Ok(())
+            }
+            Err(source) => {
+                let source = source.into();
+                self.leave_out(RetentionProblem::NotMergeable { key, source }).await
+            }
+        }
+    }
+
+    /// Tells of a source that has no part in a merge; the next begins another group.
+    async fn leave_out(&mut self, problem: RetentionProblem) -> Result<(), HistoryError> {
+        self.close().await?;
+        self.parts.push_back(Part::Odd(problem));
+        Ok(())
+    }
+
+    /// Makes one file of the group, if it has more than one source.
+    async fn close(&mut self) -> Result<(), HistoryError> {
+        let Group { sources, mut layer, is_broken_off } = mem::take(&mut self.group);
+        let ([first, _, ..], [.., last]) = (&sources[..], &sources[..]) else { return Ok(()) };
+        let key = object_key(self.name, FileName { min: first.min, max: last.max });
+        while layer.len() > 1 {
+            let mut rest = mem::take(&mut layer).into_iter();
+            loop {
+                let chunk = rest.by_ref().take(WIDTH).map(|output| output.file.into_file().into());
+                let chunk: Vec<Arc<File>> = chunk.collect();
+                if chunk.is_empty() {
+                    break;
+                }
+                match merge_files(chunk).await? {
+                    Ok(output) => layer.push(output),
+                    Err(source) => {
+                        let source = source.into();
+                        let problem = RetentionProblem::NotMergeable { key, source };
+                        self.parts.push_back(Part::Odd(problem));
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        let merged = layer.pop().map(|output| Merged { sources, output, is_broken_off });
+        self.parts.extend(merged.map(Part::Merged));
+        Ok(())
+    }
 }
 
-/// Merges files on the local disk; nothing if that is not possible.
-async fn merge_files(files: Vec<File>) -> Result<Option<Output>, HistoryError> {
+/// Merges files on the local disk; an error of the format if that is not possible.
+async fn merge_files(
+    files: Vec<Arc<File>>,
+) -> Result<Result<Output, walrust_ltx::Error>, HistoryError> {
     let failed = |source| scratch_error("merge files", source);
     let work = move || {
         let out = ScratchFile::create().map_err(failed)?;
@@ -163,56 +273,29 @@ async fn merge_files(files: Vec<File>) -> Result<Option<Output>, HistoryError> {
             Ok(merged) => merged,
             // A full disk is not the fault of a file.
             Err(walrust_ltx::Error::Io(source)) => return Err(failed(source)),
-            Err(_) => return Ok(None),
+            Err(error) => return Ok(Err(error)),
         };
         let sha256 = writer.finish().map_err(failed)?;
         let (trailer, size) = (summary.trailer, summary.size);
-        Ok(Some(Output { file: out, header, trailer, size, sha256 }))
+        Ok(Ok(Output { file: out, header, trailer, size, sha256 }))
     };
     blocking(work).await
 }
 
-/// Looks for the source that is damaged or does not continue the one before it.
-async fn find_odd(
-    store: &dyn ObjectStore,
-    name: &str,
-    plan: &Merge,
-) -> Result<Merged, HistoryError> {
-    let mut before: Option<Trailer> = None;
-    for (index, source) in plan.sources.iter().enumerate() {
-        let key = object_key(name, *source);
-        let file = fetch(store, &key).await?.file;
-        let (header, trailer) = match verify(file).await {
-            Ok((header, _)) if header.file_name() != *source => {
-                let problem = RetentionProblem::NotLtx { key };
-                return Ok(Merged::Odd { index, begins: false, problem });
-            }
-            Ok(ends) => ends,
-            Err(source) => {
-                let problem = RetentionProblem::Damaged { key, source: source.into() };
-                return Ok(Merged::Odd { index, begins: false, problem });
-            }
-        };
-        if let Some(before) = before
-            && header.pre_apply != before.post_apply
-        {
-            let problem = RetentionProblem::BrokenChain { key };
-            return Ok(Merged::Odd { index, begins: true, problem });
-        }
-        before = Some(trailer);
-    }
-    let key = object_key(name, plan.into);
-    Ok(Merged::Impossible(RetentionProblem::NotMergeable { key }))
-}
-
-/// Reads a file to its end.
-pub(crate) async fn verify(file: File) -> Result<(Header, Trailer), walrust_ltx::Error> {
+/// Reads a file on the local disk from its beginning to its end.
+pub(crate) async fn verify(
+    mut file: Arc<File>,
+) -> Result<Result<(Header, Trailer), walrust_ltx::Error>, HistoryError> {
     let work = move || {
+        file.rewind()?;
         let mut decoder = Decoder::new(BufReader::new(file), Mode::Strict)?;
         let header = decoder.header().clone();
         let mut page = vec![0; header.page_size.bytes()];
         while decoder.next_page(&mut page)?.is_some() {}
         Ok((header, decoder.finish()?))
     };
-    blocking(work).await
+    match blocking(work).await {
+        Err(walrust_ltx::Error::Io(source)) => Err(scratch_error("verify a file", source)),
+        verified => Ok(verified),
+    }
 }

@@ -155,6 +155,15 @@ pub enum HistoryError {
         /// Its epoch.
         epoch: u64,
     },
+    /// A plan rests on a history that is another one now.
+    #[error(
+        "{object} was changed meanwhile by another run of the retention, or by `walrust verify --fix`: \
+         what was done stays done, and the rest has to be planned anew"
+    )]
+    Outdated {
+        /// Key of the manifest, with the storage.
+        object: String,
+    },
     /// The local disk failed.
     #[error(
         "cannot {what}: {source}; files are kept in the directory for temporary files, $TMPDIR"
@@ -182,6 +191,22 @@ impl HistoryError {
             self,
             Self::Manifest { source: ManifestError::Damaged(_), .. } | Self::ManifestSha256 { .. }
         )
+    }
+
+    /// Whether another attempt may succeed without anybody's help: storage cannot answer at the moment,
+    /// or the history has changed meanwhile.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Storage(error) => error.class().is_retryable() || self.is_vanished_file(),
+            Self::Outdated { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it may come from reading manifest, listing and files while another run changes them.
+    pub(crate) fn may_be_outdated(&self) -> bool {
+        matches!(self, Self::FilesMissing { .. }) || self.is_vanished_file()
     }
 
     /// Whether an object is gone that was there when it was listed: retention deletes files that

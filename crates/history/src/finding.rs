@@ -54,6 +54,9 @@ pub enum Problem {
          writer had committed"
     )]
     Abandoned,
+    /// The manifest knows a file of a branch that does not go on.
+    #[error("it is in the manifest, though it is of a branch that the history has left behind")]
+    AbandonedEntry,
     /// The manifest says something else of a file than the file.
     #[error("its {field} is {found}, the manifest says {recorded}")]
     WrongEntry {
@@ -114,9 +117,11 @@ impl Problem {
     #[must_use]
     pub fn severity(&self) -> Severity {
         match self {
-            Self::NoManifest | Self::NotIndexed | Self::Abandoned | Self::Foreign => {
-                Severity::Warning
-            }
+            Self::NoManifest
+            | Self::NotIndexed
+            | Self::Abandoned
+            | Self::AbandonedEntry
+            | Self::Foreign => Severity::Warning,
             _ => Severity::Critical,
         }
     }

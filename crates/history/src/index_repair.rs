@@ -1,6 +1,7 @@
 //! Makes a manifest say what a look at the history found: `verify --fix`.
 //!
-//! Invariants: files are neither written nor removed. An entry comes only from a file that was read to
+//! Invariants: files are neither written nor removed. Entries go whose files are gone, or are of a branch
+//! that does not go on. An entry comes only from a file that was read to
 //! its end and is whole; one that contradicts the SHA-256 of its file is believed more than the file,
 //! unless storage keeps the same SHA-256 beside the file. A manifest of a higher format is left alone.
 //! A crash leaves the old manifest or the new one.
@@ -16,6 +17,7 @@ use walrust_ltx::FileName;
 use walrust_storage::{Condition, ObjectStore};
 
 use crate::history_index::HistoryIndex;
+use crate::retention_report::file_of;
 use crate::{
     Finding, HistoryError, Problem, Verification, edit_manifest, patiently, write_manifest,
 };
@@ -52,7 +54,7 @@ impl Verification {
     fn can_repair(&self, finding: &Finding) -> bool {
         let is_manifest = finding.key == manifest_key(&self.name);
         match &finding.problem {
-            Problem::NoManifest | Problem::Missing => true,
+            Problem::NoManifest | Problem::Missing | Problem::AbandonedEntry => true,
             Problem::Manifest(error) => !matches!(error, ManifestError::NewerFormat { .. }),
             Problem::WrongSha256 { .. } => is_manifest,
             Problem::NotIndexed => self.whole_file(finding).is_some(),
@@ -66,7 +68,7 @@ impl Verification {
 
     /// The file that a finding is about, if it is whole.
     fn whole_file(&self, finding: &Finding) -> Option<FileName> {
-        file_of(finding).filter(|name| self.whole.contains_key(name))
+        file_of(&finding.key).filter(|name| self.whole.contains_key(name))
     }
 
     async fn edit(
@@ -75,20 +77,19 @@ impl Verification {
         writer: &Writer,
         repaired: &[Finding],
     ) -> Result<(), HistoryError> {
-        let mut missing = BTreeSet::new();
+        let mut going = BTreeSet::new();
         let mut entries: BTreeMap<FileName, FileEntry> = BTreeMap::new();
         for finding in repaired {
-            let Some(name) = file_of(finding) else { continue };
+            let Some(name) = file_of(&finding.key) else { continue };
             match (&finding.problem, self.whole.get(&name)) {
-                (Problem::Missing, _) => drop(missing.insert(name)),
+                (Problem::Missing | Problem::AbandonedEntry, _) => drop(going.insert(name)),
                 (_, Some(whole)) => drop(entries.insert(name, whole.entry.clone())),
                 (_, None) => {}
             }
         }
         let edit = |manifest: &mut Manifest| {
-            let is_missing =
-                |entry: &FileEntry| entry.file_name().is_some_and(|it| missing.contains(&it));
-            manifest.files.retain(|entry| !is_missing(entry));
+            let goes = |entry: &FileEntry| entry.file_name().is_some_and(|it| going.contains(&it));
+            manifest.files.retain(|entry| !goes(entry));
             manifest.add(entries.values().cloned());
         };
         edit_manifest(store, &self.name, writer, edit).await.map(|_| ())
@@ -116,8 +117,4 @@ impl Verification {
         };
         Ok(write_manifest(store, &manifest, &condition).await?)
     }
-}
-
-fn file_of(finding: &Finding) -> Option<FileName> {
-    finding.key.rsplit('/').next()?.parse().ok()
 }

@@ -25,6 +25,7 @@ mod inspection;
 mod listed_history;
 mod litestream_file;
 mod manifest_object;
+mod odd_files;
 mod patience;
 mod piece_reader;
 mod point_in_time;
@@ -33,11 +34,14 @@ mod replica;
 mod restorable;
 mod restore;
 mod retention;
+mod retention_outlook;
 mod retention_report;
+mod retention_run;
 mod scratch;
 mod verification;
 mod verify;
 
+pub use branches::find_abandoned;
 pub use error::HistoryError;
 pub use export::{Export, Exported};
 pub use export_target::ExportTarget;
@@ -49,6 +53,7 @@ pub use history::{History, Times};
 pub use manifest_object::{
     FoundManifest, ManifestObject, edit_manifest, find_manifest, read_manifest, write_manifest,
 };
+pub use odd_files::OddFiles;
 pub use patience::patiently;
 pub use point_in_time::{Neighbours, State};
 pub use remote::{Remote, RemoteError, look_up};

@@ -189,6 +189,23 @@ pub async fn edit_manifest(
     writer: &Writer,
     edit: impl Fn(&mut Manifest),
 ) -> Result<Manifest, HistoryError> {
+    let edit = |manifest: &mut Manifest| {
+        edit(manifest);
+        Ok(())
+    };
+    try_edit_manifest(store, name, writer, edit).await
+}
+
+/// As [`edit_manifest`], with a change that may be refused by what there is.
+///
+/// # Errors
+/// As [`edit_manifest`]; or if the change is refused.
+pub(crate) async fn try_edit_manifest(
+    store: &dyn ObjectStore,
+    name: &str,
+    writer: &Writer,
+    edit: impl Fn(&mut Manifest) -> Result<(), HistoryError>,
+) -> Result<Manifest, HistoryError> {
     const ATTEMPTS: u32 = 10;
     let policy = RetryPolicy::default();
     let mut attempt = 1;
@@ -216,11 +233,11 @@ async fn edit_once(
     store: &dyn ObjectStore,
     name: &str,
     writer: &Writer,
-    edit: &impl Fn(&mut Manifest),
+    edit: &impl Fn(&mut Manifest) -> Result<(), HistoryError>,
 ) -> Result<Manifest, HistoryError> {
     let ManifestObject { manifest, etag } = read_own_manifest(store, name, writer).await?;
     let mut edited = manifest.clone();
-    edit(&mut edited);
+    edit(&mut edited)?;
     if edited != manifest {
         // Where it was read: seen through a URL with another prefix the history has another name.
         put(store, &manifest_key(name), &edited, &Condition::IfMatch(etag)).await?;

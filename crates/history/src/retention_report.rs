@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use walrust_engine::Merge;
 use walrust_ltx::FileName;
+use walrust_storage::StorageError;
+
+use crate::OddFiles;
 
 /// What a run of the retention did.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +21,8 @@ pub struct RetentionReport {
     pub deleted: Vec<FileName>,
     /// What was left alone, and why.
     pub problems: Vec<RetentionProblem>,
+    /// The files that were left alone, by this run and the ones before it that it was told of.
+    pub odd: OddFiles,
     /// If the history does not change there is nothing more to do before this time, in milliseconds
     /// since the Unix epoch.
     pub quiet_until_ms: i64,
@@ -73,8 +78,16 @@ pub enum RetentionProblem {
         key: String,
     },
     /// Files that are whole do not give one file.
-    #[error("the parts of {key} cannot be merged; left alone")]
+    #[error("the parts of {key} cannot be merged: {source}; left alone")]
     NotMergeable {
+        /// Key that the merged file would have.
+        key: String,
+        /// Why.
+        source: Arc<walrust_ltx::Error>,
+    },
+    /// Nothing would prove that the merged file belongs to the history.
+    #[error("the parts of {key} have no rolling checksums; left alone")]
+    NoChecksums {
         /// Key that the merged file would have.
         key: String,
     },
@@ -85,12 +98,12 @@ pub enum RetentionProblem {
         key: String,
     },
     /// Storage did not delete it. The next run tries again.
-    #[error("{key} was not deleted: {reason}")]
+    #[error("{key} was not deleted: {source}")]
     NotDeleted {
         /// Key of the object.
         key: String,
         /// What storage said.
-        reason: String,
+        source: Arc<StorageError>,
     },
 }
 
@@ -104,9 +117,22 @@ impl RetentionProblem {
             | Self::Damaged { key, .. }
             | Self::WrongSha256 { key }
             | Self::BrokenChain { key }
-            | Self::NotMergeable { key }
+            | Self::NotMergeable { key, .. }
+            | Self::NoChecksums { key }
             | Self::OtherObject { key }
             | Self::NotDeleted { key, .. } => key,
         }
     }
+    /// The file that is to be left alone from now on; for the parts of a merge, the merged one.
+    pub(crate) fn file(&self) -> Option<FileName> {
+        match self {
+            Self::NotDeleted { .. } => None,
+            _ => file_of(self.key()),
+        }
+    }
+}
+
+/// The name of the file under a key.
+pub(crate) fn file_of(key: &str) -> Option<FileName> {
+    key.rsplit('/').next()?.parse().ok()
 }

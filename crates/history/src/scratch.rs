@@ -77,6 +77,8 @@ pub(crate) struct Fetched {
     pub(crate) sha256: String,
     /// What storage says that it should be, if it does.
     pub(crate) expected: Option<String>,
+    /// The object's ETag.
+    pub(crate) etag: String,
 }
 
 /// Fetches an object to the local disk.
@@ -111,8 +113,9 @@ async fn fetch_once(
         }
     }
     let expected = object.meta.metadata.get(SHA256).cloned();
+    let etag = object.meta.etag;
     let rewound = file.rewind();
-    Ok(rewound.map(|()| Fetched { file, sha256: hex(&hasher.finalize()), expected }))
+    Ok(rewound.map(|()| Fetched { file, sha256: hex(&hasher.finalize()), expected, etag }))
 }
 
 fn broken_body(store: &dyn ObjectStore, key: &str, error: io::Error) -> StorageError {

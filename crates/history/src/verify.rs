@@ -10,7 +10,7 @@
 //! needs them. Nor are those of a branch that does not go on: nothing is restored from them.
 //!
 //! Merging and retention may change the history meanwhile. What looks like a loss then is believed only
-//! if the manifest was not replaced since, or a second look finds it again.
+//! if the history is as it was when it was listed, or the next look finds the same again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -49,6 +49,9 @@ pub struct VerifyOptions {
 
 /// Files that are read at once, unless it is told otherwise.
 pub const VERIFY_PARALLELISM: NonZeroUsize = NonZeroUsize::new(8).expect("8 is not zero");
+
+/// How often a history is looked at that changes meanwhile.
+const LOOKS: u32 = 8;
 
 impl Default for VerifyOptions {
     fn default() -> Self {
@@ -108,16 +111,31 @@ impl Verify {
         options: &VerifyOptions,
         progress: impl Fn(u64) + Clone + Send + 'static,
     ) -> Result<Verification, HistoryError> {
-        let found = self.look(store, options, progress.clone()).await?;
-        let may_pass = |finding: &Finding| finding.problem.may_pass();
-        if !found.findings.iter().any(may_pass) {
-            return Ok(found);
+        let mut found = self.look(store, options, progress.clone()).await?;
+        let mut looks = 1;
+        loop {
+            let may_pass = |finding: &&Finding| finding.problem.may_pass();
+            let doubtful: BTreeSet<String> =
+                found.findings.iter().filter(may_pass).map(|finding| finding.key.clone()).collect();
+            if doubtful.is_empty() {
+                return Ok(found);
+            }
+            let again = Self::begin(store.as_ref(), &found.name).await?;
+            if again.index.etag() == found.index.etag() && again.tree == found.tree() {
+                return Ok(found);
+            }
+            found = again.look(store, options, progress.clone()).await?;
+            looks += 1;
+            let is_new =
+                |finding: &Finding| finding.problem.may_pass() && !doubtful.contains(&finding.key);
+            if looks == LOOKS {
+                // Whatever is lost was lost at each look.
+                found.findings.retain(|finding| !is_new(finding));
+            }
+            if !found.findings.iter().any(is_new) {
+                return Ok(found);
+            }
         }
-        let again = Self::begin(store.as_ref(), &found.name).await?;
-        if again.index.etag() == found.index.etag() && again.tree == found.tree() {
-            return Ok(found);
-        }
-        again.look(store, options, progress).await
     }
 
     async fn look(
@@ -199,10 +217,11 @@ impl Verify {
                 if is_empty {
                     found.push(finding(self.name.clone(), Problem::NoFiles));
                 }
-                let newest = manifest.files.iter().filter_map(FileEntry::file_name);
-                let newest = newest.map(|name| name.max).max();
-                let known: BTreeSet<FileName> =
-                    manifest.files.iter().filter_map(FileEntry::file_name).collect();
+                let known = manifest.files.iter().filter_map(FileEntry::file_name);
+                let (left, known): (BTreeSet<FileName>, BTreeSet<FileName>) =
+                    known.partition(|name| abandoned.contains(name));
+                found.extend(left.into_iter().map(|it| finding(key(it), Problem::AbandonedEntry)));
+                let newest = known.iter().map(|name| name.max).max();
                 // What is newer than the manifest it will have with its next version.
                 let old = self.tree.files.iter().filter(|file| Some(file.name.max) <= newest);
                 let unknown = old.filter(|file| !known.contains(&file.name));

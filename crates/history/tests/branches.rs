@@ -6,14 +6,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use walrust_engine::{RestoreTarget, RetentionPolicy, StoredFile};
 use walrust_history::{
-    History, HistoryError, PlannedRestore, Problem, Severity, Verify, VerifyOptions,
+    Finding, History, HistoryError, PlannedRestore, Problem, Severity, Verification, Verify,
+    VerifyOptions,
 };
 use walrust_ltx::{FileName, Txid};
 use walrust_storage::ObjectStore;
 
 use crate::crashing_store::CrashingStore;
 use crate::retention::runtime;
-use crate::scene::{NAME, Scene, apply, file_names, name, plan, txid};
+use crate::scene::{NAME, Scene, apply, at, file_names, manifest, name, plan, txid};
 
 const MERGE_ALL: RetentionPolicy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
 
@@ -153,7 +154,7 @@ fn retention_keeps_what_goes_on_and_leaves_the_other_branch_alone() {
         for _ in 0..3 {
             let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
             assert_eq!(retention.problems.len(), 0, "{:?}", retention.problems);
-            let now = || scene.now_ms;
+            let now = || at(scene.now_ms);
             let report = retention.execute(&scene.store, Duration::ZERO, &now).await.unwrap();
             assert_eq!(report.problems.len(), 0, "{:?}", report.problems);
             assert_restored(&scene).await;
@@ -164,22 +165,38 @@ fn retention_keeps_what_goes_on_and_leaves_the_other_branch_alone() {
     });
 }
 
+async fn verify(store: &Arc<CrashingStore>) -> Verification {
+    let verify = Verify::begin(store.as_ref(), NAME).await.unwrap();
+    let store: Arc<dyn ObjectStore> = store.clone();
+    verify.run(&store, &VerifyOptions::default(), |_| {}).await.unwrap()
+}
+
 #[test]
-fn verify_warns_of_a_branch_that_was_left_behind() {
+fn verify_warns_of_a_branch_that_was_left_behind_and_takes_it_out_of_the_manifest() {
     for indexed in [false, true] {
         runtime().block_on(async {
             let mut scene = two_branches(indexed).await;
             for _ in 0..2 {
                 let store = Arc::new(scene.store.copied().await);
-                let verify = Verify::begin(store.as_ref(), NAME).await.unwrap();
-                let store: Arc<dyn ObjectStore> = store;
-                let options = VerifyOptions::default();
-                let found = verify.run(&store, &options, |_| {}).await.unwrap();
+                let mut found = verify(&store).await;
                 assert_eq!(found.severity(), Some(Severity::Warning), "{:?}", found.findings);
-                let [finding] = found.findings.as_slice() else { panic!("{:?}", found.findings) };
-                assert!(matches!(finding.problem, Problem::Abandoned), "{finding:?}");
-                assert_eq!(finding.key, crate::scene::key(5, 12));
                 assert_eq!(found.head, Some(txid(scene.head)));
+                assert!(found.findings.iter().all(|it| it.key == crate::scene::key(5, 12)));
+                let before = manifest(&store).await;
+                let repaired = found.repair_index(store.as_ref()).await.unwrap();
+                assert_eq!(repaired.len(), usize::from(indexed), "{repaired:?}");
+                let is_entry = |it: &Finding| matches!(it.problem, Problem::AbandonedEntry);
+                assert!(repaired.iter().all(is_entry), "{repaired:?}");
+                let [finding] = &found.findings[..] else { panic!("{:?}", found.findings) };
+                assert!(matches!(finding.problem, Problem::Abandoned), "{finding:?}");
+                let mut wanted = before;
+                wanted.files.retain(|entry| entry.file_name() != Some(name(5, 12)));
+                assert_eq!(manifest(&store).await, wanted);
+                assert!(file_names(&store).await.contains(&name(5, 12)), "no file is touched");
+                // Whoever deletes the file now, as it is told, leaves nothing that is missing.
+                store.delete(&[crate::scene::key(5, 12)]).await.unwrap();
+                assert_eq!(verify(&store).await.severity(), None);
+                plan(&store, &MERGE_ALL, scene.now_ms).await;
                 scene.commit(12, true).await;
                 scene.write_manifest().await;
             }

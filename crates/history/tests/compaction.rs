@@ -1,17 +1,22 @@
 //! Merging files in storage: what it costs, and what odd files do to it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use walrust_engine::manifest::Manifest;
 use walrust_engine::{RestoreTarget, RetentionPolicy, plan_restore};
-use walrust_history::{HistoryError, PlannedRestore, RetentionProblem, RetentionReport};
+use walrust_history::{
+    HistoryError, PlannedRestore, RestoreOptions, Retention, RetentionProblem, RetentionReport,
+};
 use walrust_ltx::{Decoder, Encoder, Header, Mode};
+use walrust_sqlite::IntegrityCheck;
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::retention::runtime;
 use crate::scene::{
-    NAME, Scene, assert_indexed, file_names, key, manifest, name, plan, restore, tree, txid,
+    NAME, Scene, assert_indexed, at, file_names, key, manifest, name, plan, restore, tree, txid,
 };
 
 const MERGE_ALL: RetentionPolicy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
@@ -29,7 +34,8 @@ async fn incrementals(count: u64) -> Scene {
 
 async fn compact(scene: &Scene) -> RetentionReport {
     let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
-    let report = retention.execute(&scene.store, Duration::ZERO, &|| scene.now_ms).await.unwrap();
+    let report =
+        retention.execute(&scene.store, Duration::ZERO, &|| at(scene.now_ms)).await.unwrap();
     scene.assert_restorable(&scene.store, &retention.plan.restore_points).await;
     assert_indexed(&scene.store).await;
     report
@@ -42,11 +48,20 @@ fn ten_thousand_small_files_are_restored_with_a_few_requests_after_merging() {
         let report = compact(&scene).await;
         assert!(report.problems.is_empty(), "{:?}", report.problems);
         assert_eq!(report.deleted.len(), 9_999);
-        scene.store.take_requests();
-        let restored = restore(&scene.store, txid(scene.head)).await;
-        assert!(restored == scene.states[&scene.head]);
-        let requests = scene.store.take_requests();
+        assert_eq!(report.quiet_until_ms, i64::MAX, "nothing is left to do");
+        let store = Arc::new(scene.store.copied().await);
+        let planned = PlannedRestore::plan(store.as_ref(), NAME, RestoreTarget::Latest).await;
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("restored.db");
+        // Its pages are no database that SQLite could look at.
+        let integrity_check = IntegrityCheck::None;
+        let options = RestoreOptions { integrity_check, ..RestoreOptions::default() };
+        let restored = planned.unwrap().execute(store.clone(), &output, options, |_| {}).await;
+        assert_eq!(restored.unwrap().txid, txid(scene.head));
+        let requests = store.take_requests();
         assert!(requests < 100, "{requests} requests");
+        let pages: Vec<u8> = scene.states[&scene.head].values().flatten().copied().collect();
+        assert!(std::fs::read(&output).unwrap() == pages, "it is another state");
     });
 }
 
@@ -109,7 +124,7 @@ fn c08_one_damaged_file_stays_and_those_around_it_are_merged() {
         let scene = incrementals(200).await;
         damage(&scene, &key(100, 100)).await;
         let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
-        let now_ms = || scene.now_ms;
+        let now_ms = || at(scene.now_ms);
         let report = retention.execute(&scene.store, Duration::ZERO, &now_ms).await.unwrap();
         let keys: Vec<&str> = report.problems.iter().map(RetentionProblem::key).collect();
         assert_eq!(keys, [key(100, 100)]);
@@ -179,14 +194,134 @@ fn c05_a_whole_file_that_is_not_the_one_that_was_stored_is_not_merged() {
 fn a_key_that_is_taken_by_another_object_keeps_its_parts() {
     runtime().block_on(async {
         let scene = incrementals(5).await;
+        let planned_before = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
         let (body, metadata) = (Bytes::from_static(b"not an LTX file"), Metadata::new());
         scene.store.put(&key(2, 5), body, &metadata, &Condition::None).await.unwrap();
-        let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
-        let now_ms = || scene.now_ms;
-        let report = retention.execute(&scene.store, Duration::ZERO, &now_ms).await.unwrap();
-        let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
-        assert!(problems.len() == 2 && problems[1].contains("another file"), "{problems:?}");
+        let now_ms = || at(scene.now_ms);
+        let execute = async |retention: Retention| {
+            retention.execute(&scene.store, Duration::ZERO, &now_ms).await.unwrap()
+        };
+        let report = execute(planned_before).await;
+        let [problem] = &report.problems[..] else { panic!("{:?}", report.problems) };
+        assert!(matches!(problem, RetentionProblem::OtherObject { .. }), "{problem}");
         assert_eq!(report.deleted, []);
+        // Whoever knows of it before does not even fetch the parts.
+        scene.store.take_fetched();
+        let report = execute(plan(&scene.store, &MERGE_ALL, scene.now_ms).await).await;
+        let [problem] = &report.problems[..] else { panic!("{:?}", report.problems) };
+        assert!(matches!(problem, RetentionProblem::NotLtx { .. }), "{problem}");
+        assert_eq!(
+            (report.deleted, scene.store.take_fetched().contains(&key(2, 2))),
+            (vec![], false)
+        );
+    });
+}
+
+/// How often each LTX file was fetched that was fetched at all.
+fn fetches(scene: &Scene) -> BTreeMap<String, usize> {
+    let mut fetches = BTreeMap::new();
+    for key in scene.store.take_fetched().into_iter().filter(|key| key.ends_with(".ltx")) {
+        *fetches.entry(key).or_default() += 1;
+    }
+    fetches
+}
+
+#[test]
+fn c08_odd_files_are_fetched_once_and_not_again_while_they_are_the_same() {
+    runtime().block_on(async {
+        let mut scene = incrementals(200).await;
+        scene.go_back(201);
+        // In the middle of a batch, at its end, and two in a row.
+        for txid in [20, 65, 100, 101, 180] {
+            damage(&scene, &key(txid, txid)).await;
+        }
+        let now = at(scene.now_ms);
+        scene.store.take_fetched();
+        let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
+        let report = retention.execute(&scene.store, Duration::ZERO, &|| now).await.unwrap();
+        let keys: Vec<&str> = report.problems.iter().map(RetentionProblem::key).collect();
+        assert_eq!(keys, [20, 65, 100, 101, 180].map(|txid| key(txid, txid)));
+        let fetched = fetches(&scene);
+        assert!(fetched.values().all(|count| *count == 1), "{fetched:?}");
+        assert!(fetched.len() >= 199, "each source once, and each merged file");
+
+        // More comes, and some of it is merged: what is odd and what is beside it is not fetched.
+        let merged = file_names(&scene.store).await;
+        for _ in 0..5 {
+            scene.commit(1, true).await;
+        }
+        let writer = manifest(&scene.store).await.writer;
+        let new = scene.entries_after(201);
+        let add = |manifest: &mut Manifest| manifest.add(new.clone());
+        walrust_history::edit_manifest(&scene.store, NAME, &writer, add).await.unwrap();
+        let plan_again = async |odd| {
+            Retention::plan_without(&scene.store, NAME, &MERGE_ALL, now, odd).await.unwrap()
+        };
+        let again = plan_again(&report.odd).await;
+        assert!(
+            again.problems.is_empty() && again.plan.merges.len() == 1,
+            "{:?}",
+            again.plan.merges
+        );
+        let second = again.execute(&scene.store, Duration::ZERO, &|| now).await.unwrap();
+        let fetched = fetches(&scene);
+        let odd = [20, 65, 100, 101, 180].map(|txid| key(txid, txid));
+        assert!(odd.iter().all(|key| !fetched.contains_key(key)), "{fetched:?}");
+        assert!(fetched.len() < merged.len(), "{fetched:?}");
+        assert_eq!((second.problems.len(), &second.odd), (0, &report.odd));
+
+        // One that somebody has repaired is looked at again.
+        let good = scene.bytes[&name(100, 100)].clone();
+        let metadata = Metadata::new();
+        scene.store.put(&key(100, 100), good.into(), &metadata, &Condition::None).await.unwrap();
+        let repaired = plan_again(&report.odd).await;
+        let sources: Vec<_> =
+            repaired.plan.merges.iter().flat_map(|it| it.sources.clone()).collect();
+        assert!(sources.contains(&name(100, 100)), "{sources:?}");
+    });
+}
+
+#[test]
+fn c08_a_chain_that_breaks_is_merged_on_both_sides() {
+    runtime().block_on(async {
+        let mut scene = Scene::begin("2026-12-31T22:00:00Z").await;
+        for _ in 0..70 {
+            scene.commit(1, true).await;
+        }
+        // Its file continues a state of which nothing is stored.
+        scene.commit_unseen();
+        for _ in 0..70 {
+            scene.commit(1, true).await;
+        }
+        scene.write_manifest().await;
+        let now = at(scene.now_ms);
+        let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
+        let report = retention.execute(&scene.store, Duration::ZERO, &|| now).await.unwrap();
+        let [problem] = &report.problems[..] else { panic!("{:?}", report.problems) };
+        assert!(matches!(problem, RetentionProblem::BrokenChain { .. }), "{problem}");
+        assert_eq!(problem.key(), key(72, 72));
+        let left = [name(1, 1), name(2, 71), name(72, 140), name(141, 141)];
+        assert_eq!(file_names(&scene.store).await, left);
+        let again = Retention::plan_without(&scene.store, NAME, &MERGE_ALL, now, &report.odd).await;
+        assert_eq!(again.unwrap().plan.merges, [], "they do not fit now either");
+    });
+}
+
+#[test]
+fn a_merge_that_fails_keeps_the_error_that_it_came_from() {
+    use std::error::Error;
+    runtime().block_on(async {
+        let scene = incrementals(5).await;
+        damage(&scene, &key(3, 3)).await;
+        let writer = manifest(&scene.store).await.writer;
+        let forget_hash = |manifest: &mut Manifest| manifest.files[2].sha256.clear();
+        walrust_history::edit_manifest(&scene.store, NAME, &writer, forget_hash).await.unwrap();
+        let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
+        let now = at(scene.now_ms);
+        let report = retention.execute(&scene.store, Duration::ZERO, &|| now).await.unwrap();
+        let source = report.problems[0].source();
+        let source = source.unwrap_or_else(|| panic!("{:?} has no source", report.problems));
+        assert!(source.downcast_ref::<std::sync::Arc<walrust_ltx::Error>>().is_some(), "{source}");
     });
 }
 
@@ -198,7 +333,7 @@ fn c06_a_merged_file_that_nobody_indexed_is_verified_before_it_replaces_its_part
         scene.store.crash_after(1);
         let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
         let now = scene.now_ms;
-        let now_ms = || now;
+        let now_ms = || at(now);
         let died = retention.execute(&scene.store, Duration::ZERO, &now_ms).await;
         assert!(died.is_err());
         scene.store.recover();
@@ -214,7 +349,7 @@ fn c06_a_merged_file_that_nobody_indexed_is_verified_before_it_replaces_its_part
         scene.store = damaged;
         damage(&scene, &key(2, 5)).await;
         let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
-        let report = retention.execute(&scene.store, Duration::ZERO, &|| 0).await.unwrap();
+        let report = retention.execute(&scene.store, Duration::ZERO, &|| at(0)).await.unwrap();
         assert_eq!((report.problems.len(), report.deleted), (1, Vec::new()));
     });
 }

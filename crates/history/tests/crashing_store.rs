@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
@@ -19,12 +20,14 @@ pub(crate) struct CrashingStore {
     /// Changes that are still made; each object of a batch is one. Then everything fails.
     changes_left: AtomicUsize,
     requests: AtomicUsize,
+    /// Keys of the objects that were fetched.
+    fetched: Mutex<Vec<String>>,
 }
 
 impl CrashingStore {
     pub(crate) fn new() -> Self {
         let (changes_left, requests) = (AtomicUsize::new(usize::MAX), AtomicUsize::new(0));
-        Self { inner: MemoryStore::new(), changes_left, requests }
+        Self { inner: MemoryStore::new(), changes_left, requests, fetched: Mutex::default() }
     }
 
     /// The same objects in a store that works.
@@ -57,6 +60,11 @@ impl CrashingStore {
     /// Requests since the last call.
     pub(crate) fn take_requests(&self) -> usize {
         self.requests.swap(0, Ordering::SeqCst)
+    }
+
+    /// Keys of the objects that were fetched since the last call.
+    pub(crate) fn take_fetched(&self) -> Vec<String> {
+        std::mem::take(&mut self.fetched.lock().unwrap())
     }
 
     fn read(&self, operation: &'static str, key: &str) -> Result<(), StorageError> {
@@ -108,6 +116,7 @@ impl ObjectStore for CrashingStore {
 
     async fn get(&self, key: &str) -> Result<Object, StorageError> {
         self.read("get", key)?;
+        self.fetched.lock().unwrap().push(key.to_owned());
         self.inner.get(key).await
     }
 

@@ -5,7 +5,7 @@ use walrust_history::{History, PlannedRestore};
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::retention::{GRACE, runtime};
-use crate::scene::{NAME, Scene, apply, key, manifest, plan, txid};
+use crate::scene::{NAME, Scene, apply, at, key, manifest, plan, txid};
 
 const MERGE_ALL: RetentionPolicy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
 
@@ -24,7 +24,7 @@ fn every_state_that_is_planned_is_the_one_that_it_was() {
         scene.write_manifest().await;
         scene.wait_hours(3.0);
         let retention = plan(&scene.store, &MERGE_ALL, scene.now_ms).await;
-        let now = || scene.now_ms;
+        let now = || at(scene.now_ms);
         retention.execute(&scene.store, GRACE, &now).await.unwrap();
         let retired = manifest(&scene.store).await.retired;
         assert!(retired.len() > 5, "{retired:?}");

@@ -4,9 +4,11 @@
 
 mod branches;
 mod compaction;
+mod concurrent_runs;
 mod crashing_store;
 mod damaged_manifest;
 mod pieces;
 mod retention;
 mod scene;
+mod turnstile;
 mod verify;

@@ -12,7 +12,7 @@ use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::crashing_store::CrashingStore;
 use crate::scene::{
-    HOUR_MS, NAME, Scene, assert_indexed, file_names, key, manifest, name, plan, restore, txid,
+    HOUR_MS, NAME, Scene, assert_indexed, at, file_names, key, manifest, name, plan, restore, txid,
 };
 
 pub(crate) const GRACE: Duration = Duration::from_secs(3600);
@@ -44,9 +44,9 @@ async fn run(
     now_ms: i64,
     grace: Duration,
 ) -> bool {
-    let planned = walrust_history::Retention::plan(store, NAME, policy, now_ms).await;
+    let planned = walrust_history::Retention::plan(store, NAME, policy, at(now_ms)).await;
     match planned {
-        Ok(retention) => retention.execute(store, grace, &|| now_ms).await.is_ok(),
+        Ok(retention) => retention.execute(store, grace, &|| at(now_ms)).await.is_ok(),
         Err(_) => false,
     }
 }
@@ -103,7 +103,7 @@ fn c06_nothing_is_deleted_before_the_grace_period_is_over() {
         let (store, before) = (&scene.store, file_names(&scene.store).await);
         let policy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
         let retention = plan(store, &policy, scene.now_ms).await;
-        let report = retention.execute(store, GRACE, &|| scene.now_ms).await.unwrap();
+        let report = retention.execute(store, GRACE, &|| at(scene.now_ms)).await.unwrap();
         assert_eq!(report.deleted, []);
         assert!(!report.retired.is_empty());
         let now = file_names(store).await;
@@ -123,6 +123,51 @@ fn c06_nothing_is_deleted_before_the_grace_period_is_over() {
 }
 
 #[test]
+fn d02_a_run_says_exactly_until_when_nothing_is_due() {
+    runtime().block_on(async {
+        let steps: Vec<_> = (0..20).map(|step| (step, 1, 1.7, 9)).collect();
+        let scene = build(&steps).await;
+        let execute = async |store: &CrashingStore, now_ms| {
+            let retention = plan(store, &POLICY, now_ms).await;
+            let report = retention.execute(store, GRACE, &|| at(now_ms)).await.unwrap();
+            (report.changed_something(), report.quiet_until_ms)
+        };
+        let (mut now_ms, mut runs) = (scene.now_ms, 0);
+        let (changed, mut quiet_until_ms) = execute(&scene.store, now_ms).await;
+        assert!(changed && quiet_until_ms <= now_ms + HOUR_MS, "what was retired is to be deleted");
+        while quiet_until_ms < i64::MAX {
+            assert!(quiet_until_ms > now_ms, "a run has left something to do");
+            let copy = scene.store.copied().await;
+            let too_early = execute(&copy, quiet_until_ms - 1).await;
+            assert_eq!(too_early, (false, quiet_until_ms));
+            now_ms = quiet_until_ms;
+            let changed;
+            (changed, quiet_until_ms) = execute(&scene.store, now_ms).await;
+            assert!(changed, "nothing was due");
+            runs += 1;
+        }
+        assert!((5..60).contains(&runs), "{runs} runs");
+        assert_eq!(file_names(&scene.store).await.len(), 5, "two snapshots, and what leads on");
+    });
+}
+
+#[test]
+fn d02_a_file_that_stays_odd_is_nothing_to_do() {
+    runtime().block_on(async {
+        let scene = build(&[(1, 1, 1.0, 9); 6]).await;
+        let policy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
+        let (size, metadata) = (scene.bytes[&name(4, 4)].len(), Metadata::new());
+        let zeros = vec![0; size].into();
+        scene.store.put(&key(4, 4), zeros, &metadata, &Condition::None).await.unwrap();
+        let retention = plan(&scene.store, &policy, scene.now_ms).await;
+        let now = at(scene.now_ms);
+        let report = retention.execute(&scene.store, Duration::ZERO, &|| now).await.unwrap();
+        assert_eq!((report.problems.len(), report.merged.len()), (1, 2));
+        assert_eq!(report.quiet_until_ms, i64::MAX);
+    });
+}
+
+#[test]
 fn c07_nothing_happens_on_a_listing_that_lacks_files_or_is_empty() {
     runtime().block_on(async {
         let scene = build(&[(0, 1, 10.0, 9), (1, 1, 1.0, 9), (0, 1, 60.0, 9)]).await;
@@ -130,7 +175,8 @@ fn c07_nothing_happens_on_a_listing_that_lacks_files_or_is_empty() {
         let lacking = scene.store.copied().await;
         lacking.delete(&[key(3, 3)]).await.unwrap();
         let before = file_names(&lacking).await;
-        let refused = walrust_history::Retention::plan(&lacking, NAME, &policy, scene.now_ms).await;
+        let refused =
+            walrust_history::Retention::plan(&lacking, NAME, &policy, at(scene.now_ms)).await;
         let refused = refused.unwrap_err();
         assert!(
             matches!(&refused, HistoryError::FilesMissing { file, .. }
@@ -141,10 +187,12 @@ fn c07_nothing_happens_on_a_listing_that_lacks_files_or_is_empty() {
 
         let keys: Vec<String> = before.iter().map(|name| format!("{NAME}/{name}")).collect();
         lacking.delete(&keys).await.unwrap();
-        let refused = walrust_history::Retention::plan(&lacking, NAME, &policy, scene.now_ms).await;
+        let refused =
+            walrust_history::Retention::plan(&lacking, NAME, &policy, at(scene.now_ms)).await;
         assert!(matches!(refused, Err(HistoryError::FilesMissing { .. })));
         lacking.delete(&[manifest_key(NAME)]).await.unwrap();
-        let refused = walrust_history::Retention::plan(&lacking, NAME, &policy, scene.now_ms).await;
+        let refused =
+            walrust_history::Retention::plan(&lacking, NAME, &policy, at(scene.now_ms)).await;
         assert!(matches!(refused, Err(HistoryError::UnknownName { .. })));
     });
 }
@@ -162,7 +210,7 @@ fn after_another_writer_took_the_name_over_nothing_more_is_done() {
         let (key, body) = (manifest_key(NAME), theirs.to_bytes().into());
         store.put(&key, body, &Metadata::new(), &Condition::None).await.unwrap();
         let before = file_names(store).await;
-        let stopped = retention.execute(store, Duration::ZERO, &|| scene.now_ms).await;
+        let stopped = retention.execute(store, Duration::ZERO, &|| at(scene.now_ms)).await;
         assert!(matches!(stopped, Err(HistoryError::Superseded { epoch: 2, .. })), "{stopped:?}");
         let now = file_names(store).await;
         assert!(before.iter().all(|name| now.contains(name)), "nothing was deleted");
@@ -179,7 +227,7 @@ fn entries_that_others_add_meanwhile_stay() {
         scene.commit(1, true).await;
         scene.write_manifest().await;
         let head = scene.head;
-        retention.execute(&scene.store, Duration::ZERO, &|| scene.now_ms).await.unwrap();
+        retention.execute(&scene.store, Duration::ZERO, &|| at(scene.now_ms)).await.unwrap();
         let listed = manifest(&scene.store).await;
         let names: Vec<_> = listed.files.iter().filter_map(|entry| entry.file_name()).collect();
         assert!(names.contains(&name(head, head)), "{names:?}");
@@ -198,7 +246,7 @@ fn a_retired_file_that_a_longer_policy_wants_is_put_back() {
         let later = scene.now_ms + 2 * HOUR_MS;
         let retention = plan(&scene.store, &long, later).await;
         assert!(matches!(retention.plan.decisions[&name(1, 2)], Decision::Keep(_)));
-        let report = retention.execute(&scene.store, GRACE, &|| later).await.unwrap();
+        let report = retention.execute(&scene.store, GRACE, &|| at(later)).await.unwrap();
         assert!(report.taken_back.contains(&name(1, 2)));
         let listed = manifest(&scene.store).await;
         assert!(listed.files.iter().any(|entry| entry.file_name() == Some(name(1, 2))));

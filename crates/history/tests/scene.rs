@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use walrust_engine::manifest::{FORMAT, Manifest, Writer};
+use walrust_engine::manifest::{FORMAT, FileEntry, Manifest, Writer};
 use walrust_engine::{RestorePlan, RestoreTarget, Tree, manifest_key, object_key, plan_restore};
 use walrust_history::{Retention, SHA256, describe_file, read_manifest};
 use walrust_ltx::{Checksum, Decoder, Encoder, FileName, Header, Mode, PageSize, Pgno, Txid};
@@ -29,6 +29,13 @@ pub(crate) struct Scene {
     pages: Pages,
     manifest: Manifest,
     seed: u64,
+    /// What was stored.
+    pub(crate) bytes: BTreeMap<FileName, Vec<u8>>,
+}
+
+/// The time so many milliseconds after the Unix epoch.
+pub(crate) fn at(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap()
 }
 
 pub(crate) fn txid(number: u64) -> Txid {
@@ -64,6 +71,7 @@ impl Scene {
             pages: (1..=5).map(|pgno| (pgno, vec![0; PAGE as usize])).collect(),
             manifest,
             seed: 0,
+            bytes: BTreeMap::new(),
         };
         scene.states.insert(1, scene.pages.clone());
         scene.snapshot(true).await;
@@ -129,6 +137,7 @@ impl Scene {
             self.manifest.add([entry]);
         }
         let key = object_key(NAME, name);
+        self.bytes.insert(name, bytes.clone());
         self.store.put(&key, bytes.into(), &metadata, &Condition::None).await.unwrap();
     }
 
@@ -136,6 +145,18 @@ impl Scene {
         let bytes = self.manifest.to_bytes().into();
         let key = manifest_key(NAME);
         self.store.put(&key, bytes, &Metadata::new(), &Condition::None).await.unwrap();
+    }
+
+    /// What the manifest has of the files after a TXID, once it is written.
+    pub(crate) fn entries_after(&self, head: u64) -> Vec<FileEntry> {
+        let entries = self.manifest.files.iter();
+        let is_after = |entry: &&FileEntry| entry.file_name().is_some_and(|it| it.min > txid(head));
+        entries.filter(is_after).cloned().collect()
+    }
+
+    /// The database changes, and nothing is stored of it.
+    pub(crate) fn commit_unseen(&mut self) {
+        self.pages.insert(1, vec![0xee; PAGE as usize]);
     }
 
     /// Goes back to an earlier state: what is committed next is another chain.
@@ -215,5 +236,5 @@ pub(crate) async fn plan(
     policy: &walrust_engine::RetentionPolicy,
     now_ms: i64,
 ) -> Retention {
-    Retention::plan(store, NAME, policy, now_ms).await.unwrap()
+    Retention::plan(store, NAME, policy, at(now_ms)).await.unwrap()
 }

@@ -1,16 +1,24 @@
 //! What a look at a history finds while others change it, and at random histories.
 
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use proptest::prelude::*;
 use walrust_engine::RetentionPolicy;
 use walrust_history::{Problem, Severity, Verification, Verify, VerifyOptions};
-use walrust_storage::ObjectStore;
+use walrust_storage::{
+    Condition, DeleteFailure, ListEntry, Metadata, Object, ObjectMeta, ObjectStore, PutReceipt,
+    StorageError,
+};
 
 use crate::crashing_store::CrashingStore;
 use crate::retention::runtime;
-use crate::scene::{NAME, Scene, key, plan};
+use crate::scene::{NAME, Scene, at, key, plan};
 
 const MERGE_ALL: RetentionPolicy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
 
@@ -48,12 +56,123 @@ fn files_that_are_merged_while_they_are_read_are_no_loss() {
         let (scene, store) = history().await;
         let verify = begin(&store).await;
         let retention = plan(&store, &MERGE_ALL, scene.now_ms).await;
-        let report = retention.execute(store.as_ref(), Duration::ZERO, &|| scene.now_ms).await;
+        let report = retention.execute(store.as_ref(), Duration::ZERO, &|| at(scene.now_ms)).await;
         assert!(report.unwrap().deleted.len() > 5);
         let verification = run(verify, &store).await;
         assert_eq!(problems(&verification), [""; 0]);
         assert!(verification.files.len() < 5, "it has looked at the history as it is now");
     });
+}
+
+/// A store that goes on from one state to the next with each listing: what is listed is of one, and the
+/// files that are read then are of the next.
+#[derive(Debug)]
+struct Moving {
+    states: Vec<Arc<CrashingStore>>,
+    listings: AtomicUsize,
+}
+
+impl Moving {
+    fn state(&self) -> &CrashingStore {
+        let listings = self.listings.load(Ordering::SeqCst);
+        &self.states[listings.min(self.states.len() - 1)]
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Moving {
+    fn url(&self) -> String {
+        self.state().url()
+    }
+
+    async fn put(
+        &self,
+        key: &str,
+        body: Bytes,
+        metadata: &Metadata,
+        condition: &Condition,
+    ) -> Result<PutReceipt, StorageError> {
+        self.state().put(key, body, metadata, condition).await
+    }
+
+    async fn put_file(
+        &self,
+        key: &str,
+        path: &Path,
+        metadata: &Metadata,
+        condition: &Condition,
+    ) -> Result<PutReceipt, StorageError> {
+        self.state().put_file(key, path, metadata, condition).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Object, StorageError> {
+        self.state().get(key).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StorageError> {
+        self.state().get_range(key, range).await
+    }
+
+    async fn head(&self, key: &str) -> Result<ObjectMeta, StorageError> {
+        self.state().head(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
+        let listed = self.state().list(prefix, after).await;
+        self.listings.fetch_add(1, Ordering::SeqCst);
+        listed
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<Vec<DeleteFailure>, StorageError> {
+        self.state().delete(keys).await
+    }
+}
+
+#[test]
+fn a_history_that_is_merged_at_each_look_is_no_loss_and_what_is_lost_is_one() {
+    for lost in [false, true] {
+        runtime().block_on(async {
+            let mut scene = Scene::begin("2026-12-31T22:00:00Z").await;
+            let mut states = Vec::new();
+            for _ in 0..12 {
+                for _ in 0..4 {
+                    scene.now_ms += 1000;
+                    scene.commit(1, true).await;
+                }
+                scene.write_manifest().await;
+                let store = scene.store.copied().await;
+                if lost {
+                    store.delete(&[key(3, 3)]).await.unwrap();
+                    states.push(Arc::new(store));
+                    continue;
+                }
+                states.push(Arc::new(store));
+                let (merged, now) = (scene.store.copied().await, at(scene.now_ms));
+                let retention = plan(&merged, &MERGE_ALL, scene.now_ms).await;
+                retention.execute(&merged, Duration::ZERO, &|| now).await.unwrap();
+                states.push(Arc::new(merged));
+            }
+            let store: Arc<dyn ObjectStore> =
+                Arc::new(Moving { states, listings: AtomicUsize::new(0) });
+            let verify = Verify::begin(store.as_ref(), NAME).await.unwrap();
+            let verified = verify.run(&store, &VerifyOptions::default(), |_| {}).await.unwrap();
+            if lost {
+                let is_lost = |it: &walrust_history::Finding| it.key == key(3, 3);
+                assert!(verified.findings.iter().any(is_lost), "{:?}", problems(&verified));
+            } else {
+                assert_ne!(
+                    verified.severity(),
+                    Some(Severity::Critical),
+                    "{:?}",
+                    problems(&verified)
+                );
+            }
+        });
+    }
 }
 
 #[test]
@@ -77,7 +196,7 @@ fn retired_files_may_be_there_or_not() {
         let (scene, store) = history().await;
         let retention = plan(&store, &MERGE_ALL, scene.now_ms).await;
         let hour = Duration::from_secs(3600);
-        let report = retention.execute(store.as_ref(), hour, &|| scene.now_ms).await.unwrap();
+        let report = retention.execute(store.as_ref(), hour, &|| at(scene.now_ms)).await.unwrap();
         assert!(report.deleted.is_empty() && report.retired.len() > 5);
         assert_eq!(problems(&run(begin(&store).await, &store).await), [""; 0]);
         let retired: Vec<String> =
@@ -117,7 +236,7 @@ proptest! {
                 let retention = plan(&store, &policy, scene.now_ms).await;
                 store.crash_after(changes);
                 let grace = Duration::from_secs(grace);
-                let ended = retention.execute(store.as_ref(), grace, &|| scene.now_ms).await;
+                let ended = retention.execute(store.as_ref(), grace, &|| at(scene.now_ms)).await;
                 let has_crashed = store.has_crashed() && ended.is_err();
                 store.recover();
                 let verification = run(begin(&store).await, &store).await;

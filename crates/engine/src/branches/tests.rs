@@ -18,7 +18,7 @@ type Files<'a> = &'a [(u64, u64, u64, u64, i64)];
 fn changes(files: Files) -> StateChanges {
     let change = |&(min, max, from, to, timestamp_ms): &_| {
         let from = (min > 1).then(|| checksum(from));
-        (name(min, max), Some(StateChange { from, to: checksum(to), timestamp_ms }))
+        (name(min, max), Some(StateChange { from, to: checksum(to), timestamp_ms, is_own: false }))
     };
     files.iter().map(change).collect()
 }
@@ -52,6 +52,23 @@ fn merged_files_beside_their_sources_are_no_branch() {
         [(1, 1, 0, 1, 1), (2, 9, 1, 9, 9), (2, 4, 1, 4, 4), (5, 9, 4, 9, 9), (10, 10, 9, 10, 10)];
     assert_eq!(abandoned(&merged), []);
     assert_eq!(abandoned(&merged[..4]), []);
+}
+
+#[test]
+fn what_the_owner_vouches_for_goes_on_until_the_other_branch_is_continued() {
+    // The clock of the host that has lost the name is ahead.
+    let files = [(1, 1, 0, 1, 1), (2, 9, 1, 9, 9), (10, 12, 9, 112, 99), (10, 10, 9, 110, 30)];
+    assert_eq!(abandoned(&files), [(10, 10)]);
+    let vouched = |files: Files| {
+        let mut changes = changes(files);
+        let own = changes.get_mut(&name(10, 10)).and_then(Option::as_mut);
+        own.expect("it is there").is_own = true;
+        find_branches(files.iter().map(|file| name(file.0, file.1)), &changes)
+    };
+    assert_eq!(vouched(&files), Branches::Abandoned(BTreeSet::from([name(10, 12)])));
+    let mut continued = files.to_vec();
+    continued.push((13, 13, 112, 113, 40));
+    assert_eq!(vouched(&continued), Branches::Abandoned(BTreeSet::from([name(10, 10)])));
 }
 
 /// A killed process had counted to 22, its successor begins behind 9 as well.

@@ -1,11 +1,12 @@
 use super::*;
 use crate::restore_planner::restorable_txids;
+use crate::retention_policy::HOUR_MS;
 use crate::tree::{Layout, StoredFile, Tree};
 
 mod random_histories;
 mod year;
 
-/// Noon of a Wednesday.
+/// Noon of a Thursday.
 const NOW: i64 = 1_785_412_800_000;
 
 fn txid(number: u64) -> Txid {
@@ -23,8 +24,10 @@ fn file(range: (u64, u64), hours: f64) -> HistoryFile {
 }
 
 fn plan(files: &[HistoryFile], policy: RetentionPolicy) -> RetentionPlan {
-    plan_retention(files, &policy, NOW)
+    plan_retention(files, &BTreeSet::new(), &policy, NOW)
 }
+
+const NOTHING_LEADS_THERE: &str = "no file that can be read leads to it, left alone";
 
 const NO_TIER: RetentionPolicy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
 
@@ -36,6 +39,11 @@ fn restorable(files: &[HistoryFile]) -> BTreeSet<Txid> {
     });
     let files = stored.collect();
     restorable_txids(&Tree { layout: Layout::Walrust, files, has_manifest: true })
+}
+
+/// Whether a file is a snapshot, or continues one of some states.
+fn is_of_use(file: &HistoryFile, states: &BTreeSet<Txid>) -> bool {
+    Txid::new(file.name.min.get() - 1).is_none_or(|before| states.contains(&before))
 }
 
 /// The files when a plan was carried out.
@@ -105,7 +113,7 @@ fn nothing_is_decided_about_nothing_and_all_stays_without_a_snapshot() {
     assert_eq!(plan(&[], RetentionPolicy::default()), RetentionPlan::default());
     let files = [file((2, 2), 90_000.0), file((3, 3), 80_000.0)];
     let plan = plan(&files, NO_TIER);
-    assert_eq!(text(&plan, (2, 2)), "behind a gap, left alone");
+    assert_eq!(text(&plan, (2, 2)), NOTHING_LEADS_THERE);
     assert_eq!(carry_out(&files, &plan).len(), 2);
 }
 
@@ -175,7 +183,7 @@ fn a_merged_file_whose_sources_are_still_there_replaces_them() {
 }
 
 #[test]
-fn a_second_chain_and_what_is_behind_a_gap_are_left_alone() {
+fn a_second_chain_and_what_an_odd_file_leads_to_are_left_alone() {
     let files = [
         file((1, 1), 99.0),
         file((2, 5), 98.0),
@@ -187,19 +195,93 @@ fn a_second_chain_and_what_is_behind_a_gap_are_left_alone() {
         file((21, 21), 94.0),
         file((22, 22), 93.0),
     ];
-    let plan = plan(&files, RetentionPolicy { hourly: 0, daily: 7, weekly: 0, monthly: 0 });
-    assert_eq!(text(&plan, (12, 13)), "behind a gap, left alone");
+    let policy = RetentionPolicy { daily: 7, ..NO_TIER };
+    let expired = "expired: no snapshot that is kept leads to it";
+    assert_eq!(text(&plan(&files, policy), (12, 13)), expired);
+    let odd = BTreeSet::from([name((10, 11))]);
+    let plan = plan_retention(&files, &odd, &policy, NOW);
+    assert_eq!(text(&plan, (12, 13)), NOTHING_LEADS_THERE);
     assert_eq!(text(&plan, (2, 7)), "part of a second chain, left alone");
     // By their names alone this could be what the larger file was merged of.
     assert_eq!(text(&plan, (8, 9)), format!("part of {}", name((6, 9))));
     assert!(restorable(&carry_out(&files, &plan)).contains(&txid(9)));
 }
 
+/// Three chains: the second ended days ago, and the third is the one that goes on.
+fn three_chains() -> Vec<HistoryFile> {
+    let mut files = vec![
+        file((1, 1), 300.0),
+        file((2, 5), 290.0),
+        file((1, 10), 100.0),
+        file((11, 15), 99.0),
+        file((1, 15), 99.0),
+        file((16, 20), 98.0),
+        file((1, 30), 97.0),
+        file((31, 35), 20.0),
+        file((1, 35), 20.0),
+        file((36, 36), 10.0),
+    ];
+    files.sort_by_key(|file| file.name);
+    files
+}
+
+#[test]
+fn a_chain_goes_with_its_last_snapshot_though_an_older_chain_stays() {
+    let files = three_chains();
+    let policy = RetentionPolicy { weekly: 3, ..NO_TIER };
+    let plan = plan_retention(&files, &BTreeSet::new(), &policy, NOW);
+    assert!(matches!(plan.decisions[&name((1, 1))], Decision::Keep(_)), "it is of another week");
+    let expired = "expired: no snapshot that is kept leads to it";
+    for range in [(11, 15), (16, 20)] {
+        assert_eq!(text(&plan, range), expired);
+    }
+    // Whoever has removed the snapshots and died goes on with the rest.
+    let mut left = files.clone();
+    left.retain(|file| !matches!(file.name.max.get(), 10 | 15) || !file.name.is_snapshot());
+    assert_eq!(text(&plan_retention(&left, &BTreeSet::new(), &policy, NOW), (16, 20)), expired);
+    let kept = carry_out(&files, &plan);
+    let ranges: Vec<_> = kept.iter().map(|it| (it.name.min.get(), it.name.max.get())).collect();
+    assert_eq!(ranges, [(1, 1), (1, 30), (1, 35), (2, 5), (31, 35), (36, 36)]);
+}
+
+#[test]
+fn a_chain_that_the_window_or_an_odd_snapshot_needs_stays() {
+    let files = three_chains();
+    let window = RetentionPolicy { hourly: 99, weekly: 3, ..NO_TIER };
+    let plan = plan(&files, window);
+    assert_eq!(text(&plan, (16, 20)), "inside the finest window");
+    assert!(restorable(&carry_out(&files, &plan)).contains(&txid(20)));
+    // A snapshot whose header cannot be read, and nobody knows of which time it is.
+    let odd = BTreeSet::from([name((1, 15))]);
+    let mut readable = files;
+    readable.retain(|file| !odd.contains(&file.name));
+    let policy = RetentionPolicy { weekly: 3, ..NO_TIER };
+    let plan = plan_retention(&readable, &odd, &policy, NOW);
+    assert_eq!(text(&plan, (16, 20)), NOTHING_LEADS_THERE);
+}
+
+#[test]
+fn odd_files_and_names_have_no_part_in_a_merge() {
+    let mut files: Vec<_> = (2..=9).map(|txid| file((txid, txid), 90.0)).collect();
+    files.extend([file((1, 1), 100.0), file((1, 9), 90.0)]);
+    let merges = |odd: &[(u64, u64)]| -> Vec<(u64, u64)> {
+        let odd = odd.iter().map(|range| name(*range)).collect();
+        let merges = plan_retention(&files, &odd, &NO_TIER, NOW).merges;
+        merges.iter().map(|merge| (merge.into.min.get(), merge.into.max.get())).collect()
+    };
+    assert_eq!(merges(&[]), [(2, 8)]);
+    assert_eq!(merges(&[(5, 5)]), [(2, 4), (6, 8)]);
+    assert_eq!(merges(&[(2, 8)]), []);
+}
+
 #[test]
 fn a_history_is_quiet_until_a_tier_lets_a_snapshot_go_or_the_window_a_file() {
     let alone = [file((1, 1), 30.0)];
     let policy = RetentionPolicy::default();
-    assert!(quiet_until(&alone, &policy, NOW) > NOW + 40 * 24 * HOUR_MS, "two snapshots stay");
+    let quiet = |files: &[HistoryFile], policy: &RetentionPolicy| {
+        quiet_until(files, &BTreeSet::new(), policy, NOW)
+    };
+    assert_eq!(quiet(&alone, &policy), i64::MAX, "two snapshots stay");
     let files = [
         file((1, 1), 30.0),
         file((2, 2), 20.0),
@@ -208,10 +290,15 @@ fn a_history_is_quiet_until_a_tier_lets_a_snapshot_go_or_the_window_a_file() {
         file((1, 4), 18.0),
     ];
     // The window leaves TXID 3 behind in five hours.
-    let until = quiet_until(&files, &policy, NOW);
-    assert!((NOW + 2 * HOUR_MS..NOW + 5 * HOUR_MS).contains(&until), "{}", until - NOW);
-    assert_eq!(plan_retention(&files, &policy, until).merges, []);
-    assert_ne!(plan_retention(&files, &policy, NOW + 5 * HOUR_MS).merges, []);
+    let until = quiet(&files, &policy);
+    assert_eq!(until, NOW + 5 * HOUR_MS);
+    assert_eq!(plan_retention(&files, &BTreeSet::new(), &policy, until - 1).merges, []);
+    assert_ne!(plan_retention(&files, &BTreeSet::new(), &policy, until).merges, []);
     let nothing_left = [file((1, 1), 90.0), file((2, 2), 80.0), file((3, 3), 70.0)];
-    assert!(quiet_until(&nothing_left, &policy, NOW) > NOW + 40 * 24 * HOUR_MS);
+    assert_eq!(quiet(&nothing_left, &policy), i64::MAX);
+    // On Monday, the third of August, one of two snapshots is no longer of the last two weeks.
+    let weekly = RetentionPolicy { weekly: 2, ..NO_TIER };
+    let files = [file((1, 1), 150.0), file((1, 2), 60.0), file((1, 3), 50.0)];
+    let monday = NOW - 12 * HOUR_MS + 4 * 24 * HOUR_MS;
+    assert_eq!(quiet(&files, &weekly), monday);
 }

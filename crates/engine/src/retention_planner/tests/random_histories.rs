@@ -26,7 +26,7 @@ fn history() -> impl Strategy<Value = Vec<HistoryFile>> {
                 _ => {}
             }
             head = next;
-            if kind > 96 {
+            if kind > 90 {
                 // A new chain: nothing but a snapshot leads there.
                 head += 1;
                 add((1, head));
@@ -81,13 +81,13 @@ proptest! {
         policy in policy(),
         seed in 1u64..u64::MAX,
     ) {
-        let plan = plan_retention(&files, &policy, NOW);
+        let plan = plan_retention(&files, &BTreeSet::new(), &policy, NOW);
         prop_assert_eq!(plan.decisions.len(), files.len());
         for step in steps(&files, &plan, seed) {
             let lost: Vec<_> = plan.restore_points.difference(&restorable(&step)).copied().collect();
             prop_assert!(lost.is_empty(), "lost {:?}", lost);
             // Who finds it like this and plans anew promises the same.
-            let again = plan_retention(&step, &policy, NOW);
+            let again = plan_retention(&step, &BTreeSet::new(), &policy, NOW);
             prop_assert!(again.restore_points.is_superset(&plan.restore_points));
         }
     }
@@ -97,7 +97,7 @@ proptest! {
         files in history(),
         policy in policy(),
     ) {
-        let plan = plan_retention(&files, &policy, NOW);
+        let plan = plan_retention(&files, &BTreeSet::new(), &policy, NOW);
         let start = NOW - i64::from(policy.hourly) * HOUR_MS;
         let reachable = restorable(&files);
         for file in &files {
@@ -121,10 +121,33 @@ proptest! {
         let mut left = files;
         // Files of other sizes may make another merge worth while, but not without end.
         for _ in 0..8 {
-            left = carry_out(&left, &plan_retention(&left, &policy, NOW));
+            left = carry_out(&left, &plan_retention(&left, &BTreeSet::new(), &policy, NOW));
         }
-        let plan = plan_retention(&left, &policy, NOW);
+        let plan = plan_retention(&left, &BTreeSet::new(), &policy, NOW);
         prop_assert_eq!(plan.merges, []);
         prop_assert!(plan.decisions.values().all(|it| matches!(it, Decision::Keep(_))));
+        // Before the finest window nothing is left of a chain without a snapshot.
+        let given = restorable(&left);
+        let recent = [KeepReason::InsideWindow, KeepReason::Head].map(|it| Decision::Keep(vec![it]));
+        for file in left.iter().filter(|file| file.indexed && !is_of_use(file, &given)) {
+            prop_assert!(recent.contains(&plan.decisions[&file.name]), "{} is left", file.name);
+        }
+    }
+
+    #[test]
+    fn a_history_is_quiet_for_exactly_as_long_as_there_is_nothing_new_to_do(
+        files in history(),
+        policy in policy(),
+    ) {
+        let plan = |now_ms| plan_retention(&files, &BTreeSet::new(), &policy, now_ms);
+        let until = quiet_until(&files, &BTreeSet::new(), &policy, NOW);
+        let now = plan(NOW);
+        prop_assert!(until > NOW);
+        for minutes in (0..60 * 24 * 40).step_by(717) {
+            let time = NOW + minutes * 60_000;
+            prop_assert!((time >= until) != plan(time).does_the_same_as(&now), "{} minutes", minutes);
+        }
+        prop_assert!(until == i64::MAX || !plan(until).does_the_same_as(&now));
+        prop_assert!(plan(until - 1).does_the_same_as(&now));
     }
 }

@@ -14,8 +14,10 @@ use super::*;
 struct Oracle {
     /// The newest snapshot of a bucket, by the name of the bucket.
     newest: HashMap<String, u64>,
-    /// What was kept the last time, and what was taken since, with their times.
-    alive: BTreeMap<u64, DateTime>,
+    /// What was kept the last time, and what was taken since: the times, and the chains.
+    alive: BTreeMap<u64, (DateTime, u64)>,
+    /// All states: the times, and the chains.
+    states: BTreeMap<u64, (DateTime, u64)>,
 }
 
 impl Oracle {
@@ -23,7 +25,18 @@ impl Oracle {
         for bucket in Self::buckets(at) {
             self.newest.insert(bucket, txid);
         }
-        self.alive.insert(txid, at);
+        self.alive.insert(txid, self.states[&txid]);
+    }
+
+    /// The first state of each chain in the finest window, with the state in which it begins.
+    fn first_in_window(&self, start: DateTime) -> BTreeMap<u64, u64> {
+        let recent = self.states.iter().find(|(_, (at, _))| *at > start);
+        let Some((first, _)) = recent.or(self.states.last_key_value()) else {
+            return BTreeMap::new();
+        };
+        let before = self.states.range(..first).next_back().map_or(*first, |(txid, _)| *txid);
+        let points = self.states.range(before..).rev();
+        points.map(|(txid, (_, chain))| (*chain, *txid)).collect()
     }
 
     fn buckets(at: DateTime) -> [String; 4] {
@@ -50,11 +63,14 @@ impl Oracle {
         if kept.len() < 2 {
             kept.extend(self.alive.keys().rev().take(2));
         }
-        // The state in which the finest window begins needs a snapshot before it.
+        // Each chain of the finest window needs a snapshot before its first state.
         let start = now - i64::from(policy.hourly).hours();
-        if kept.iter().all(|txid| self.alive[txid] > start) {
-            let before = self.alive.iter().rev().find(|(_, at)| **at <= start);
-            kept.extend(before.or(self.alive.iter().next()).map(|(txid, _)| *txid));
+        for (chain, first) in self.first_in_window(start) {
+            let of_chain = self.alive.range(..=first).filter(|(_, (_, it))| *it == chain);
+            let bases: Vec<u64> = of_chain.map(|(txid, _)| *txid).collect();
+            if !bases.iter().any(|txid| kept.contains(txid)) {
+                kept.extend(bases.last());
+            }
         }
         self.alive.retain(|txid, _| kept.contains(txid));
         kept
@@ -66,9 +82,11 @@ fn is_down(hour: i64) -> bool {
     (1000..1010).contains(&hour) || (3000..3168).contains(&hour) || (6000..7440).contains(&hour)
 }
 
-fn simulate(policy: RetentionPolicy, hours: i64, incrementals_an_hour: i64) {
+/// `breaks`: after so many hours each a chain ends, and another begins with a snapshot; 0: never.
+fn simulate(policy: RetentionPolicy, hours: i64, incrementals_an_hour: i64, breaks: i64) {
     let begin: Timestamp = "2026-09-10T00:30:00Z".parse().unwrap();
-    let (mut oracle, mut files, mut head) = (Oracle::default(), Vec::<HistoryFile>::new(), 0);
+    let (mut oracle, mut files) = (Oracle::default(), Vec::<HistoryFile>::new());
+    let (mut head, mut chain, mut broken) = (0, 0, 0);
     for hour in 0..hours {
         let start = begin + hour.hours();
         let span = 3600 / (incrementals_an_hour + 1);
@@ -84,15 +102,21 @@ fn simulate(policy: RetentionPolicy, hours: i64, incrementals_an_hour: i64) {
             let state =
                 |range| HistoryFile { timestamp_ms: at.as_millisecond(), ..file(range, 0.0) };
             let is_due = snapshots.iter().any(|due| (seconds - span + 1..=seconds).contains(due));
-            if head > 1 {
+            let begins = head == 1 || breaks > 0 && hour >= broken + breaks;
+            if begins {
+                (chain, broken) = (chain + 1, hour);
+            } else {
                 files.push(state((head, head)));
             }
-            if is_due || head == 1 {
+            let at = at.to_zoned(TimeZone::UTC).datetime();
+            oracle.states.insert(head, (at, chain));
+            if is_due || begins {
                 files.push(state((1, head)));
-                oracle.taken(at.to_zoned(TimeZone::UTC).datetime(), head);
+                oracle.taken(at, head);
             }
         }
-        check_hour(&mut files, &mut oracle, &policy, &(start + 1.hour()).to_zoned(TimeZone::UTC));
+        let end = (start + 1.hour()).to_zoned(TimeZone::UTC);
+        check_hour(&mut files, &mut oracle, &policy, &end, breaks > 0);
     }
 }
 
@@ -102,9 +126,14 @@ fn check_hour(
     oracle: &mut Oracle,
     policy: &RetentionPolicy,
     now: &Zoned,
+    has_chains: bool,
 ) {
     let now_ms = now.timestamp().as_millisecond();
-    let plan = plan_retention(files, policy, now_ms);
+    // States of long ago are asked for no more.
+    let old = now.datetime() - i64::from(policy.hourly).hours() - 1.day();
+    let last = oracle.states.keys().rev().nth(1).copied().unwrap_or_default();
+    oracle.states.retain(|txid, (at, _)| *at > old || *txid >= last);
+    let plan = plan_retention(files, &BTreeSet::new(), policy, now_ms);
     let before = std::mem::take(files);
     *files = carry_out(&before, &plan);
     let snapshots = files.iter().filter(|file| file.name.is_snapshot());
@@ -124,7 +153,14 @@ fn check_hour(
     if now.hour() != 12 {
         return;
     }
-    // Once a day: one chain leads from the oldest snapshot to everything else.
+    // Once a day: nothing is left that gives no state, and without a break one chain leads from the
+    // oldest snapshot to everything else.
+    let given = restorable(files);
+    assert!(files.iter().all(|file| is_of_use(file, &given)), "a useless file at {now}");
+    assert!(given.is_superset(&plan.restore_points), "at {now}");
+    if has_chains {
+        return;
+    }
     let mut chain = files.clone();
     let oldest = *snapshots.first().expect("two stay");
     chain.retain(|file| !file.name.is_snapshot() || file.name.max.get() == oldest);
@@ -135,7 +171,7 @@ fn check_hour(
 
 #[test]
 fn c07_a_year_of_hourly_snapshots_keeps_exactly_what_the_contract_says() {
-    simulate(RetentionPolicy::default(), 366 * 24 + 48, 2);
+    simulate(RetentionPolicy::default(), 366 * 24 + 48, 2, 0);
 }
 
 #[test]
@@ -143,6 +179,18 @@ fn other_policies_keep_exactly_what_they_say() {
     for (hourly, daily, weekly, monthly) in
         [(0, 0, 0, 0), (0, 3, 0, 0), (5, 0, 2, 0), (48, 2, 30, 1), (1, 0, 0, 3)]
     {
-        simulate(RetentionPolicy { hourly, daily, weekly, monthly }, 60 * 24, 2);
+        simulate(RetentionPolicy { hourly, daily, weekly, monthly }, 60 * 24, 2, 0);
+    }
+}
+
+#[test]
+fn c07_of_chains_that_end_nothing_is_left_that_gives_no_state() {
+    simulate(RetentionPolicy::default(), 100 * 24, 1, 31);
+    for (hourly, daily, weekly, monthly) in
+        [(0, 0, 0, 0), (0, 3, 0, 2), (5, 0, 2, 0), (48, 2, 30, 1), (1, 0, 0, 3)]
+    {
+        let policy = RetentionPolicy { hourly, daily, weekly, monthly };
+        simulate(policy, 40 * 24, 2, 13);
+        simulate(policy, 20 * 24, 2, 3);
     }
 }
