@@ -146,17 +146,18 @@ impl Search<'_> {
         let readable = |file: &&FileName| !matches!(self.changes.get(file), Some(None));
         let leading: Vec<FileName> =
             files.iter().filter(leads_in).filter(readable).copied().collect();
-        let behind = |file: &&FileName| file.min == last.next() && !self.abandoned.contains(file);
-        let behind: Vec<FileName> = files.iter().filter(behind).filter(readable).copied().collect();
-        let known = (self.known(group), self.known(&leading), self.known(&behind));
-        let (Some(group), Some(leading), Some(behind)) = known else { return };
+        let follows = |file: &&FileName| file.min == last.next() && !self.abandoned.contains(file);
+        let following: Vec<FileName> =
+            files.iter().filter(follows).filter(readable).copied().collect();
+        let known = (self.known(group), self.known(&leading), self.known(&following));
+        let (Some(group), Some(leading), Some(following)) = known else { return };
         let reached = reached(&leading, &group);
-        let (within, behind) = (continued(&group), continued(&behind));
+        let (within, beyond) = (continued(&group), continued(&following));
         let ends = group.iter().filter(|change| !within.contains(&after(change)));
         let newest = |change: &&NamedChange| {
             let end = after(change);
             let StateChange { timestamp_ms, is_own, .. } = change.1;
-            (reached.contains(&end), behind.contains(&end), is_own, timestamp_ms, end.0)
+            (reached.contains(&end), beyond.contains(&end), is_own, timestamp_ms, end.0)
         };
         let Some(end) = ends.max_by_key(newest) else { return };
         let mut wanted = HashSet::from([after(end)]);
@@ -194,8 +195,8 @@ impl Search<'_> {
         let Some(heads) = self.known(&heads) else { return };
         let newest = heads.iter().max_by_key(|(file, change)| (change.timestamp_ms, file.max));
         let Some((newest, _)) = newest else { return };
-        let behind = snapshots.iter().chain(incrementals).filter(|file| file.max > newest.max);
-        self.abandoned.extend(behind.filter(|file| self.changes.get(file) != Some(&None)));
+        let later = snapshots.iter().chain(incrementals).filter(|file| file.max > newest.max);
+        self.abandoned.extend(later.filter(|file| self.changes.get(file) != Some(&None)));
     }
 }
 
