@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::host::{Host, all_stored};
 use crate::storage::Storage;
-use crate::walrust::{QUICK, SOON, Walrust};
+use crate::walrust::{QUICK, Walrust};
 
 #[test]
 fn d06_new_files_of_a_pattern_are_shipped_within_seconds_and_vanished_ones_retired() {
@@ -24,7 +24,7 @@ fn d06_new_files_of_a_pattern_are_shipped_within_seconds_and_vanished_ones_retir
     let begun = Instant::now();
     let second = host.create("romneys/deep/app.db");
     host.wait_until(&mut daemon, "the second is stored", |it| it.len() == 2 && all_stored(it));
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let names: Vec<_> = host.databases().into_keys().collect();
     assert_eq!(names, ["app", "deep/app"], "the first keeps the name that it was given");
     assert_eq!(host.databases()["app"]["incarnation"], 1, "nobody touched it");
@@ -87,7 +87,7 @@ fn a_changed_file_touches_the_databases_it_concerns_and_no_other() {
             && !it.contains_key("t00")
             && all_stored(it)
     });
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     for (name, status) in host.databases() {
         let expected = match &name[1..] {
             "02" | "03" | "04" | "05" | "06" => (1, 2),
@@ -373,7 +373,7 @@ fn b14_of_each_kind_one_that_is_broken_beside_a_hundred_that_are_not() {
     host.wait_until(&mut daemon, "every commit is stored", |_| {
         (0..HEALTHY).all(|it| host.storage.head(&format!("t{it:03}")) >= 2)
     });
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     for (name, status) in host.databases() {
         let Some(words) = broken.get(name.as_str()) else {
             assert_eq!(status["incarnation"], 1, "{name} was left alone");

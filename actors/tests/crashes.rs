@@ -228,7 +228,8 @@ async fn five_hundred_crashes_under_load_lose_nothing_and_delay_nobody_else() {
     }
     done.store(true, Ordering::SeqCst);
     let (name, lag) = watched.await.unwrap();
-    assert!(lag < PATIENCE / 2, "{name} was {lag:?} behind");
+    println!("the longest lag of all, of {name}: {lag:?}");
+    assert!(lag < Duration::from_secs(2), "{name} was {lag:?} behind");
     assert_whole(replicator, &mut scene).await;
 }
 
