@@ -13,6 +13,7 @@ use walrust_ltx::Txid;
 use crate::crashing_store::CrashingStore;
 use crate::retention::{GRACE, POLICY, runtime};
 use crate::scene::{HOUR_MS, NAME, Scene, assert_indexed, at, manifest, plan};
+use crate::through::Through;
 use crate::turnstile::{User, turnstile};
 
 /// How the history was kept before.
@@ -33,7 +34,7 @@ struct Ran {
     outcome: Result<RetentionReport, HistoryError>,
 }
 
-async fn run(user: &User, kind: Kind) -> Ran {
+async fn run(user: &Through<User>, kind: Kind) -> Ran {
     let now = at(kind.now_ms);
     let ran = match Retention::plan(user, NAME, &kind.policy, now).await {
         Ok(retention) => Ran {
@@ -42,7 +43,7 @@ async fn run(user: &User, kind: Kind) -> Ran {
         },
         Err(error) => Ran { points: None, outcome: Err(error) },
     };
-    user.leaves();
+    user.0.leaves();
     ran
 }
 

@@ -10,5 +10,6 @@ mod damaged_manifest;
 mod pieces;
 mod retention;
 mod scene;
+mod through;
 mod turnstile;
 mod verify;

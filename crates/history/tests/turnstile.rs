@@ -1,18 +1,12 @@
 //! A store that several users share, one request at a time, in an order that a test chooses.
 
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
-use walrust_storage::{
-    Condition, DeleteFailure, ListEntry, Metadata, Object, ObjectMeta, ObjectStore, PutReceipt,
-    StorageError,
-};
 
 use crate::crashing_store::CrashingStore;
+use crate::through::{Through, Way};
 
 /// What a user tells whoever chooses.
 #[derive(Debug)]
@@ -39,24 +33,34 @@ pub(crate) struct Turnstile {
 }
 
 /// Two users of a store, and who lets them in.
-pub(crate) fn turnstile(store: &Arc<CrashingStore>) -> ([User; 2], Turnstile) {
+pub(crate) fn turnstile(store: &Arc<CrashingStore>) -> ([Through<User>; 2], Turnstile) {
     let (sender, told) = mpsc::unbounded_channel();
-    let users = [0, 1].map(|number| User {
-        number,
-        store: Arc::clone(store),
-        turns: Semaphore::new(0),
-        told: sender.clone(),
+    let users = [0, 1].map(|number| {
+        Through(User {
+            number,
+            store: Arc::clone(store),
+            turns: Semaphore::new(0),
+            told: sender.clone(),
+        })
     });
     (users, Turnstile { told })
 }
 
-impl User {
-    async fn turn(&self) {
+#[async_trait]
+impl Way for User {
+    fn store(&self) -> &CrashingStore {
+        &self.store
+    }
+
+    /// Waits for its turn.
+    async fn before(&self) {
         // Whoever chooses has gone if the test has failed.
         let _ = self.told.send(Told::Waits(self.number));
         self.turns.acquire().await.expect("it is never closed").forget();
     }
+}
 
+impl User {
     /// To be called at the end.
     pub(crate) fn leaves(&self) {
         let _ = self.told.send(Told::Leaves(self.number));
@@ -68,7 +72,7 @@ impl Turnstile {
     /// far, who comes next while both wait.
     pub(crate) async fn run(
         &mut self,
-        users: &[User; 2],
+        users: &[Through<User>; 2],
         mut choose: impl FnMut([usize; 2]) -> usize,
     ) -> [usize; 2] {
         let (mut waiting, mut has_left, mut requests) = ([0; 2], [false; 2], [0; 2]);
@@ -87,66 +91,8 @@ impl Turnstile {
             };
             waiting[next] -= 1;
             requests[next] += 1;
-            users[next].turns.add_permits(1);
+            users[next].0.turns.add_permits(1);
         }
         requests
-    }
-}
-
-#[async_trait]
-impl ObjectStore for User {
-    fn url(&self) -> String {
-        self.store.url()
-    }
-
-    async fn put(
-        &self,
-        key: &str,
-        body: Bytes,
-        metadata: &Metadata,
-        condition: &Condition,
-    ) -> Result<PutReceipt, StorageError> {
-        self.turn().await;
-        self.store.put(key, body, metadata, condition).await
-    }
-
-    async fn put_file(
-        &self,
-        key: &str,
-        path: &Path,
-        metadata: &Metadata,
-        condition: &Condition,
-    ) -> Result<PutReceipt, StorageError> {
-        self.turn().await;
-        self.store.put_file(key, path, metadata, condition).await
-    }
-
-    async fn get(&self, key: &str) -> Result<Object, StorageError> {
-        self.turn().await;
-        self.store.get(key).await
-    }
-
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StorageError> {
-        self.turn().await;
-        self.store.get_range(key, range).await
-    }
-
-    async fn head(&self, key: &str) -> Result<ObjectMeta, StorageError> {
-        self.turn().await;
-        self.store.head(key).await
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-    ) -> Result<Vec<ListEntry>, StorageError> {
-        self.turn().await;
-        self.store.list(prefix, after).await
-    }
-
-    async fn delete(&self, keys: &[String]) -> Result<Vec<DeleteFailure>, StorageError> {
-        self.turn().await;
-        self.store.delete(keys).await
     }
 }

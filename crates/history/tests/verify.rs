@@ -1,24 +1,18 @@
 //! What a look at a history finds while others change it, and at random histories.
 
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use proptest::prelude::*;
 use walrust_engine::RetentionPolicy;
 use walrust_history::{Problem, Severity, Verification, Verify, VerifyOptions};
-use walrust_storage::{
-    Condition, DeleteFailure, ListEntry, Metadata, Object, ObjectMeta, ObjectStore, PutReceipt,
-    StorageError,
-};
+use walrust_storage::ObjectStore;
 
 use crate::crashing_store::CrashingStore;
 use crate::retention::runtime;
 use crate::scene::{NAME, Scene, at, key, plan};
+use crate::through::{Through, Way};
 
 const MERGE_ALL: RetentionPolicy = RetentionPolicy { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
 
@@ -72,63 +66,14 @@ struct Moving {
     listings: AtomicUsize,
 }
 
-impl Moving {
-    fn state(&self) -> &CrashingStore {
+impl Way for Moving {
+    fn store(&self) -> &CrashingStore {
         let listings = self.listings.load(Ordering::SeqCst);
         &self.states[listings.min(self.states.len() - 1)]
     }
-}
 
-#[async_trait]
-impl ObjectStore for Moving {
-    fn url(&self) -> String {
-        self.state().url()
-    }
-
-    async fn put(
-        &self,
-        key: &str,
-        body: Bytes,
-        metadata: &Metadata,
-        condition: &Condition,
-    ) -> Result<PutReceipt, StorageError> {
-        self.state().put(key, body, metadata, condition).await
-    }
-
-    async fn put_file(
-        &self,
-        key: &str,
-        path: &Path,
-        metadata: &Metadata,
-        condition: &Condition,
-    ) -> Result<PutReceipt, StorageError> {
-        self.state().put_file(key, path, metadata, condition).await
-    }
-
-    async fn get(&self, key: &str) -> Result<Object, StorageError> {
-        self.state().get(key).await
-    }
-
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StorageError> {
-        self.state().get_range(key, range).await
-    }
-
-    async fn head(&self, key: &str) -> Result<ObjectMeta, StorageError> {
-        self.state().head(key).await
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-    ) -> Result<Vec<ListEntry>, StorageError> {
-        let listed = self.state().list(prefix, after).await;
+    fn listed(&self) {
         self.listings.fetch_add(1, Ordering::SeqCst);
-        listed
-    }
-
-    async fn delete(&self, keys: &[String]) -> Result<Vec<DeleteFailure>, StorageError> {
-        self.state().delete(keys).await
     }
 }
 
@@ -157,7 +102,7 @@ fn a_history_that_is_merged_at_each_look_is_no_loss_and_what_is_lost_is_one() {
                 states.push(Arc::new(merged));
             }
             let store: Arc<dyn ObjectStore> =
-                Arc::new(Moving { states, listings: AtomicUsize::new(0) });
+                Arc::new(Through(Moving { states, listings: AtomicUsize::new(0) }));
             let verify = Verify::begin(store.as_ref(), NAME).await.unwrap();
             let verified = verify.run(&store, &VerifyOptions::default(), |_| {}).await.unwrap();
             if lost {
