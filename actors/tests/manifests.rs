@@ -17,23 +17,29 @@ async fn damage(scene: &Scene) {
     scene.store.put(key, junk, &Metadata::new(), &Condition::None).await.unwrap();
 }
 
-/// Waits until the manifest can be read and lists every file.
+/// Waits until there is a manifest that can be read and lists every file.
 async fn wait_for_whole_manifest(scene: &Scene) {
     let began = Instant::now();
     loop {
-        let object = scene.store.get("a/manifest.json").await.unwrap();
-        let manifest = Manifest::parse(&object.bytes().await.unwrap());
-        let files = scene.tree("a").await.files;
-        if let Ok(manifest) = &manifest
-            && files
-                .iter()
-                .all(|file| manifest.files.iter().any(|it| it.file_name() == Some(file.name)))
-        {
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "{manifest:?}");
+        let problem = match manifest(scene).await {
+            Ok(manifest) => {
+                let has = |name| manifest.files.iter().any(|file| file.file_name() == Some(name));
+                let missing = scene.tree("a").await.files.into_iter().find(|it| !has(it.name));
+                let Some(missing) = missing else { return };
+                format!("{} is not in {manifest:?}", missing.key)
+            }
+            Err(problem) => problem,
+        };
+        assert!(began.elapsed() < PATIENCE, "{problem}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The manifest, or why there is none.
+async fn manifest(scene: &Scene) -> Result<Manifest, String> {
+    let object = scene.store.get("a/manifest.json").await.map_err(|error| error.to_string())?;
+    let bytes = object.bytes().await.map_err(|error| error.to_string())?;
+    Manifest::parse(&bytes).map_err(|error| error.to_string())
 }
 
 async fn commit_and_wait(scene: &Scene, replicator: &Replicator) {
