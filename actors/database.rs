@@ -31,10 +31,11 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use walrust_ltx::{FileName, Txid};
-use walrust_storage::ObjectStore;
+use walrust_storage::{ObjectStore, StorageError};
 
 use crate::blocking::{BlockingPool, Gate};
 use crate::crash_point::crash_point;
+use crate::lost_state::LostState;
 use crate::manifest_update::Stored;
 use crate::root::RootMsg;
 use crate::services::Services;
@@ -46,6 +47,7 @@ use crate::watcher::Notified;
 mod availability;
 mod drain;
 mod events;
+mod healing;
 mod index;
 mod job;
 mod looks;
@@ -114,10 +116,19 @@ pub(crate) enum DatabaseMsg {
     RetentionRestarted,
     /// The validation is a new one and knows nothing.
     ValidationRestarted,
+    /// Storage cannot give the newest state back.
+    StateLost(LostState),
     /// A snapshot is due.
     SnapshotDue,
     /// Take a snapshot of the newest state.
     Snapshot(RpcReplyPort<Result<Txid, Refusal>>),
+    /// Storage was asked for the snapshot that a state has.
+    SnapshotLookedFor {
+        /// Its TXID.
+        txid: Txid,
+        /// Whether it is gone, or why storage did not tell.
+        found: Result<Option<LostState>, StorageError>,
+    },
     /// Ship everything that was committed until now, and answer when storage has it.
     Sync(RpcReplyPort<Result<Option<Txid>, Refusal>>),
     /// Follow other settings; the path, the pin and the place of the local state are the same.
@@ -151,8 +162,10 @@ impl DatabaseMsg {
             Self::SchedulerRestarted => "scheduler_restarted",
             Self::RetentionRestarted => "retention_restarted",
             Self::ValidationRestarted => "validation_restarted",
+            Self::StateLost(_) => "state_lost",
             Self::SnapshotDue => "snapshot_due",
             Self::Snapshot(_) => "snapshot",
+            Self::SnapshotLookedFor { .. } => "snapshot_looked_for",
             Self::Sync(_) => "sync",
             Self::Reconfigured { .. } => "reconfigured",
             Self::Drain => "drain",
@@ -241,8 +254,12 @@ impl Actor for DatabaseActor {
             DatabaseMsg::SchedulerRestarted => state.report_to_scheduler(),
             DatabaseMsg::RetentionRestarted => state.report_to_retention(),
             DatabaseMsg::ValidationRestarted => state.report_to_validation(),
+            DatabaseMsg::StateLost(lost) => state.state_lost(lost),
             DatabaseMsg::SnapshotDue => state.snapshot_due(),
             DatabaseMsg::Snapshot(reply) => state.snapshot_requested(reply),
+            DatabaseMsg::SnapshotLookedFor { txid, found } => {
+                state.snapshot_looked_for(txid, found);
+            }
             DatabaseMsg::Sync(reply) => state.sync_requested(reply),
             DatabaseMsg::Reconfigured { settings, revision } => {
                 state.reconfigured(*settings, revision);

@@ -20,6 +20,7 @@ mod blocking;
 mod crash_point;
 mod database;
 mod event;
+mod lost_state;
 mod manifest_update;
 mod one_by_one;
 mod replicator;

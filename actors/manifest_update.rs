@@ -10,11 +10,11 @@
 //! It is an index and not the truth: one that is damaged is made anew from the files.
 
 use std::collections::{BTreeSet, HashSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub(crate) use walrust_engine::manifest::Writer;
 use walrust_engine::manifest::{FORMAT, FileEntry, Manifest};
-use walrust_engine::{ErrorClass, StoredFile, Tree, manifest_key};
+use walrust_engine::{ErrorClass, RestoreTarget, StoredFile, Tree, manifest_key, plan_restore};
 use walrust_history::{
     FoundManifest, HistoryError, ManifestObject, describe, describe_file, find_abandoned,
     find_manifest, rfc3339, write_manifest,
@@ -23,6 +23,7 @@ use walrust_ltx::FileName;
 use walrust_sqlite::StagedFile;
 use walrust_storage::{Condition, ObjectStore, StorageError};
 
+use crate::lost_state::LostState;
 use crate::run_files::RunFiles;
 
 /// How long one update looks at files of earlier runs: it has to end before its own time is over.
@@ -50,6 +51,8 @@ pub(crate) struct Stored {
     pub(crate) partial: bool,
     /// What was wrong with the manifest that was there, if it was made anew.
     pub(crate) damage: Option<String>,
+    /// The files that storage shows do not lead to what this run has stored.
+    pub(crate) lost: Option<LostState>,
 }
 
 /// Why a manifest was not written.
@@ -167,6 +170,7 @@ pub(crate) async fn write(
     manifest.page_size = update.page_size;
     let mut ahead = None;
     if is_new || update.first || again {
+        let seen = SystemTime::now();
         let tree = list(store, database).await?;
         let names: HashSet<FileName> = tree.files.iter().map(|file| file.name).collect();
         let is_there =
@@ -191,6 +195,8 @@ pub(crate) async fn write(
         // What is described stays described; the files are safe without an entry.
         match tokio::time::timeout(DESCRIBING, completed).await {
             Ok(Ok(abandoned)) => {
+                stored.lost = loss_of_newest(tree, &abandoned, &update.entries)
+                    .map(|why| LostState { why: format!("{database}: {why}"), seen });
                 let is_left =
                     |name: FileName| abandoned.contains(&name) && !entered.contains(&name);
                 manifest.files.retain(|entry| !entry.file_name().is_some_and(is_left));
@@ -264,6 +270,23 @@ fn unknown_files(tree: &Tree, manifest: &Manifest, run: &RunFiles) -> Vec<Stored
 /// The files that this writer vouches for.
 fn own_files(manifest: &Manifest, run: &RunFiles) -> BTreeSet<FileName> {
     entered_names(manifest).chain(run.not_entered()).collect()
+}
+
+/// Why the newest state cannot be restored, if files that were stored are not there any more.
+fn loss_of_newest(
+    mut tree: Tree,
+    abandoned: &BTreeSet<FileName>,
+    stored: &[FileEntry],
+) -> Option<String> {
+    let newest = stored.iter().filter_map(FileEntry::file_name).map(|name| name.max).max()?;
+    tree.files.retain(|file| !abandoned.contains(&file.name));
+    match plan_restore(&tree, RestoreTarget::Latest) {
+        Ok(plan) if plan.head < newest => {
+            Some(format!("TXID {newest} was stored, and {} is the last that is there", plan.head))
+        }
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 fn entered_names(manifest: &Manifest) -> impl Iterator<Item = FileName> {

@@ -30,6 +30,7 @@ use walrust_storage::ObjectStore;
 use crate::blocking::BlockingPool;
 use crate::database::{DatabaseMsg, Openings, Refusal, Resting};
 use crate::event::Event;
+use crate::lost_state::LostState;
 use crate::request_rate::RequestRate;
 use crate::services::Services;
 use crate::settings::Settings;
@@ -75,6 +76,13 @@ pub(crate) enum RootMsg {
     WalChanged(String),
     /// A snapshot of a database is due.
     SnapshotDue(String),
+    /// Storage cannot give the newest state of a database back.
+    StateLost {
+        /// Its name.
+        name: String,
+        /// What was found out.
+        lost: LostState,
+    },
     /// Nothing happens to a database, and its actor gives it up.
     Rested {
         /// Its name.
@@ -240,6 +248,9 @@ impl Actor for RootSupervisor {
             }
             RootMsg::WalChanged(name) => state.forward(&name, DatabaseMsg::WalChanged).await,
             RootMsg::SnapshotDue(name) => state.forward(&name, DatabaseMsg::SnapshotDue).await,
+            RootMsg::StateLost { name, lost } => {
+                state.forward(&name, DatabaseMsg::StateLost(lost)).await;
+            }
             RootMsg::Rested { name, actor, resting } => state.rested(&name, actor, resting),
             RootMsg::SentBack { name, message } => state.sent_back(&name, *message).await,
             RootMsg::Snapshot { name, reply } => {

@@ -2,7 +2,8 @@
 //!
 //! # Messages in / out
 //! In: what happens to databases, from their actors. Out: events for receivers outside the process,
-//! and requests to storage that only read.
+//! `RootMsg::StateLost`, since a database may rest without an actor, and requests to storage that only
+//! read.
 //!
 //! # State
 //! When each history is due: an interval after its database was opened or its last validation began, or
@@ -20,7 +21,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use walrust_engine::{AfterFailure, EventKind, LastingFailure};
@@ -29,7 +30,9 @@ use walrust_storage::ObjectStore;
 
 use crate::crash_point::crash_point;
 use crate::event::Event;
+use crate::lost_state::LostState;
 use crate::one_by_one::OneByOne;
+use crate::root::RootMsg;
 use crate::services::Services;
 use crate::settings::ValidationSettings;
 
@@ -38,6 +41,8 @@ use crate::settings::ValidationSettings;
 pub(crate) struct ValidationArguments {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) services: Services,
+    /// Who tells databases that their newest state is lost.
+    pub(crate) root: ActorRef<RootMsg>,
 }
 
 /// What the actor is told.
@@ -69,7 +74,7 @@ pub(crate) enum ValidationMsg {
         /// Name of the database.
         database: String,
         /// What was found; nothing is known if it panicked.
-        outcome: Option<Outcome>,
+        outcome: Option<Validated>,
     },
     /// The database is not replicated any more.
     Forget {
@@ -78,7 +83,14 @@ pub(crate) enum ValidationMsg {
     },
 }
 
-pub(crate) type Outcome = Result<Verification, HistoryError>;
+/// A look at a history.
+#[derive(Debug)]
+pub(crate) struct Validated {
+    /// When it began.
+    began: SystemTime,
+    /// What was found out, or why not.
+    found: Result<Verification, HistoryError>,
+}
 
 impl ValidationMsg {
     /// Its name, for crash points.
@@ -103,7 +115,7 @@ pub(crate) struct ValidationState {
     myself: ActorRef<ValidationMsg>,
     arguments: ValidationArguments,
     databases: HashMap<String, Entry>,
-    runs: OneByOne<ValidationMsg, Outcome>,
+    runs: OneByOne<ValidationMsg, Validated>,
     epochs: u64,
 }
 
@@ -209,22 +221,30 @@ impl ValidationState {
         };
         let (store, name) = (Arc::clone(&self.arguments.store), database.clone());
         let work = async move {
-            let verify = Verify::begin(store.as_ref(), &name).await?;
-            verify.run(&store, &options, |_| {}).await
+            let began = SystemTime::now();
+            let found = async {
+                let verify = Verify::begin(store.as_ref(), &name).await?;
+                verify.run(&store, &options, |_| {}).await
+            };
+            Validated { began, found: found.await }
         };
         self.runs.begin(database, work);
     }
 
-    fn ended(&mut self, database: &str, outcome: Option<Outcome>) {
+    fn ended(&mut self, database: &str, outcome: Option<Validated>) {
         self.runs.ended();
         // What was let go of meanwhile may be another host's by now.
         let Some(entry) = self.databases.get_mut(database) else { return };
-        match outcome {
-            Some(Ok(found)) => {
+        let Some(Validated { began, found }) = outcome else {
+            tracing::error!(db = database, "a validation panicked");
+            return;
+        };
+        match found {
+            Ok(found) => {
                 entry.failure.succeeded();
-                self.report(database, &found);
+                self.report(database, began, &found);
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 tracing::warn!(db = database, %error, "the history could not be validated");
                 let interval = entry.settings.interval;
                 let AfterFailure { alarm, retry_after } =
@@ -237,11 +257,10 @@ impl ValidationState {
                     self.arguments.services.raise(event.error(error.to_string()));
                 }
             }
-            None => tracing::error!(db = database, "a validation panicked"),
         }
     }
 
-    fn report(&self, database: &str, found: &Verification) {
+    fn report(&self, database: &str, began: SystemTime, found: &Verification) {
         let (files, bytes) = (found.files.len(), found.size());
         let (critical, warnings): (Vec<&Finding>, Vec<&Finding>) =
             found.findings.iter().partition(|it| it.problem.severity() == Severity::Critical);
@@ -265,6 +284,12 @@ impl ValidationState {
             critical.iter().find(|finding| finding.problem.is_corruption())
         {
             raise(EventKind::CorruptionDetected, &format!("{key}: {problem}"));
+        }
+        if let Some(Finding { key, problem }) = found.loss_of_newest() {
+            let lost = LostState { why: format!("{key}: {problem}"), seen: began };
+            // Without a root there is nobody whom it concerns.
+            let _ =
+                self.arguments.root.cast(RootMsg::StateLost { name: database.to_owned(), lost });
         }
     }
 

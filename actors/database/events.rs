@@ -1,6 +1,8 @@
 //! What a database raises for receivers outside the process.
 
-use walrust_engine::{EventKind, HealReason};
+use std::fmt::Display;
+
+use walrust_engine::EventKind;
 use walrust_sqlite::StagedFile;
 
 use super::state::DatabaseState;
@@ -28,7 +30,7 @@ impl DatabaseState {
         }
     }
 
-    pub(super) fn raise_healed(&self, reason: HealReason, file: &StagedFile) {
+    pub(super) fn raise_healed(&self, reason: &dyn Display, file: &StagedFile) {
         let event = self
             .event(EventKind::HistoryGapHealed)
             .with("reason", reason.to_string())

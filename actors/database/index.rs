@@ -89,6 +89,9 @@ impl DatabaseState {
         self.index.is_first |= stored.partial;
         self.report_indexed();
         self.want_manifest();
+        if let Some(lost) = stored.lost {
+            self.state_lost(lost);
+        }
         self.proceed();
     }
 

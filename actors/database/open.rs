@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use ractor::ActorRef;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, Semaphore};
-use walrust_engine::{RestoreTarget, StoredFile, WalFill, plan_restore};
+use walrust_engine::{RestorePlanError, RestoreTarget, StoredFile, WalFill, plan_restore};
 use walrust_history::{Remote, RemoteError, look_up};
 use walrust_ltx::Txid;
 use walrust_sqlite::{
@@ -61,6 +61,8 @@ pub(crate) struct Opened {
     pub(super) held: Held,
     /// TXID of the snapshot that begins a new chain, if one has to.
     pub(super) new_chain: Option<Txid>,
+    /// Why the files in the bucket do not lead to its newest state, if so.
+    pub(super) lost: Option<RestorePlanError>,
     /// What an earlier run staged and storage does not have.
     pub(super) staged: Vec<StagedFile>,
     pub(super) wal: WalFill,
@@ -172,7 +174,13 @@ async fn try_open(arguments: DatabaseArguments, stop: &Notify) -> Result<Opened,
     });
     let (remote, writer) = asked?;
     drop(turn);
-    let (held, new_chain) = reconcile(&arguments, held, &remote).await?;
+    // What comes after a gap could not be restored.
+    let newest = remote.head.map(|_| plan_restore(&remote.tree, RestoreTarget::Latest));
+    let lost = newest.and_then(Result::err);
+    let (held, new_chain) = match &lost {
+        Some(_) => begin_new_chain(&arguments, held, &remote).await?,
+        None => reconcile(&arguments, held, &remote).await?,
+    };
     let finish = move || {
         let wal = held.capture.wal_fill()?;
         Ok::<_, DatabaseError>((held, wal))
@@ -180,7 +188,7 @@ async fn try_open(arguments: DatabaseArguments, stop: &Notify) -> Result<Opened,
     let (held, wal) = arguments.pool.run(finish).await??;
     let staged = held.capture.staged();
     let Remote { last_snapshot, last_snapshot_at, .. } = remote;
-    Ok(Opened { held, new_chain, staged, wal, last_snapshot, last_snapshot_at, writer })
+    Ok(Opened { held, new_chain, lost, staged, wal, last_snapshot, last_snapshot_at, writer })
 }
 
 /// What the bucket has of a database, and how to sign its manifest.
@@ -243,12 +251,20 @@ async fn reconcile(
             return Ok((held, None));
         }
     }
+    begin_new_chain(arguments, held, remote).await
+}
+
+async fn begin_new_chain(
+    arguments: &DatabaseArguments,
+    mut held: Held,
+    remote: &Remote,
+) -> Result<(Held, Option<Txid>), OpenError> {
+    let head = remote.head;
     let begin = move || {
         let txid = held.capture.begin_new_chain(head.as_ref())?;
-        Ok::<_, DatabaseError>((held, txid))
+        Ok::<_, DatabaseError>((held, Some(txid)))
     };
-    let (held, txid) = arguments.pool.run(begin).await??;
-    Ok((held, Some(txid)))
+    Ok(arguments.pool.run(begin).await??)
 }
 
 /// Makes the table of the head's page checksums from the files that lead there; whether it became

@@ -113,6 +113,7 @@ impl DatabaseState {
             self.offer_manifest();
             return self.proceed();
         }
+        self.chain_begun(&file);
         self.history.stored = Some(name);
         self.proceed();
     }

@@ -54,7 +54,7 @@ impl DatabaseState {
             Some(reader) => self.read_snapshot(reader),
             None if before.is_empty() => {
                 if let Some(txid) = self.txid {
-                    self.snapshot_done(txid);
+                    self.look_for_snapshot(txid);
                 }
             }
             // A base snapshot is on its way, and who waits is told when storage has it.
@@ -101,7 +101,7 @@ impl DatabaseState {
                 tracing::error!(db = self.name(), %error, "a snapshot does not fit its history");
                 self.raise_corruption(&error.to_string());
                 self.last_error = Some(Refusal::from(&error));
-                self.snapshots.diverged = true;
+                self.healing.ends = Some(error.to_string());
             }
             Err(error) => {
                 // The history goes on without it.

@@ -26,8 +26,6 @@ pub(super) struct SnapshotWork {
     pub(super) staged: Option<StagedFile>,
     /// The snapshot whose upload was offered and has not ended.
     pub(super) outstanding: Option<Arc<StagedFile>>,
-    /// A snapshot does not fit the history, which is to end.
-    pub(super) diverged: bool,
     /// TXID of the newest one in storage.
     pub(super) last: Option<Txid>,
     /// When it was stored.
@@ -50,6 +48,5 @@ impl SnapshotWork {
         self.reading = None;
         self.staged = None;
         self.outstanding = None;
-        self.diverged = false;
     }
 }

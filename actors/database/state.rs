@@ -13,6 +13,7 @@ use walrust_ltx::Txid;
 use walrust_sqlite::SyncOutcome;
 
 use super::drain::Drain;
+use super::healing::Healing;
 use super::index::Index;
 use super::job::{CaptureState, Held, Job, JobEnded, JobReport};
 use super::looks::Looks;
@@ -39,6 +40,7 @@ pub(crate) struct DatabaseState {
     /// The capture; `None` while a job has it or the database is not open.
     pub(super) held: Option<Held>,
     pub(super) history: Shipment,
+    pub(super) healing: Healing,
     pub(super) snapshots: SnapshotWork,
     pub(super) index: Index,
     pub(super) look: Looks,
@@ -71,6 +73,7 @@ impl DatabaseState {
             phase: DatabasePhase::Opening,
             held: None,
             history: Shipment::default(),
+            healing: Healing::default(),
             snapshots: SnapshotWork::default(),
             index: Index::default(),
             rest: Rest::default(),
@@ -109,7 +112,7 @@ impl DatabaseState {
                 return self.degrade(error.refusal());
             }
         };
-        let Opened { held, new_chain, staged, wal, last_snapshot, last_snapshot_at, writer } =
+        let Opened { held, new_chain, lost, staged, wal, last_snapshot, last_snapshot_at, writer } =
             opened;
         let continues = held.capture.position().map(|position| position.txid);
         match new_chain {
@@ -120,6 +123,10 @@ impl DatabaseState {
             }
         }
         self.phase = DatabasePhase::Replicating;
+        if let Some(error) = lost {
+            tracing::error!(db = self.name(), %error, "storage has lost the newest state");
+            self.healing.ended = Some(error.to_string());
+        }
         self.hold(held);
         (self.history.staged, self.wal) = (staged, wal);
         (self.snapshots.last, self.snapshots.last_at) = (last_snapshot, last_snapshot_at);
@@ -177,7 +184,7 @@ impl DatabaseState {
                 self.start(Job::Gather);
             }
             DatabaseStep::EndHistory => {
-                self.snapshots.diverged = false;
+                self.healing.ended = self.healing.ends.take();
                 // What begins a new chain is worth another sync, even at the end.
                 (self.look.is_wanted, self.drain.last_sync_begun) = (true, false);
                 self.start(Job::EndHistory);
@@ -208,7 +215,7 @@ impl DatabaseState {
             stored: self.history.stored.is_some(),
             gathers: self.history.gathers,
             outstanding: self.history.outstanding.is_some(),
-            diverged: self.snapshots.diverged,
+            history_ends: self.healing.ends.is_some(),
             wants_snapshot: !self.snapshots.requests.is_empty() && !self.snapshots.is_under_way(),
             wants_sync: self.look.is_wanted,
             asked: self.sync_requests.any_asked(),
@@ -291,7 +298,7 @@ impl DatabaseState {
                 if let Some(reason) = healed {
                     let (txid, pages) = (file.name.max, file.pages);
                     tracing::warn!(db = self.name(), %reason, %txid, pages, "history gap healed");
-                    self.raise_healed(reason, &file);
+                    self.raise_healed(&reason, &file);
                 }
                 self.rest.is_used |= !file.name.is_snapshot();
                 self.look.found(began);
@@ -345,6 +352,7 @@ impl DatabaseState {
     fn let_go(&mut self) {
         self.held = None;
         self.history = Shipment::default();
+        self.healing = Healing::default();
         self.snapshots.give_up();
         self.forget_offers();
     }

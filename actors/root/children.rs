@@ -204,8 +204,11 @@ impl RootState {
                 actor.get_id()
             }
             Child::Validation => {
-                let (store, services) = (self.paced_store(), self.services.clone());
-                let arguments = ValidationArguments { store, services };
+                let arguments = ValidationArguments {
+                    store: self.paced_store(),
+                    services: self.services.clone(),
+                    root: self.myself.clone(),
+                };
                 let actor = self.spawn(ValidationActor, arguments).await?;
                 self.services.validation.set(actor.clone());
                 self.tell_all(|| DatabaseMsg::ValidationRestarted).await;

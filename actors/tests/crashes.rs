@@ -16,7 +16,7 @@ use crate::fault_store::Fault;
 use crate::scene::{PATIENCE, Scene, shut_down, wait_for_phase, wait_for_status};
 
 /// Every message of every actor, but those of the root, which is the process, and those after which
-/// nothing goes on: a conflict, the end.
+/// nothing goes on: a conflict, the end. That storage loses a state is in `healing`.
 const MESSAGES: &[(&str, &[&str])] = &[
     (
         "database",
@@ -39,6 +39,7 @@ const MESSAGES: &[(&str, &[&str])] = &[
             "rest",
             "snapshot_due",
             "snapshot",
+            "snapshot_looked_for",
             "sync",
             "reconfigured",
             "drain",
@@ -135,6 +136,10 @@ async fn provoke(replicator: &Replicator, scene: &mut Scene) {
     let _ = replicator.resume("a").await;
     scene.commit(1);
     let _ = replicator.sync("b").await;
+    // The second is of a state that has one.
+    for _ in 0..2 {
+        let _ = replicator.snapshot("b").await;
+    }
     tokio::time::sleep(Duration::from_millis(60)).await;
     let mut settings = settings(scene);
     // Other retries are another uploader, another bound another scheduler.

@@ -7,6 +7,7 @@ mod crashes;
 mod fault_store;
 mod faults;
 mod faults_upload;
+mod healing;
 mod manifests;
 mod openings;
 mod panics;

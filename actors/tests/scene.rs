@@ -11,7 +11,7 @@ use walrust_actors::{
 use walrust_engine::{BreakerSettings, CheckpointSettings, RestoreTarget, RetryPolicy, Tree};
 use walrust_ltx::Mode;
 use walrust_sqlite::{IntegrityCheck, Restore};
-use walrust_storage::ObjectStore;
+use walrust_storage::{Condition, Metadata, ObjectStore};
 use walrust_testkit::{TestDatabase, Workload, assert_same_database};
 
 use crate::fault_store::FaultStore;
@@ -139,6 +139,21 @@ impl Scene {
         let object = self.store.get(&format!("{name}/manifest.json")).await.unwrap();
         let bytes = object.bytes().await.unwrap();
         walrust_engine::manifest::Manifest::parse(&bytes).unwrap()
+    }
+
+    /// Flips a bit in the middle of an object.
+    pub(crate) async fn damage(&self, key: &str) {
+        let mut bytes = self.store.get(key).await.unwrap().bytes().await.unwrap().to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        self.store.put(key, bytes.into(), &Metadata::new(), &Condition::None).await.unwrap();
+    }
+
+    /// Deletes every object of a database.
+    pub(crate) async fn empty(&self, name: &str) {
+        let listing = self.store.list(&format!("{name}/"), None).await.unwrap();
+        let keys: Vec<String> = listing.into_iter().map(|entry| entry.key).collect();
+        assert!(self.store.delete(&keys).await.unwrap().is_empty());
     }
 
     pub(crate) fn path(&self, index: usize) -> PathBuf {

@@ -21,8 +21,8 @@ pub struct DatabaseView<'a> {
     pub gathers: bool,
     /// A file of the history is on its way to storage.
     pub outstanding: bool,
-    /// A snapshot does not fit the history.
-    pub diverged: bool,
+    /// The history cannot be continued.
+    pub history_ends: bool,
     /// A snapshot is wanted, and none is being made.
     pub wants_snapshot: bool,
     /// Something may be there to ship.
@@ -52,7 +52,7 @@ pub enum DatabaseStep {
     Confirm,
     /// Stage what was committed since, and make one file of all that waits.
     Gather,
-    /// End the history, which a snapshot does not fit.
+    /// End the history: a snapshot begins a new chain.
     EndHistory,
     /// Begin a snapshot.
     Snapshot,
@@ -84,7 +84,7 @@ pub fn plan_database(view: &DatabaseView<'_>, now: Instant) -> DatabaseStep {
     if view.outstanding {
         return view.keep_wal_small(now);
     }
-    if view.diverged {
+    if view.history_ends {
         return DatabaseStep::EndHistory;
     }
     if view.wants_snapshot {

@@ -1,13 +1,13 @@
 //! What was found out about a history, and what its manifest should say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use walrust_engine::manifest::FileEntry;
 use walrust_engine::{Layout, StoredFile, Tree};
 use walrust_ltx::{FileName, Txid};
 
 use crate::history_index::HistoryIndex;
-use crate::{Finding, Severity};
+use crate::{Finding, Problem, Severity};
 
 /// What was found out about a history.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Verification {
     pub findings: Vec<Finding>,
     /// The newest TXID that the files lead to; `None` if there is none.
     pub head: Option<Txid>,
+    /// Keys of the files that restore the newest state.
+    pub(crate) newest: BTreeSet<String>,
     pub(crate) index: HistoryIndex,
     /// What the manifest should say of each file that is whole, and who wrote the file.
     pub(crate) whole: BTreeMap<FileName, Whole>,
@@ -44,6 +46,19 @@ impl Verification {
     #[must_use]
     pub fn severity(&self) -> Option<Severity> {
         self.findings.iter().map(|finding| finding.problem.severity()).max()
+    }
+
+    /// The first finding for which a restore of the newest state fails, or ends before it; `None` if
+    /// there is none. A snapshot makes up for it.
+    #[must_use]
+    pub fn loss_of_newest(&self) -> Option<&Finding> {
+        let of_name = |key: &str| key.rsplit('/').next().and_then(|it| it.parse::<FileName>().ok());
+        let is_loss = |Finding { key, problem }: &&Finding| match problem {
+            Problem::NoFiles | Problem::NoPlan(_) | Problem::Restore(_) => true,
+            Problem::Missing if of_name(key).is_some_and(|it| Some(it.max) > self.head) => true,
+            problem => problem.severity() == Severity::Critical && self.newest.contains(key),
+        };
+        self.findings.iter().find(is_loss)
     }
 
     /// Bytes of the files.

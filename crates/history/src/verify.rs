@@ -151,9 +151,9 @@ impl Verify {
         }
         self.tree.files.sort_by_key(|file| (ChainCheck::order(file.name), file.level));
         let latest = plan_restore(&self.tree, RestoreTarget::Latest);
-        let needed: BTreeSet<&str> = match &latest {
-            Ok(plan) if options.deep => plan.files.iter().map(|(it, _)| it.key.as_str()).collect(),
-            _ => BTreeSet::new(),
+        let newest: BTreeSet<String> = match &latest {
+            Ok(plan) => plan.files.iter().map(|(file, _)| file.key.clone()).collect(),
+            Err(_) => BTreeSet::new(),
         };
         let mode = match self.tree.layout {
             Layout::Walrust => Mode::Strict,
@@ -162,7 +162,7 @@ impl Verify {
         let reading = Reading { mode, bytes_per_second: options.bytes_per_second };
         let reads = self.tree.files.clone().into_iter().map(|file| {
             let (store, progress) = (Arc::clone(store), progress.clone());
-            let copy = needed.contains(file.key.as_str());
+            let copy = options.deep && newest.contains(&file.key);
             async move { inspect(store, &file, reading, copy, progress).await }
         });
         let mut reads = futures_util::stream::iter(reads).buffered(options.parallelism.get());
@@ -188,7 +188,7 @@ impl Verify {
         self.compare_index(&mut findings);
         let Self { name, index, tree, .. } = self;
         let Tree { layout, files, .. } = tree;
-        Ok(Verification { name, layout, files, findings, head, index, whole })
+        Ok(Verification { name, layout, files, findings, head, newest, index, whole })
     }
 
     /// What is wrong with the index, apart from what it says of files that are there.

@@ -33,7 +33,7 @@ impl Parts {
             stored: false,
             gathers: false,
             outstanding: false,
-            diverged: false,
+            history_ends: false,
             wants_snapshot: false,
             wants_sync: false,
             asked: false,
@@ -117,11 +117,11 @@ proptest! {
         parts.wal = WalFill { frames, shipped: shipped.min(frames), backfilled: 0, file_frames: frames };
         parts.pacing.began(parts.now);
         let now = parts.now + Duration::from_millis(since_sync);
-        let [stored, gathers, outstanding, diverged, wants_snapshot, wants_sync, asked, draining,
+        let [stored, gathers, outstanding, history_ends, wants_snapshot, wants_sync, asked, draining,
             last_sync_begun] = flags;
         let looked = now - Duration::from_millis(since_look);
         let view = DatabaseView {
-            stored, gathers, outstanding, diverged, wants_snapshot, wants_sync, asked, draining,
+            stored, gathers, outstanding, history_ends, wants_snapshot, wants_sync, asked, draining,
             last_sync_begun, looked, ..parts.view()
         };
         let step = plan_database(&view, now);
@@ -133,11 +133,11 @@ proptest! {
                 prop_assert!(!under_way, "one file at a time");
             }
             DatabaseStep::Leave => {
-                prop_assert!(draining && !under_way && !asked && !wants_snapshot && !diverged);
+                prop_assert!(draining && !under_way && !asked && !wants_snapshot && !history_ends);
                 prop_assert!(!wants_sync || last_sync_begun);
             }
             DatabaseStep::Rest => {
-                let anything = wants_sync || asked || wants_snapshot || diverged || draining;
+                let anything = wants_sync || asked || wants_snapshot || history_ends || draining;
                 prop_assert!(!under_way && !anything);
             }
             // The upload comes to an end, of which the database hears.
