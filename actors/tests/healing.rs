@@ -42,12 +42,22 @@ async fn wait_for_validations(scene: &Scene, key: &str) {
 async fn a_database_that_rests_gets_one_snapshot_in_the_place_of_a_damaged_one() {
     let scene = Scene::new(2);
     let receiver = WebhookReceiver::that_accepts();
-    let replicator = scene.start_with(with_validation(&scene, &receiver)).await;
+    let mut settings = with_validation(&scene, &receiver);
+    // So slow that one is under way at any time.
+    for database in &mut settings.databases {
+        database.validation.bytes_per_second = 1 << 20;
+    }
+    let replicator = scene.start_with(settings).await;
     for (name, ..) in &scene.databases {
         wait_for_status(&replicator, name, |status| status.up_to_date).await;
     }
     let key = scene.tree("a").await.files[0].key.clone();
+    scene.store.hold(["a/".to_owned()]);
     scene.damage(&key).await;
+    wait_until("the snapshot", || scene.store.holding() == 1).await;
+    // They find the same while the snapshot is on its way, and one of them ends after it.
+    wait_for_validations(&scene, &key).await;
+    scene.store.hold([]);
     let event = wait_for_event(&receiver, "history_gap_healed").await;
     assert_eq!((&event["database"], &event["context"]["txid"]), (&"a".into(), &2.into()));
     assert!(event["context"]["reason"].as_str().unwrap().starts_with(&key), "{event}");
