@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use walrust_ltx::{FileName, Txid};
-use walrust_storage::{ObjectStore, StorageError};
+use walrust_storage::ObjectStore;
 
 use crate::blocking::{BlockingPool, Gate};
 use crate::crash_point::crash_point;
@@ -122,12 +122,12 @@ pub(crate) enum DatabaseMsg {
     SnapshotDue,
     /// Take a snapshot of the newest state.
     Snapshot(RpcReplyPort<Result<Txid, Refusal>>),
-    /// Storage was asked for the snapshot that a state has.
-    SnapshotLookedFor {
+    /// The snapshot that a state has was read.
+    SnapshotChecked {
         /// Its TXID.
         txid: Txid,
-        /// Whether it is gone, or why storage did not tell.
-        found: Result<Option<LostState>, StorageError>,
+        /// What is wrong with it, if anything is, or why that is not known.
+        checked: Result<Option<LostState>, Refusal>,
     },
     /// Ship everything that was committed until now, and answer when storage has it.
     Sync(RpcReplyPort<Result<Option<Txid>, Refusal>>),
@@ -165,7 +165,7 @@ impl DatabaseMsg {
             Self::StateLost(_) => "state_lost",
             Self::SnapshotDue => "snapshot_due",
             Self::Snapshot(_) => "snapshot",
-            Self::SnapshotLookedFor { .. } => "snapshot_looked_for",
+            Self::SnapshotChecked { .. } => "snapshot_checked",
             Self::Sync(_) => "sync",
             Self::Reconfigured { .. } => "reconfigured",
             Self::Drain => "drain",
@@ -257,9 +257,7 @@ impl Actor for DatabaseActor {
             DatabaseMsg::StateLost(lost) => state.state_lost(lost),
             DatabaseMsg::SnapshotDue => state.snapshot_due(),
             DatabaseMsg::Snapshot(reply) => state.snapshot_requested(reply),
-            DatabaseMsg::SnapshotLookedFor { txid, found } => {
-                state.snapshot_looked_for(txid, found);
-            }
+            DatabaseMsg::SnapshotChecked { txid, checked } => state.snapshot_checked(txid, checked),
             DatabaseMsg::Sync(reply) => state.sync_requested(reply),
             DatabaseMsg::Reconfigured { settings, revision } => {
                 state.reconfigured(*settings, revision);

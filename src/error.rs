@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use walrust_actors::{Cause, NotShipped, ReplicatorError};
 use walrust_engine::NameError;
 use walrust_engine::manifest::ManifestError;
-use walrust_history::{FollowError, HistoryError, RemoteError};
+use walrust_history::{FollowError, HistoryError, Problem, RemoteError};
 use walrust_sqlite::{DatabaseError, ReplicaError, RestoreError};
 use walrust_storage::{StorageError, StorageUrlError};
 
@@ -78,6 +78,18 @@ pub enum Error {
          changes too fast to take one beside the daemon; try again when it is less busy", .0.display()
     )]
     Busy(PathBuf),
+    /// The snapshot of a state that is to be stored is there, and damaged.
+    #[error(
+        "{object}: {problem}; only who replicates the database can follow it with another snapshot: \
+         let the daemon validate its history (validation_interval), or stop it and run \
+         `walrust snapshot` again"
+    )]
+    DamagedSnapshot {
+        /// Key of the snapshot, with the storage.
+        object: String,
+        /// What is wrong with it.
+        problem: Problem,
+    },
     /// An object that is to be stored is there, with other bytes.
     #[error(
         "{0} exists with other content: another process replicates into this name; stop one of them or \
@@ -203,6 +215,7 @@ impl Error {
                 Cause::Other => ExitCode::General,
             },
             Self::History(error) => history_exit_code(error),
+            Self::DamagedSnapshot { .. } => ExitCode::Integrity,
             Self::Follow(error) => follow_exit_code(error),
             Self::Remote(_)
             | Self::Busy(_)

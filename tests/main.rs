@@ -29,6 +29,7 @@ mod killer;
 mod layout;
 mod litestream;
 mod litestream_program;
+mod lost_state;
 mod memory;
 mod names;
 mod pins;

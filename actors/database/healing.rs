@@ -11,11 +11,12 @@
 //! the next validation at the rest.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use walrust_engine::{ErrorClass, object_key};
+use walrust_engine::object_key;
+use walrust_history::{HistoryError, check_file};
 use walrust_ltx::{FileName, Txid};
 use walrust_sqlite::StagedFile;
-use walrust_storage::StorageError;
 
 use super::state::DatabaseState;
 use super::{Cause, DatabaseMsg, Refusal};
@@ -57,35 +58,35 @@ impl DatabaseState {
         }
     }
 
-    /// Somebody wants a snapshot of a state that has one: sees whether storage still has it.
-    pub(super) fn look_for_snapshot(&self, txid: Txid) {
-        let key = object_key(self.name(), FileName { min: Txid::FIRST, max: txid });
+    /// Somebody wants a snapshot of a state that has one: reads it, so that what they are told is so.
+    pub(super) fn check_snapshot(&self, txid: Txid) {
         let (store, myself) = (Arc::clone(&self.arguments.store), self.myself.clone());
+        let (database, name) = (self.name().to_owned(), FileName { min: Txid::FIRST, max: txid });
         tokio::spawn(async move {
-            let seen = std::time::SystemTime::now();
-            let found = match store.head(&key).await {
-                Ok(_) => Ok(None),
-                Err(error) if error.class() == ErrorClass::NotFound => {
-                    let why = format!("{}/{key}: the snapshot is gone", store.url());
-                    Ok(Some(LostState { why, seen }))
-                }
-                Err(error) => Err(error),
+            let seen = SystemTime::now();
+            let checked = match check_file(&store, &database, name).await {
+                Ok(problem) => Ok(problem.map(|problem| {
+                    let why = format!("{}: {problem}", object_key(&database, name));
+                    LostState { why, seen }
+                })),
+                Err(HistoryError::Storage(error)) => Err(Refusal::from(&error)),
+                Err(error) => Err(Refusal::new(Cause::Other, error)),
             };
             // If the actor is gone, so are those who waited.
-            let _ = myself.cast(DatabaseMsg::SnapshotLookedFor { txid, found });
+            let _ = myself.cast(DatabaseMsg::SnapshotChecked { txid, checked });
         });
     }
 
-    pub(super) fn snapshot_looked_for(
+    pub(super) fn snapshot_checked(
         &mut self,
         txid: Txid,
-        found: Result<Option<LostState>, StorageError>,
+        checked: Result<Option<LostState>, Refusal>,
     ) {
-        match found {
+        match checked {
             Ok(None) => self.snapshot_done(txid),
             // Who waits gets the snapshot that begins the new chain.
             Ok(Some(lost)) => self.state_lost(lost),
-            Err(error) => self.refuse_snapshots(&Refusal::from(&error)),
+            Err(error) => self.refuse_snapshots(&error),
         }
         self.proceed();
     }

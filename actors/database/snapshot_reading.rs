@@ -54,7 +54,7 @@ impl DatabaseState {
             Some(reader) => self.read_snapshot(reader),
             None if before.is_empty() => {
                 if let Some(txid) = self.txid {
-                    self.look_for_snapshot(txid);
+                    self.check_snapshot(txid);
                 }
             }
             // A base snapshot is on its way, and who waits is told when storage has it.

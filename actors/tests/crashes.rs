@@ -39,7 +39,7 @@ const MESSAGES: &[(&str, &[&str])] = &[
             "rest",
             "snapshot_due",
             "snapshot",
-            "snapshot_looked_for",
+            "snapshot_checked",
             "sync",
             "reconfigured",
             "drain",

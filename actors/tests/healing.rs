@@ -151,9 +151,12 @@ async fn a_snapshot_that_is_asked_for_is_there_though_the_database_has_not_chang
     let refused = replicator.snapshot("a").await.unwrap_err();
     assert!(refused.to_string().contains("injected fault"), "{refused}");
     scene.store.refuse_everything(None);
+    scene.damage(&scene.tree("a").await.files[0].key).await;
+    let txid = replicator.snapshot("a").await.unwrap();
+    assert_eq!((txid.get(), snapshots(&scene, "a").await), (2, vec![1, 2]));
     scene.empty("a").await;
     let txid = replicator.snapshot("a").await.unwrap();
-    assert_eq!((txid.get(), snapshots(&scene, "a").await), (2, vec![2]));
+    assert_eq!((txid.get(), snapshots(&scene, "a").await), (3, vec![3]));
     shut_down(replicator).await;
     scene.assert_restorable().await;
 }

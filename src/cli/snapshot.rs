@@ -57,7 +57,7 @@ pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error
         let txid = client.snapshot(&name).await?.txid.unwrap_or_default();
         (name, txid)
     } else {
-        let beside = BesideDaemon { store: store.as_ref(), path: &path, config, name: &name };
+        let beside = BesideDaemon { store: &store, path: &path, config, name: &name };
         let txid = beside.snapshot().await?;
         (name, txid.to_string())
     };

@@ -79,7 +79,8 @@ impl<'a> FileWalk<'a> {
     }
 }
 
-fn wrong_sha256(recorded: Option<String>, found: &str) -> Option<Problem> {
+/// That bytes are not those that were stored, if so: by their SHA-256, hex.
+pub(crate) fn wrong_sha256(recorded: Option<String>, found: &str) -> Option<Problem> {
     let expected = recorded.filter(|expected| expected != found)?;
     Some(Problem::WrongSha256 { expected, found: found.to_owned() })
 }

@@ -5,13 +5,14 @@
 //! and only while the name belongs to the daemon, in a format that this program knows.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use walrust_engine::manifest::{Manifest, Writer};
 use walrust_engine::{ErrorClass, StoredFile, manifest_key, object_key};
 use walrust_history::{
-    HistoryError, ManifestObject, SHA256, WRITER, describe, edit_manifest, look_up, patiently,
-    read_manifest,
+    HistoryError, ManifestObject, SHA256, WRITER, check_file, describe, edit_manifest, look_up,
+    patiently, read_manifest,
 };
 use walrust_ltx::{FileName, Txid};
 use walrust_sqlite::{StagedFile, replicating_writer, stage_head_snapshot};
@@ -26,7 +27,7 @@ const RETRY: Duration = Duration::from_millis(250);
 
 /// See the module.
 pub(super) struct BesideDaemon<'a> {
-    pub(super) store: &'a dyn ObjectStore,
+    pub(super) store: &'a Arc<dyn ObjectStore>,
     /// Path of the database.
     pub(super) path: &'a Path,
     pub(super) config: &'a Config,
@@ -64,7 +65,7 @@ impl BesideDaemon<'_> {
         let state = self.config.state.dir.clone();
         let writer_id = replicating_writer(self.path, state.as_deref())?;
         let manifest = self.manifest(&writer_id).await?;
-        let remote = look_up(self.store, self.name).await?;
+        let remote = look_up(self.store.as_ref(), self.name).await?;
         let Some(head) = remote.head else { return Ok(None) };
         if remote.last_snapshot != Some(head.txid) {
             let (path, directory) = (self.path.to_owned(), staging.to_owned());
@@ -74,6 +75,8 @@ impl BesideDaemon<'_> {
                 staged.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
             let Some(file) = staged else { return Ok(None) };
             self.put(&file, &writer_id).await?;
+        } else {
+            self.check(head.txid).await?;
         }
         // Without a manifest: the first one of the daemon has what was stored before it.
         if let Some(manifest) = manifest {
@@ -82,12 +85,24 @@ impl BesideDaemon<'_> {
         Ok(Some(head.txid))
     }
 
+    /// Checks the snapshot that the state has. The daemon alone can follow it with another one.
+    async fn check(&self, txid: Txid) -> Result<(), Error> {
+        let name = FileName { min: Txid::FIRST, max: txid };
+        match check_file(self.store, self.name, name).await.map_err(storage_first)? {
+            None => Ok(()),
+            Some(problem) => {
+                let object = format!("{}/{}", self.store.url(), object_key(self.name, name));
+                Err(Error::DamagedSnapshot { object, problem })
+            }
+        }
+    }
+
     /// The manifest, if there is one.
     ///
     /// # Errors
     /// If it does not belong to the daemon, or a newer program wrote it.
     async fn manifest(&self, writer_id: &str) -> Result<Option<Manifest>, Error> {
-        let found = read_manifest(self.store, self.name).await.map_err(storage_first)?;
+        let found = read_manifest(self.store.as_ref(), self.name).await.map_err(storage_first)?;
         let Some(ManifestObject { manifest, .. }) = found else { return Ok(None) };
         if manifest.writer.id != writer_id {
             let object = format!("{}/{}", self.store.url(), manifest_key(self.name));
@@ -106,9 +121,9 @@ impl BesideDaemon<'_> {
         let key = object_key(self.name, name);
         let size = patiently(|| self.store.head(&key)).await?.size;
         let file = StoredFile { key, name, level: 0, size };
-        if let Some(entry) = describe(self.store, &file).await? {
+        if let Some(entry) = describe(self.store.as_ref(), &file).await? {
             let add = |manifest: &mut Manifest| manifest.add([entry.clone()]);
-            edit_manifest(self.store, self.name, &manifest.writer, add)
+            edit_manifest(self.store.as_ref(), self.name, &manifest.writer, add)
                 .await
                 .map_err(storage_first)?;
         }
