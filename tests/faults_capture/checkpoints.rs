@@ -154,9 +154,10 @@ fn a23_a_long_reader_costs_disk_but_no_commit_and_no_time() {
     let more = ["--checkpoint-interval", "100ms", "--log-level", "debug"];
     let mut daemon = scene.replicate(&[&flags[..], &more].concat());
     let reader = scene.application();
-    let writer = Writer::start(&scene, 200);
     run(&reader, "BEGIN");
     let seen: i64 = query(&reader, "SELECT count(*) FROM audit");
+    // Not before the reader is there: until then every checkpoint succeeds.
+    let writer = Writer::start(&scene, 200);
     daemon.wait_until("a WAL that cannot be checkpointed", |log| {
         scene.wal_size() > 2 * 300 * FRAME && checkpoints(log) >= 2
     });
