@@ -11,8 +11,9 @@ use crate::host::{Host, all_stored};
 use crate::storage::Storage;
 use crate::walrust::{PATIENCE, QUICK, Walrust};
 
-/// How long memory must not have become less before it counts as what is needed.
-const SETTLED: Duration = Duration::from_secs(2);
+/// How long memory must not have become less before it counts as what is needed. Longer than a
+/// database keeps its actor that nothing happens to.
+const SETTLED: Duration = Duration::from_secs(7);
 
 /// A database with so many rows of 100 kB, in the database file alone.
 fn database_of(rows: u32, path: &Path) {
