@@ -84,7 +84,7 @@ fn zero_means_never() {
     let path = source.display().to_string();
     let never = [&path, "--min-checkpoint-pages", "0", "--checkpoint-interval", "0"];
     let mut daemon = walrust.watch_with([&never[..], &QUICK].concat());
-    storage.wait_for_txid(&mut daemon, "app", 1);
+    storage.wait_for_manifest(&mut daemon, "app");
     let mut writer = WriterProcess::spawn(&source, &writer(None));
     writer.wait_for_commit(1, PATIENCE);
     let before = salts(&source);

@@ -248,6 +248,8 @@ fn e12_commits_that_are_shipped_fill_no_log_and_txids_have_one_form() {
     let mut daemon = walrust.watch(&[database.path()]);
     storage.wait_for_manifest(&mut daemon, "app");
     ship(&mut daemon, 2..=2);
+    // The last that it has to say.
+    daemon.wait_for_line(&["continues"]);
     let before = daemon.log();
     ship(&mut daemon, 3..=7);
     assert_eq!(daemon.log(), before);

@@ -273,6 +273,9 @@ fn duration() -> Duration {
     Duration::from_secs(seconds.unwrap_or(6))
 }
 
+/// Commits of which less than half must be files: those before the last two snapshots are none.
+const ENOUGH: u64 = 300;
+
 fn c06_retention_beside_restores_fails_none_of_them(storage: &Storage) {
     let (_directory, source) = TestDatabase::with_history(4096, 7, 20).close();
     let walrust = Walrust::on(storage);
@@ -290,15 +293,16 @@ fn c06_retention_beside_restores_fails_none_of_them(storage: &Storage) {
     writer.wait_for_commit(5, PATIENCE);
     let (began, mut restores) = (Instant::now(), 0);
     let output = walrust.file("restored.db");
-    while began.elapsed() < duration() {
+    // A busy machine gets so far later.
+    while began.elapsed() < duration() || restores <= 5 || writer.commits() < ENOUGH {
         walrust.restore(NAME, &output, &["--force"]).succeeded();
         restores += 1;
     }
     writer.stop();
     daemon.wait_for_line(&["history compacted"]);
+    daemon.wait_until("fewer files than half of the states", |_| {
+        (storage.ltx_files(NAME).len() as u64) * 2 < storage.head(NAME)
+    });
     daemon.stop();
-    assert!(restores > 5, "{restores} restores");
     assert_same_database(&source, &walrust.restored(NAME, &[]));
-    let (files, states) = (storage.ltx_files(NAME).len() as u64, storage.head(NAME));
-    assert!(files * 2 < states, "{files} files are left of {states} states");
 }

@@ -12,7 +12,9 @@ use crate::storage::Storage;
 use crate::walrust::{PATIENCE, Walrust};
 
 /// Files of one second of writes, when the pace comes from these places.
-fn files_at_the_pace_of(flag: Option<&str>, variable: Option<&str>, file: Option<&str>) -> usize {
+/// Asserts how many files there are of a database that is written to for a while.
+#[track_caller]
+fn assert_pace(pace: Pace, flag: Option<&str>, variable: Option<&str>, file: Option<&str>) {
     let (_directory, source) = TestDatabase::with_history(1024, 1, 10).close();
     let storage = Storage::directory();
     let mut walrust = Walrust::on(&storage);
@@ -26,15 +28,24 @@ fn files_at_the_pace_of(flag: Option<&str>, variable: Option<&str>, file: Option
     arguments.extend(flag.map(|interval| format!("--wal-sync-interval={interval}")));
     let mut daemon = walrust.watch_with(&arguments);
     storage.wait_for_txid(&mut daemon, "app", 1);
-    let writer = WriterOptions {
-        commits: Some(50),
-        commits_per_second: Some(50),
-        ..WriterOptions::default()
-    };
-    WriterProcess::spawn(&source, &writer).finish();
+    let options = WriterOptions { commits_per_second: Some(50), ..WriterOptions::default() };
+    let mut writer = WriterProcess::spawn(&source, &options);
+    if pace == Pace::Often {
+        daemon.wait_until("many files", |_| storage.incrementals("app").len() >= MANY);
+    }
+    writer.wait_for_commit(50, PATIENCE);
+    writer.stop();
     daemon.stop();
     assert_same_database(&source, &walrust.restored("app", &[]));
-    storage.incrementals("app").len()
+    let files = storage.incrementals("app").len();
+    assert!(pace == Pace::Often || files <= FEW, "{files} files");
+}
+
+/// How often files are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    Often,
+    Hourly,
 }
 
 const OFTEN: Option<&str> = Some("10ms");
@@ -46,20 +57,20 @@ const MANY: usize = 8;
 
 #[test]
 fn the_pace_comes_from_the_file() {
-    assert!(files_at_the_pace_of(None, None, OFTEN) >= MANY);
-    assert!(files_at_the_pace_of(None, None, HOURLY) <= FEW);
+    assert_pace(Pace::Often, None, None, OFTEN);
+    assert_pace(Pace::Hourly, None, None, HOURLY);
 }
 
 #[test]
 fn the_environment_wins_over_the_file() {
-    assert!(files_at_the_pace_of(None, OFTEN, HOURLY) >= MANY);
-    assert!(files_at_the_pace_of(None, HOURLY, OFTEN) <= FEW);
+    assert_pace(Pace::Often, None, OFTEN, HOURLY);
+    assert_pace(Pace::Hourly, None, HOURLY, OFTEN);
 }
 
 #[test]
 fn a_flag_wins_over_the_environment_and_the_file() {
-    assert!(files_at_the_pace_of(OFTEN, HOURLY, HOURLY) >= MANY);
-    assert!(files_at_the_pace_of(HOURLY, OFTEN, OFTEN) <= FEW);
+    assert_pace(Pace::Often, OFTEN, HOURLY, HOURLY);
+    assert_pace(Pace::Hourly, HOURLY, OFTEN, OFTEN);
 }
 
 #[test]
@@ -187,7 +198,7 @@ fn the_bucket_stands_in_the_path_or_in_the_host() {
     outcome.failed(4, &[]);
 }
 
-/// Watches a database whose uploads all fail.
+/// Watches a database whose uploads all fail until a line is logged; the log up to that.
 fn watch_without_uploads(retry: &str, arguments: &[&str], phrases: &[&str]) -> String {
     let (_directory, source) = TestDatabase::with_history(1024, 3, 5).close();
     let server = RecordingServer::empty_bucket(|| (503, error_body("SlowDown")));
@@ -196,10 +207,12 @@ fn watch_without_uploads(retry: &str, arguments: &[&str], phrases: &[&str]) -> S
     walrust.set("AWS_ENDPOINT_URL_S3", &server.url());
     let path = source.display().to_string();
     let mut daemon = walrust.watch_with([&[path.as_str()], arguments].concat());
-    daemon.wait_for_line(phrases);
+    let line = daemon.wait_for_line(phrases);
+    // It fails on and on.
     let log = daemon.log();
     daemon.kill();
-    log
+    let end = log.find(&line).expect("it was found there") + line.len();
+    log[..end].to_owned()
 }
 
 #[test]
@@ -238,8 +251,9 @@ fn the_longest_delay_bounds_all() {
     );
 }
 
-/// The most uploads at once that a server sees which lets each wait for others.
-fn uploads_at_once(limits: &str) -> usize {
+/// Asserts how many uploads at once a server sees at most that lets each wait for others.
+#[track_caller]
+fn assert_uploads_at_once(limits: &str, expected: usize) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let names = ["one", "two", "three", "four", "five"];
     let sources = names.map(|name| directory.path().join(format!("{name}.db")));
@@ -256,7 +270,10 @@ fn uploads_at_once(limits: &str) -> usize {
         counts.0 += 1;
         counts.1 = counts.1.max(counts.0);
         changed.notify_all();
-        // Long enough for every other upload that may come at the same time.
+        // As many as may come at the same time, however late they are, and then any that may not.
+        let (counts, _) = changed
+            .wait_timeout_while(counts, PATIENCE, |counts| counts.1 < expected)
+            .expect("nobody panics");
         let wait = Duration::from_millis(500);
         let (mut counts, _) = changed
             .wait_timeout_while(counts, wait, |counts| counts.1 < names.len())
@@ -271,17 +288,20 @@ fn uploads_at_once(limits: &str) -> usize {
     let paths: Vec<_> = sources.iter().map(|source| source.as_path()).collect();
     let mut daemon = walrust.watch(&paths);
     daemon.wait_until("every database is uploaded", |_| {
+        let ended = state.0.lock().expect("nobody panics").2;
         let requests = server.requests();
         let uploads = requests.iter().filter(|request| request.starts_with("PUT "));
         let keys: BTreeSet<_> = uploads.filter(|it| it.contains(".ltx")).collect();
-        names.iter().all(|name| keys.iter().any(|key| key.contains(&format!("/{name}/"))))
+        let asked = |name: &&str| keys.iter().any(|key| key.contains(&format!("/{name}/")));
+        ended >= names.len() && names.iter().all(asked)
     });
     daemon.kill();
-    state.0.lock().expect("nobody panics").1
+    assert_eq!(state.0.lock().expect("nobody panics").1, expected);
 }
 
 #[test]
 fn uploads_at_once_are_limited_over_all_databases() {
-    assert_eq!(uploads_at_once("[limits]\nupload_concurrency = 2\n"), 2);
-    assert_eq!(uploads_at_once(""), 5, "without the key the limit is higher");
+    assert_uploads_at_once("[limits]\nupload_concurrency = 2\n", 2);
+    // Without the key the limit is higher.
+    assert_uploads_at_once("", 5);
 }

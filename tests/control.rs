@@ -73,9 +73,15 @@ fn status_names_each_database_its_state_and_what_is_wrong_in_words() {
     let storage = Storage::directory();
     let walrust = Walrust::on(&storage);
     let mut daemon = walrust.watch(&[&app, &broken]);
-    wait_until(&walrust, &mut daemon, 0, up_to_date);
-    wait_until(&walrust, &mut daemon, 1, |it| it["state"] == "degraded");
-    let report = status(&walrust);
+    // One report with both: what is behind for a moment is looked at, what fails is opened again.
+    let mut report = Value::Null;
+    daemon.wait_until("both are known", |_| {
+        let outcome = walrust.ask(["status", "--json"]);
+        let answers = outcome.code == Some(0);
+        report = if answers { outcome.json() } else { Value::Null };
+        let databases = &report["databases"];
+        up_to_date(&databases[0]) && databases[1]["state"] == "degraded"
+    });
     assert_eq!(report["storage"], storage.url());
     assert_eq!(report["pid"], daemon.id());
     let [app_report, broken_report] = report["databases"].as_array().unwrap().as_slice() else {
@@ -88,10 +94,11 @@ fn status_names_each_database_its_state_and_what_is_wrong_in_words() {
     assert_eq!(app_report["error"], Value::Null);
     assert!(broken_report["error"].as_str().unwrap().contains("SQLite"), "{broken_report}");
 
-    let text = walrust.ask(["status"]).succeeded().stdout;
-    for phrase in ["app", "replicating", "broken", "degraded", "SQLite", &storage.url()] {
-        assert!(text.contains(phrase), "{phrase} is not in: {text}");
-    }
+    let phrases = ["app", "replicating", "broken", "degraded", "SQLite", &storage.url()];
+    daemon.wait_until(&format!("{phrases:?} in the status"), |_| {
+        let text = walrust.ask(["status"]).succeeded().stdout;
+        phrases.iter().all(|phrase| text.contains(phrase))
+    });
     daemon.terminate();
     walrust.ask(["status"]).failed(1, &["no daemon listens on", "walrust watch"]);
 }
@@ -118,13 +125,14 @@ fn b18_a_sync_that_storage_does_not_answer_ends_and_says_why() {
     let Watched { _directory, app, storage, walrust, daemon } = watched(&QUICK);
     let bucket = PathBuf::from(storage.url().strip_prefix("file://").unwrap());
     let aside = bucket.with_extension("aside");
-    fs::rename(&bucket, &aside).unwrap();
-    fs::write(&bucket, "a file where the directory was").unwrap();
+    // It would make the directory anew.
+    daemon.while_suspended(|| {
+        fs::rename(&bucket, &aside).unwrap();
+        fs::write(&bucket, "a file where the directory was").unwrap();
+    });
     commit(&app, "CREATE TABLE extra (x)");
     let outcome = walrust.ask(["sync", "--timeout", "1s"]);
     outcome.failed(4, &["not everything is in storage", "app"]);
-    fs::remove_file(&bucket).unwrap();
-    fs::rename(&aside, &bucket).unwrap();
     daemon.kill();
 }
 
@@ -162,7 +170,8 @@ fn a_status_that_is_watched_follows_the_databases_until_it_is_interrupted() {
                 let printed = watching.printed();
                 let begins = if json { "{\n" } else { "walrust " };
                 let reports: Vec<_> = printed.split(&format!("\n{begins}")).collect();
-                let found = (seen..reports.len()).find(|report| wanted(reports[*report]));
+                // The last one may not be whole yet.
+                let found = (seen..reports.len() - 1).find(|report| wanted(reports[*report]));
                 found.inspect(|found| seen = *found).is_some()
             });
         };

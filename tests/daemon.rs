@@ -3,6 +3,7 @@
 //! Invariant: the process does not outlive the value.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -23,6 +24,13 @@ pub(crate) struct Daemon {
     child: Child,
     stdout: Collected,
     stderr: Collected,
+}
+
+/// Whether a thread stands still, or is gone.
+fn is_stopped(thread: &Path) -> bool {
+    let Ok(stat) = std::fs::read_to_string(thread.join("stat")) else { return true };
+    // The state stands behind the name, which ends with the last parenthesis.
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
 }
 
 /// What a process writes to a pipe.
@@ -143,11 +151,11 @@ impl Daemon {
     /// Does something of which it sees the outcome alone.
     pub(crate) fn while_suspended(&self, work: impl FnOnce()) {
         self.signal(Signal::SIGSTOP);
-        let stat = format!("/proc/{}/stat", self.id());
-        wait_for(PATIENCE, "the daemon is suspended", || {
-            let stat = std::fs::read_to_string(&stat).expect("it is a child of this process");
-            // The state stands behind the name, which ends with the last parenthesis.
-            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        let threads = format!("/proc/{}/task", self.id());
+        // A thread that waits for a processor is stopped when it gets one.
+        wait_for(PATIENCE, "every thread of the daemon is suspended", || {
+            let threads = std::fs::read_dir(&threads).expect("it is a child of this process");
+            threads.filter_map(Result::ok).all(|thread| is_stopped(&thread.path()))
         });
         work();
         self.signal(Signal::SIGCONT);

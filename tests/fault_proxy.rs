@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tokio::net::TcpSocket;
+use tokio::runtime;
 use walrust_ltx::FileName;
 use walrust_testkit::S3Server;
 
@@ -44,7 +46,8 @@ pub(crate) struct Exchange {
     pub(crate) target: String,
     /// Size of the body.
     pub(crate) length: u64,
-    /// The server's status; `None` until it has answered, or if it was not asked.
+    /// The server's status; `None` until it has answered, or if it was not asked. It is here before
+    /// the client has the answer.
     pub(crate) status: Option<u16>,
 }
 
@@ -99,12 +102,11 @@ impl fmt::Debug for FaultProxy {
 impl FaultProxy {
     /// A proxy that lets everything pass.
     pub(crate) fn start() -> Self {
-        Self::start_at(0)
+        Self::start_on(TcpListener::bind("127.0.0.1:0").expect("a free port"))
     }
 
     /// A proxy at a port that somebody knows already.
-    pub(crate) fn start_at(port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
+    pub(crate) fn start_on(listener: TcpListener) -> Self {
         let port = listener.local_addr().expect("it is bound").port();
         let server = S3Server::from_env();
         let shared = Arc::new(Shared {
@@ -127,14 +129,16 @@ impl FaultProxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Decides what happens to requests from now on.
-    pub(crate) fn set(&self, rule: impl Fn(&Exchange) -> Fault + Send + Sync + 'static) {
+    /// Decides what happens to requests from now on; returns the number of those that were before.
+    pub(crate) fn set(&self, rule: impl Fn(&Exchange) -> Fault + Send + Sync + 'static) -> usize {
+        let exchanges = lock(&self.shared.exchanges);
         *lock(&self.shared.rule) = Arc::new(rule);
+        exchanges.len()
     }
 
-    /// From now on everything passes.
-    pub(crate) fn pass(&self) {
-        self.set(|_| Fault::Pass);
+    /// From now on everything passes; returns the number of requests that were before.
+    pub(crate) fn pass(&self) -> usize {
+        self.set(|_| Fault::Pass)
     }
 
     /// From now on nobody gets an answer.
@@ -149,9 +153,39 @@ impl FaultProxy {
 
     /// The attempts to upload LTX files of a database, so far.
     pub(crate) fn uploads(&self, name: &str) -> Vec<Exchange> {
-        let mut exchanges = self.exchanges();
+        self.uploads_after(0, name)
+    }
+
+    /// Those among them that came after the first `earlier` requests.
+    pub(crate) fn uploads_after(&self, earlier: usize, name: &str) -> Vec<Exchange> {
+        let mut exchanges = self.exchanges().split_off(earlier);
         exchanges.retain(|exchange| exchange.concerns(name) && exchange.uploads().is_some());
         exchanges
+    }
+}
+
+/// A port of one test's own at which nobody listens yet.
+pub(crate) struct ReservedPort(TcpSocket);
+
+impl ReservedPort {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        Self(socket)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.0.local_addr().expect("it is bound"))
+    }
+
+    /// From now on somebody listens.
+    pub(crate) fn listen(self) -> TcpListener {
+        let runtime = runtime::Builder::new_current_thread().enable_io().build();
+        let listener = runtime.expect("a runtime").block_on(async {
+            let listener = self.0.listen(1024)?.into_std()?;
+            listener.set_nonblocking(false).map(|()| listener)
+        });
+        listener.expect("nobody else has the port")
     }
 }
 
@@ -159,8 +193,7 @@ impl Shared {
     fn serve(&self, client: &TcpStream) -> io::Result<()> {
         let mut input = BufReader::new(client);
         let (exchange, head, expects) = read_head(&mut input)?;
-        let (index, length) = (self.record(&exchange), exchange.length);
-        let rule = Arc::clone(&lock(&self.rule));
+        let ((index, rule), length) = (self.record(&exchange), exchange.length);
         let fault = rule(&exchange);
         if fault == Fault::HangUp {
             return Ok(());
@@ -188,28 +221,26 @@ impl Shared {
         let mut reply = BufReader::new(server);
         let mut line = String::new();
         reply.read_line(&mut line)?;
-        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        // What a test sees of a client that goes on must be here.
+        self.note(index, line.split(' ').nth(1).and_then(|status| status.parse().ok()));
         let rest = line.as_bytes().chain(&mut reply);
         let passed = match fault {
             Fault::Torn(bytes) => io::copy(&mut rest.take(bytes), &mut output),
             Fault::LostReply => Ok(0),
-            Fault::HeldReply => {
-                self.note(index, status);
-                io::copy(&mut input, &mut io::sink())
-            }
+            Fault::HeldReply => io::copy(&mut input, &mut io::sink()),
             _ => {
                 let mut rest = rest;
                 io::copy(&mut rest, &mut output)
             }
         };
-        self.note(index, status);
         passed.map(drop)
     }
 
-    fn record(&self, exchange: &Exchange) -> usize {
+    /// Remembers a request; its number, and the rule for it.
+    fn record(&self, exchange: &Exchange) -> (usize, Arc<Rule>) {
         let mut exchanges = lock(&self.exchanges);
         exchanges.push(exchange.clone());
-        exchanges.len() - 1
+        (exchanges.len() - 1, Arc::clone(&lock(&self.rule)))
     }
 
     fn note(&self, index: usize, status: Option<u16>) {

@@ -78,9 +78,11 @@ fn an_idle_database_is_pinned_by_locks_and_no_connection() {
 
 #[test]
 fn a_database_can_be_pinned_by_connections() {
-    let (scene, daemon) = Scene::watched("[sync]\nwal_pin = \"connection\"\n");
-    let [databases, ..] = open_files(daemon.id(), &scene.source);
-    assert!(databases >= 3, "two connections beside our own descriptor: {databases}");
+    let (scene, mut daemon) = Scene::watched("[sync]\nwal_pin = \"connection\"\n");
+    let id = daemon.id();
+    daemon.wait_until("two connections beside our own descriptor", |_| {
+        open_files(id, &scene.source)[0] >= 3
+    });
     let application = scene.application();
     application.execute_batch("CREATE TABLE pinned (x)").expect("a commit");
     assert!(truncate_is_refused(&application));

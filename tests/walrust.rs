@@ -77,9 +77,11 @@ impl Walrust {
         self.bucket = Some(url.to_owned());
     }
 
-    /// Writes `walrust.toml` into the working directory.
+    /// Writes `walrust.toml` into the working directory, in one step: a daemon may look at it.
     pub(crate) fn configure(&self, text: &str) {
-        fs::write(self.file("walrust.toml"), text).expect("the directory is writable");
+        let new = self.file(".walrust.toml.new");
+        fs::write(&new, text).expect("the directory is writable");
+        fs::rename(new, self.file("walrust.toml")).expect("the directory is writable");
     }
 
     /// A path in the working directory.
@@ -126,6 +128,12 @@ impl Walrust {
         command.args(arguments).env_clear().envs(&self.variables);
         command.current_dir(self.directory.path()).stdin(Stdio::null());
         command
+    }
+
+    /// Waits until the daemon can be asked.
+    #[track_caller]
+    pub(crate) fn wait_for_answer(&self, daemon: &mut Daemon) {
+        daemon.wait_until("it answers", |_| self.ask(["status"]).code == Some(0));
     }
 
     /// Runs a command that asks the daemon, and needs no storage for it.

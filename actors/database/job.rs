@@ -1,10 +1,10 @@
 //! The blocking jobs of a database: each takes the capture and gives it back.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use walrust_engine::{CheckpointKind, WalFill};
 use walrust_ltx::FileName;
-use walrust_sqlite::{BegunSnapshot, Capture, DatabaseError, StagedFile, SyncOutcome};
+use walrust_sqlite::{BegunSnapshot, Capture, DatabaseError, StagedFile, SyncOutcome, SystemClock};
 
 use super::DatabaseMsg;
 use super::state::DatabaseState;
@@ -147,8 +147,8 @@ fn run(job: Job, capture: &mut Capture) -> Result<(JobReport, CaptureState), Dat
 
 fn carry_out(job: Job, capture: &mut Capture) -> Result<JobReport, DatabaseError> {
     Ok(match job {
-        Job::Sync => JobReport::Synced(capture.sync(now_ms())?),
-        Job::Snapshot => JobReport::SnapshotBegun(capture.begin_snapshot(now_ms())?),
+        Job::Sync => JobReport::Synced(capture.sync(SystemClock)?),
+        Job::Snapshot => JobReport::SnapshotBegun(capture.begin_snapshot(SystemClock)?),
         Job::EndHistory => {
             capture.end_history()?;
             JobReport::HistoryEnded
@@ -158,12 +158,12 @@ fn carry_out(job: Job, capture: &mut Capture) -> Result<JobReport, DatabaseError
             JobReport::Confirmed
         }
         Job::Gather => {
-            capture.sync(now_ms())?;
+            capture.sync(SystemClock)?;
             capture.merge_staged(0)?;
             JobReport::Gathered
         }
         Job::Checkpoint(kind) => {
-            let complete = capture.checkpoint(kind, now_ms())?;
+            let complete = capture.checkpoint(kind, SystemClock)?;
             // The first may be on its way to storage, or there already.
             capture.merge_staged(1)?;
             JobReport::Checkpointed { kind, complete }
@@ -180,10 +180,4 @@ fn carry_out(job: Job, capture: &mut Capture) -> Result<JobReport, DatabaseError
             JobReport::Settled { has_news: capture.has_news()? }
         }
     })
-}
-
-/// Milliseconds since the Unix epoch.
-fn now_ms() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }

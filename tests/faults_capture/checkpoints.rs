@@ -98,15 +98,17 @@ print(commits)
 fn a19_the_wal_stays_bounded_under_writes_that_never_pause() {
     // Four seconds of commits: no busy machine makes the daemon late by so much.
     const THRESHOLD: u64 = 4000;
+    /// That of the row, and that of the last number of a row.
+    const PAGES_OF_A_COMMIT: u64 = 2;
     let scene = Scene::new();
     let flags = ["--wal-truncate-threshold", "4000", "--min-checkpoint-pages", "500"];
     let mut daemon = scene.replicate(&flags);
-    let writer = Writer::start(&scene, 1000);
+    let writer = Writer::start(&scene, 500);
     let mut largest = 0;
-    for commits in [THRESHOLD, 2 * THRESHOLD, 3 * THRESHOLD] {
-        daemon.wait_until(&format!("{commits} commits"), |_| {
+    for pages in [THRESHOLD, 2 * THRESHOLD, 3 * THRESHOLD] {
+        daemon.wait_until(&format!("{pages} pages of commits"), |_| {
             largest = largest.max(scene.wal_size() / FRAME);
-            writer.commits() >= commits
+            writer.commits() * PAGES_OF_A_COMMIT >= pages
         });
     }
     let (commits, _) = writer.stop();
@@ -154,9 +156,10 @@ fn a23_a_long_reader_costs_disk_but_no_commit_and_no_time() {
     let more = ["--checkpoint-interval", "100ms", "--log-level", "debug"];
     let mut daemon = scene.replicate(&[&flags[..], &more].concat());
     let reader = scene.application();
-    let writer = Writer::start(&scene, 200);
     run(&reader, "BEGIN");
     let seen: i64 = query(&reader, "SELECT count(*) FROM audit");
+    // Not before the reader is there: until then every checkpoint succeeds.
+    let writer = Writer::start(&scene, 200);
     daemon.wait_until("a WAL that cannot be checkpointed", |log| {
         scene.wal_size() > 2 * 300 * FRAME && checkpoints(log) >= 2
     });

@@ -1,7 +1,7 @@
 //! What keeps frames in the WAL until they are shipped, and what becomes of it in errors.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use walrust_testkit::{WriterOptions, WriterProcess, sidecar};
@@ -29,14 +29,23 @@ fn bucket(scene: &Scene) -> PathBuf {
     PathBuf::from(url.strip_prefix("file://").expect("a directory"))
 }
 
+/// Puts a file in the place of a directory. Who makes missing directories must stand still meanwhile.
+fn put_aside(directory: &Path, away: &Path) {
+    fs::rename(directory, away).expect("it is a directory");
+    fs::write(directory, b"").expect("nothing is there");
+}
+
+fn bring_back(away: &Path, directory: &Path) {
+    fs::remove_file(directory).and_then(|()| fs::rename(away, directory)).expect("it comes back");
+}
+
 /// Lets the WAL begin anew while nothing can be stored, then ends the daemon in one way or other;
 /// returns the number of commits.
 fn checkpoints_without_storage(scene: &Scene, mut daemon: Daemon, end: impl FnOnce(Daemon)) -> u64 {
     let application = scene.application();
     // A file in its place: nothing can be stored.
     let (bucket, away) = (bucket(scene), scene.directory.path().join("away"));
-    fs::rename(&bucket, &away).expect("the bucket is a directory");
-    fs::write(&bucket, b"").expect("nothing is there");
+    daemon.while_suspended(|| put_aside(&bucket, &away));
     let (mut commits, mut resets, mut salts) = (0, 0, scene.salts());
     daemon.wait_until("the WAL begins anew all the same", |_| {
         commit(&application, 10);
@@ -46,11 +55,10 @@ fn checkpoints_without_storage(scene: &Scene, mut daemon: Daemon, end: impl FnOn
         salts = now;
         resets >= 3
     });
-    let bring_back = || {
-        fs::remove_file(&bucket).and_then(|()| fs::rename(&away, &bucket)).expect("it comes back");
+    daemon.while_suspended(|| {
+        bring_back(&away, &bucket);
         assert!(scene.head() < 1 + commits, "not everything was in storage");
-    };
-    bring_back();
+    });
     end(daemon);
     commits
 }
@@ -200,14 +208,13 @@ fn a27_a_pin_that_an_error_gave_up_is_taken_again() {
     // A file in place of its directory: local state cannot be written.
     let state = scene.directory.path().join(".app.db-walrust");
     let away = scene.directory.path().join("away");
-    fs::rename(&state, &away).expect("the local state is a directory");
-    fs::write(&state, b"").expect("nothing is there");
+    daemon.while_suspended(|| put_aside(&state, &away));
     commit(&application, 1);
     daemon.wait_for_line(&["not replicated"]);
     // A pin of a database that is not replicated would only let the WAL grow.
     daemon.wait_until("the pin is given back", |_| checkpoint(&application, "TRUNCATE"));
     commit(&application, 5);
-    fs::remove_file(&state).and_then(|()| fs::rename(&away, &state)).expect("it comes back");
+    daemon.while_suspended(|| bring_back(&away, &state));
     daemon.wait_until("the gap is healed", |log| gaps(log) == 1);
     let head = scene.head();
     scene.wait_for_head(&mut daemon, head.max(12));

@@ -237,6 +237,7 @@ fn a22_a_wal_index_that_is_just_being_written_is_waited_for() {
     // Like a writer that has to wait for a processor between the two copies of the header.
     let script = "
 with open(path + '-shm', 'r+b', buffering=0) as index:
+    begun = time.monotonic()
     index.seek(48)
     byte = index.read(1)
     index.seek(48)
@@ -245,12 +246,20 @@ with open(path + '-shm', 'r+b', buffering=0) as index:
     time.sleep(0.3)
     index.seek(48)
     index.write(byte)
+    print(time.monotonic() - begun)
 ";
-    let mut writer = SystemSqlite::spawn(script, &scene.source);
-    assert_eq!(writer.wait_for_line(), "half written");
-    let fill = capture.wal_fill();
-    writer.finish();
-    assert!(fill.is_ok(), "{fill:?}");
+    for _ in 0..20 {
+        let mut writer = SystemSqlite::spawn(script, &scene.source);
+        assert_eq!(writer.wait_for_line(), "half written");
+        let fill = capture.wal_fill();
+        let seconds: f64 = writer.finish().trim().parse().expect("a number of seconds");
+        // It is waited for almost a second; nobody says that a busy machine is as quick.
+        if seconds < 0.8 {
+            assert!(fill.is_ok(), "{fill:?} after {seconds} s");
+            return;
+        }
+    }
+    panic!("a machine that always takes half a second longer than it is told");
 }
 
 #[test]

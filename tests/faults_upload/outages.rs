@@ -1,7 +1,6 @@
 //! Storage that is away for a while, for one database or for all (B4, B8, B10, B12, B17).
 
 use std::fs;
-use std::net::TcpListener;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use walrust_testkit::{
 };
 
 use super::{INSERT, assert_one_history, behind, watch_with};
-use crate::fault_proxy::{Exchange, Fault, FaultProxy};
+use crate::fault_proxy::{Exchange, Fault, FaultProxy, ReservedPort};
 use crate::storage::Storage;
 use crate::walrust::{PATIENCE, SOON, Walrust};
 
@@ -72,17 +71,15 @@ fn b04_a_failed_upload_is_never_passed_by_a_later_one() {
 fn b08_storage_that_is_down_at_the_start_is_waited_for() {
     let database = TestDatabase::with_history(4096, 502, 20);
     let storage = Storage::s3();
-    // Nobody listens there yet.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let port = port.expect("a free port").port();
+    let port = ReservedPort::new();
     let mut walrust = Walrust::on(&storage);
-    walrust.set("AWS_ENDPOINT_URL_S3", &format!("http://127.0.0.1:{port}"));
+    walrust.set("AWS_ENDPOINT_URL_S3", &port.url());
     let mut daemon = walrust.watch(&[database.path()]);
     daemon.wait_for_line(&["WARN", "storage cannot be reached", "connection refused"]);
     daemon.wait_for_line(&["ERROR", "not replicated, retrying", "connection refused"]);
     database.run(INSERT);
     daemon.assert_running();
-    let _proxy = FaultProxy::start_at(port);
+    let _proxy = FaultProxy::start_on(port.listen());
     storage.wait_for_manifest(&mut daemon, "app");
     database.run(INSERT);
     daemon.stop();
@@ -117,12 +114,12 @@ fn b08_an_outage_under_load_bounds_wal_and_memory_and_loses_nothing() {
         name.to_string_lossy().ends_with(".ltx")
     });
     let staged = staged.count();
-    let before = proxy.uploads("app").len();
-    proxy.pass();
+    // Each of its commits would be a file when storage is back.
     let commits = writer.stop();
+    let before = proxy.pass();
     let peak = daemon.memory_kib("VmHWM");
     daemon.stop();
-    let uploads = proxy.uploads("app").len() - before;
+    let uploads = proxy.uploads_after(before, "app").len();
     println!(
         "{commits} commits, WAL {largest} pages, peak {peak} KiB, {staged} staged files, {uploads} uploads"
     );

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use walrust_ltx::FileName;
@@ -176,7 +177,7 @@ fn torn_beside_the_daemon(seed: u64, damage: Damage) {
     let mut daemon = watch_with(&walrust, database.path(), &SMALL_WAL);
     storage.wait_for_manifest(&mut daemon, "app");
     stage_several(&database, &proxy, &mut daemon);
-    damage(&staged(&database), 1);
+    daemon.while_suspended(|| damage(&staged(&database), 1));
     proxy.pass();
     daemon.wait_for_line(&["history gap healed"]);
     database.run(INSERT);
@@ -269,14 +270,19 @@ fn b19_a_position_that_cannot_be_saved_is_no_lost_position() {
     let walrust = behind(&proxy, &storage);
     let mut daemon = watch_under_quota(&walrust, database.path());
     storage.wait_for_manifest(&mut daemon, "app");
-    // The disk fills up while a staged file is on its way.
-    proxy.set(|exchange| match exchange.uploads() {
-        Some(_) => Fault::Late(Duration::from_millis(500)),
-        None => Fault::Pass,
+    // The disk fills up while a staged file is on its way, which it is until somebody lets go.
+    let (hold, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    proxy.set(move |exchange| {
+        if exchange.uploads().is_some() {
+            held.lock().expect("nobody panics").recv().expect_err("nothing is sent");
+        }
+        Fault::Pass
     });
     database.run(INSERT);
     daemon.wait_until("a file is on its way", |_| proxy.uploads("app").len() == 2);
     set_quota(&daemon, "0");
+    drop(hold);
     let line = daemon.wait_for_line(&["ERROR", "not replicated, retrying", "\"app\""]);
     assert!(line.contains("File too large"), "the words of the system: {line}");
     proxy.pass();

@@ -35,7 +35,11 @@ impl Host {
         std::fs::rename(path, &named).expect("a restored database");
         let watched = named.display().to_string();
         let mut daemon = walrust.watch_with([&watched, "--wal-sync-interval", "1h"]);
-        daemon.wait_for_line(&["continues"]);
+        // From then on it sees every commit for itself.
+        daemon.wait_until("it has looked at the database", |_| {
+            let outcome = walrust.ask(["status", "--json"]);
+            outcome.code == Some(0) && outcome.json()["databases"][0]["up_to_date"] == true
+        });
         let application = connect(&named, 512);
         Self { bucket, walrust, path: named, application, daemon }
     }
@@ -43,13 +47,15 @@ impl Host {
     /// So many commits in one file, which it returns.
     fn commit(&self, commits: u64) -> String {
         let before = self.bucket.ltx_files(NAME);
-        for _ in 0..commits {
+        let row = || {
             // A table without an index: the same change of a row and of its index entry, at the same
             // place of two pages, would leave the rolling checksum as it is.
             let row = "BEGIN; CREATE TABLE IF NOT EXISTS u (y);
                        INSERT INTO u VALUES (randomblob(30)); COMMIT";
             self.application.execute_batch(row).expect("a commit");
-        }
+        };
+        // The first that it sees goes at once: it must see all of them together.
+        self.daemon.while_suspended(|| (0..commits).for_each(|_| row()));
         self.walrust.ask(["sync"]).succeeded();
         let mut new = self.bucket.ltx_files(NAME);
         new.retain(|file| !before.contains(file));

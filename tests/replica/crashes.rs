@@ -1,6 +1,6 @@
 //! Kills of a follower at any moment.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use walrust_testkit::{Prng, SqlProcess, SqliteLibrary, assert_same_database};
@@ -20,7 +20,11 @@ fn c17_a_follower_that_is_killed_at_any_moment_goes_on_where_it_was() {
     let mut daemon = walrust.watch(&[ledger.path()]);
     storage.wait_for_txid(&mut daemon, "app", 1);
     let replica = Replica::of(&storage, "app");
+    let begun = Instant::now();
     replica.catch_up().succeeded();
+    // Long enough for a follower to come to something, on a busy machine too.
+    let whole = u64::try_from(begun.elapsed().as_micros()).expect("not an age");
+    let longest = whole.max(60_000);
     let mut stays = Some(replica.reader(SqliteLibrary::System));
     let mut prng = Prng::new(3);
     let mut last = 0;
@@ -31,7 +35,7 @@ fn c17_a_follower_that_is_killed_at_any_moment_goes_on_where_it_was() {
             stays.take().into_iter().for_each(SqlProcess::close);
         }
         let follower = replica.follow();
-        std::thread::sleep(Duration::from_micros(prng.between(500, 60_000)));
+        std::thread::sleep(Duration::from_micros(prng.between(500, longest)));
         follower.kill();
         let mut reader = stays.unwrap_or_else(|| replica.reader(SqliteLibrary::System));
         let number = look(&mut reader);

@@ -22,7 +22,6 @@ use walrust_engine::{HealReason, Position, SyncPlan, WalFill, WalPosition, WalVi
 use walrust_ltx::{FileName, Txid};
 use walrust_wal::{Salts, WalIndex, frame_size};
 
-use crate::DatabaseError;
 use crate::connection;
 use crate::database_files::{check_database, resolve};
 use crate::database_reader::{ATTEMPTS, DatabaseReader, unless_truncated};
@@ -31,6 +30,7 @@ use crate::snapshot_reader::{ReadTransaction, SnapshotReader};
 use crate::staging::StagedFile;
 use crate::state_directory::StateDirectory;
 use crate::wal_source::stored_checksum;
+use crate::{Clock, DatabaseError};
 
 mod checkpoint;
 mod file_watch;
@@ -208,11 +208,11 @@ impl Capture {
     /// # Errors
     /// If the database or its WAL cannot be read, was replaced, or the file cannot be written. What
     /// is captured stays as it is, so the next sync tries again.
-    pub fn sync(&mut self, now_ms: i64) -> Result<SyncOutcome, DatabaseError> {
+    pub fn sync(&mut self, clock: impl Clock) -> Result<SyncOutcome, DatabaseError> {
         self.prepare()?;
         // Before the WAL is read: the mark is not past what is staged now.
         self.reader.pin.mark(&self.reader.files, MARK_DISTANCE)?;
-        let outcome = self.stage_new(now_ms)?;
+        let outcome = self.stage_new(&clock)?;
         self.rest()?;
         Ok(outcome)
     }
@@ -235,14 +235,14 @@ impl Capture {
     ///
     /// # Errors
     /// As [`sync`](Self::sync).
-    pub fn begin_snapshot(&mut self, now_ms: i64) -> Result<BegunSnapshot, DatabaseError> {
+    pub fn begin_snapshot(&mut self, clock: impl Clock) -> Result<BegunSnapshot, DatabaseError> {
         self.prepare()?;
         let mut before = Vec::new();
         for _ in 0..ATTEMPTS {
             // Before the wal-index is read: see `snapshot_reader`.
             let transaction = ReadTransaction::begin(&self.reader.files)?;
             let index = self.reader.files.wal_index()?;
-            match unless_truncated(self.stage_next(&index, now_ms))? {
+            match unless_truncated(self.stage_next(&index, clock.now_ms()))? {
                 None => continue,
                 Some(SyncOutcome::Staged { file, .. }) => before.push(file),
                 Some(SyncOutcome::UpToDate) => {}
@@ -392,10 +392,11 @@ impl Capture {
         Ok(())
     }
 
-    fn stage_new(&mut self, now_ms: i64) -> Result<SyncOutcome, DatabaseError> {
+    fn stage_new(&mut self, clock: &dyn Clock) -> Result<SyncOutcome, DatabaseError> {
         for _ in 0..ATTEMPTS {
             let index = self.reader.files.wal_index()?;
-            if let Some(outcome) = unless_truncated(self.stage_next(&index, now_ms))? {
+            let next = self.stage_next(&index, clock.now_ms());
+            if let Some(outcome) = unless_truncated(next)? {
                 return Ok(outcome);
             }
         }

@@ -8,6 +8,7 @@
 
 mod cancellation;
 mod capture;
+mod clock;
 mod connection;
 mod connection_pin;
 mod database_files;
@@ -44,6 +45,7 @@ pub use cancellation::{CancelOnDrop, Cancellation};
 pub use capture::{
     BegunSnapshot, Capture, CaptureOptions, Head, HeadTable, Reconciliation, SyncOutcome,
 };
+pub use clock::{Clock, SystemClock};
 pub use database_files::{check_database, sidecar};
 pub use error::{DatabaseError, RestoreError};
 pub use head_snapshot::{is_replicated, replicating_writer, stage_head_snapshot};

@@ -124,9 +124,10 @@ async fn a_reset_is_transient() {
 #[tokio::test]
 async fn a_refused_connection_is_transient_and_names_the_endpoint() {
     let server = FakeServer::start(|_| Reply::Reset).await;
-    // A port that was free a moment ago.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let endpoint = format!("http://{free}");
+    // A port that nobody else gets, and nobody listens at.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let endpoint = format!("http://{}", socket.local_addr().unwrap());
     let options = S3Options { endpoint: Some(endpoint.clone()), ..server.options() };
     let store = S3Store::open("bucket", "prefix", &options).await.unwrap();
     let error = put(&store).await.unwrap_err();

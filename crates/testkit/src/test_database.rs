@@ -2,12 +2,16 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tempfile::TempDir;
 
 use crate::Workload;
+
+/// How long an application waits for locks.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A database that the test writes to, open in this process; its directory goes with it.
 #[derive(Debug)]
@@ -115,14 +119,29 @@ impl TestDatabase {
 pub fn connect(path: &Path, page_size: u32) -> Connection {
     let open = || -> rusqlite::Result<Connection> {
         let connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::from_secs(30))?;
+        connection.busy_timeout(PATIENCE)?;
         // The tests kill processes, not machines: nothing needs to reach the disk.
         connection.execute_batch(&format!(
             "PRAGMA page_size = {page_size}; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;"
         ))?;
         Ok(connection)
     };
-    open().unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()))
+    let begun = Instant::now();
+    loop {
+        match open() {
+            Ok(connection) => return connection,
+            // SQLite itself does not wait where others bring a new database into WAL mode as well.
+            Err(error) if is_busy(&error) && begun.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => panic!("cannot open {}: {error}", path.display()),
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 /// The path of a `-wal` or `-shm` file: SQLite appends to the whole file name.

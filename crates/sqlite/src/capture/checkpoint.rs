@@ -17,7 +17,7 @@ use rusqlite::{Connection, ErrorCode};
 use walrust_engine::CheckpointKind;
 
 use super::{Capture, History};
-use crate::{DatabaseError, WalPin, connection};
+use crate::{Clock, DatabaseError, WalPin, connection};
 
 /// How often the barrier looks whether the writer has ended its transaction, and how many times:
 /// for a quarter of a second. SQLite's own pauses grow, and writers that do not pause would always
@@ -39,7 +39,11 @@ impl Capture {
     /// # Errors
     /// If SQLite fails for another reason than a lock, or the rest of the WAL cannot be staged. The
     /// pin is held again then, or the capture is to be dropped.
-    pub fn checkpoint(&mut self, kind: CheckpointKind, now_ms: i64) -> Result<bool, DatabaseError> {
+    pub fn checkpoint(
+        &mut self,
+        kind: CheckpointKind,
+        clock: impl Clock,
+    ) -> Result<bool, DatabaseError> {
         if matches!(self.history, History::Begin { .. }) {
             return Ok(false);
         }
@@ -51,7 +55,7 @@ impl Capture {
                 self.quiet_checkpoint(&worker)? && self.truncate(&worker)?
             }
             CheckpointKind::Barrier { truncate } => {
-                let complete = self.checkpoint_all(&worker, now_ms)?;
+                let complete = self.checkpoint_all(&worker, &clock)?;
                 if complete && truncate {
                     self.truncate(&worker)?;
                 }
@@ -89,11 +93,15 @@ impl Capture {
     /// Only the bulk is synced before it is copied. If power is lost before the rest is, what was
     /// written is in the database file, and the pages are compared at the next start; so the writers
     /// need not wait for it.
-    fn checkpoint_all(&mut self, worker: &Connection, now_ms: i64) -> Result<bool, DatabaseError> {
-        self.stage_new(now_ms)?;
+    fn checkpoint_all(
+        &mut self,
+        worker: &Connection,
+        clock: &dyn Clock,
+    ) -> Result<bool, DatabaseError> {
+        self.stage_new(clock)?;
         self.queue.make_durable(&self.state.staging())?;
         let complete =
-            self.copy_beside_writers(worker, now_ms)? || self.copy_under_barrier(worker, now_ms)?;
+            self.copy_beside_writers(worker, clock)? || self.copy_under_barrier(worker, clock)?;
         self.queue.make_durable(&self.state.staging())?;
         Ok(complete)
     }
@@ -101,7 +109,7 @@ impl Capture {
     fn copy_under_barrier(
         &mut self,
         worker: &Connection,
-        now_ms: i64,
+        clock: &dyn Clock,
     ) -> Result<bool, DatabaseError> {
         let mut barrier = connection::open(self.reader.files.path())?;
         let begun = barrier
@@ -115,7 +123,7 @@ impl Capture {
         let stopped = Instant::now();
         // Nobody waits while all of a large database is read: that is done before another barrier.
         let allowed = std::mem::replace(&mut self.reads_whole, false);
-        let result = self.checkpoint_stopped_writers(worker, now_ms);
+        let result = self.checkpoint_stopped_writers(worker, clock);
         self.reads_whole = allowed;
         connection::end_read(&barrier);
         tracing::debug!(
@@ -132,12 +140,12 @@ impl Capture {
     fn copy_beside_writers(
         &mut self,
         worker: &Connection,
-        now_ms: i64,
+        clock: &dyn Clock,
     ) -> Result<bool, DatabaseError> {
         for _ in 0..ROUNDS {
             // What is staged after the mark was set reaches at least as far as the mark.
             self.reader.pin.mark(&self.reader.files, 1)?;
-            self.stage_new(now_ms)?;
+            self.stage_new(clock)?;
             let Some(captured) = self.captured_wal() else { return Ok(false) };
             self.reader.pin.advance(&self.reader.files, &captured)?;
             // One that the application runs meanwhile would go on under the barrier.
@@ -154,9 +162,9 @@ impl Capture {
     fn checkpoint_stopped_writers(
         &mut self,
         worker: &Connection,
-        now_ms: i64,
+        clock: &dyn Clock,
     ) -> Result<bool, DatabaseError> {
-        self.stage_new(now_ms)?;
+        self.stage_new(clock)?;
         let index = self.reader.files.wal_index()?;
         let captured = match self.captured_wal() {
             Some(wal) if (wal.salts, wal.frames) == (index.header.salts, index.header.mx_frame) => {

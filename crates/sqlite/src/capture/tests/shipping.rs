@@ -7,6 +7,7 @@ under_both_pins!(
     the_first_wal_of_a_database_is_continued_frame_by_frame,
     a_snapshot_comes_with_what_was_not_shipped,
     times_never_go_back,
+    what_is_committed_after_the_time_of_a_state_is_not_in_it,
     nothing_is_written_to_the_application_s_database,
 );
 
@@ -110,6 +111,32 @@ fn times_never_go_back(pin: WalPin) {
     scene.ship(&mut capture);
     let times: Vec<_> = scene.shipped.iter().map(|(file, _)| file.header.timestamp_ms).collect();
     assert_eq!(times, [51_000, 51_000]);
+}
+
+/// A clock beside which somebody commits whenever it is asked.
+struct BesideAWriter<'a>(&'a Scene);
+
+impl crate::Clock for BesideAWriter<'_> {
+    fn now_ms(&self) -> i64 {
+        self.0.insert(1);
+        60_000
+    }
+}
+
+fn what_is_committed_after_the_time_of_a_state_is_not_in_it(pin: WalPin) {
+    let mut scene = Scene::new(pin, 4096);
+    let mut capture = scene.reconciled();
+    scene.ship(&mut capture);
+    scene.insert(1);
+    assert_eq!(txids(&capture.sync(BesideAWriter(&scene)).unwrap()), (2, 2));
+    scene.ship_staged(&mut capture);
+    let begun = capture.begin_snapshot(BesideAWriter(&scene)).unwrap();
+    let [incremental] = &begun.before[..] else { panic!("one incremental") };
+    assert_eq!((incremental.name.min.get(), incremental.name.max.get()), (3, 3));
+    drop(begun);
+    scene.ship_staged(&mut capture);
+    assert_eq!(txids(&scene.ship(&mut capture)), (4, 4));
+    scene.assert_restorable();
 }
 
 fn nothing_is_written_to_the_application_s_database(pin: WalPin) {
