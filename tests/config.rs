@@ -11,8 +11,8 @@ use crate::recording_server::{RecordingServer, error_body};
 use crate::storage::Storage;
 use crate::walrust::{PATIENCE, Walrust};
 
-/// Files of one second of writes, when the pace comes from these places.
-/// Asserts how many files there are of a database that is written to for a while.
+/// Asserts how many files there are of a database that is written to for a while, when the pace comes
+/// from these places.
 #[track_caller]
 fn assert_pace(pace: Pace, flag: Option<&str>, variable: Option<&str>, file: Option<&str>) {
     let (_directory, source) = TestDatabase::with_history(1024, 1, 10).close();

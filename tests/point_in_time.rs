@@ -303,7 +303,7 @@ struct Commit {
 #[test]
 fn c09_random_times_of_a_busy_database_are_states_that_existed() {
     let seconds = std::env::var("WALRUST_PITR_SECONDS").ok().and_then(|text| text.parse().ok());
-    let (seconds, targets) = seconds.map_or((3, 12), |seconds: u64| (seconds, 200));
+    let (length, targets) = seconds.map_or((3, 12), |seconds: u64| (seconds, 200));
     let storage = Storage::directory();
     let walrust = Walrust::on(&storage);
     let directory = tempfile::tempdir().unwrap();
@@ -319,7 +319,7 @@ fn c09_random_times_of_a_busy_database_are_states_that_existed() {
     let arguments = ["--wal-sync-interval", "100ms"];
     let mut daemon = walrust.watch_with([&[source.to_str().unwrap()], &arguments[..]].concat());
     storage.wait_for_txid(&mut daemon, NAME, 1);
-    let commits = write_for(&application, Duration::from_secs(seconds));
+    let commits = write_for(&application, Duration::from_secs(length));
     drop(application);
     daemon.stop();
 
@@ -342,10 +342,11 @@ fn c09_random_times_of_a_busy_database_are_states_that_existed() {
         let missing = commits.get(count).map_or(i64::MAX, |missing| missing.ended_ms);
         ages.push(time.saturating_sub(missing));
     }
-    // An interval and a commit, and what a busy machine adds: now and then that may be more.
+    // An interval and a commit, and what a busy machine adds: in a short run a single pause of it may
+    // be more, and lie between many of the targets.
     ages.sort_unstable();
-    let age = ages[targets / 2];
-    assert!(age <= interval_ms + 1500, "half of the states of seed {seed} are {age} ms old");
+    let age = ages[if seconds.is_some() { targets - 1 } else { targets / 2 }];
+    assert!(age <= interval_ms + 1500, "of seed {seed}, ages in milliseconds: {ages:?}");
 }
 
 /// Commits entries for a while, each in two tables at once.
