@@ -24,7 +24,7 @@ mod server;
 mod socket;
 
 pub use client::Client;
-pub use server::{Served, Server};
+pub use server::{Listening, Served, Server};
 pub use socket::{SOCKET_VARIABLE, Socket};
 
 /// The daemon and its databases at one moment.

@@ -49,7 +49,6 @@ fn a_match_of_a_pattern_is_stored_where_the_daemon_stores_it() {
     // The name that local state keeps is that of the pattern as well.
     let mut daemon = walrust.watch_with([""; 0]);
     daemon.wait_for_line(&["continues", "tenants/a"]);
-    walrust.wait_for_answer(&mut daemon);
     let outcome = walrust.snapshot(&tenant, &["--json"]).succeeded();
     assert_eq!(outcome.json()["name"], "tenants/a");
     let told = walrust.snapshot(&tenant, &[]).succeeded().stdout;
@@ -72,7 +71,6 @@ fn what_the_daemon_calls_a_database_is_what_the_snapshot_is_called() {
     let file = file.display().to_string();
     let mut daemon = walrust.watch_with([&["--config", file.as_str()][..], &QUICK].concat());
     storage.wait_for_txid(&mut daemon, "production", 1);
-    walrust.wait_for_answer(&mut daemon);
     let result = walrust.snapshot(&source, &["--json"]).succeeded().json();
     assert_eq!(result["name"], "production");
     daemon.stop();

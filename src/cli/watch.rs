@@ -15,7 +15,7 @@ use super::keys::KeyArgs;
 use super::signals::{Signals, hangup};
 use crate::Error;
 use crate::config::{self, Config};
-use crate::control::{Served, Server};
+use crate::control::{Listening, Served};
 use crate::follower::{Follower, Origin};
 use crate::pattern::is_pattern;
 use crate::problems::Problems;
@@ -78,13 +78,15 @@ pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Erro
     }
     let (databases, url) = (settings.databases.len(), store.url());
     tracing::info!(databases, %url, "replicating");
+    // Before anything is replicated: who finds a database replicated can ask who does it.
+    let listening = listen(&socket, &config).await?;
     let replicator = Replicator::start(settings.clone(), store).await?;
     let served = Arc::new(Served {
         replicator: replicator.clone(),
         storage: ArcSwap::from_pointee(url),
         problems: ArcSwap::from_pointee(Problems::default()),
     });
-    let _control = listen(&socket, &config, &served).await?;
+    let _control = listening.map(|listening| listening.serve(Arc::clone(&served)));
     let mut follower = Follower::new(Origin { file, typed, storage }, config, resolver, settings);
     follower.leave_out(&served, &left_out);
     tokio::select! {
@@ -111,15 +113,11 @@ pub(super) async fn run(args: WatchArgs, file: Option<&Path>) -> Result<(), Erro
 
 /// Opens the control socket. A daemon goes on without one if nobody asked for it by name: a second
 /// daemon of the same user has no place for its own.
-async fn listen(
-    socket: &SocketArgs,
-    config: &Config,
-    served: &Arc<Served>,
-) -> Result<Option<Server>, Error> {
+async fn listen(socket: &SocketArgs, config: &Config) -> Result<Option<Listening>, Error> {
     let socket = socket.resolve(config);
     let path = socket.path().display();
-    match Server::start(&socket, Arc::clone(served)).await {
-        Ok(server) => Ok(Some(server)),
+    match Listening::on(&socket).await {
+        Ok(listening) => Ok(Some(listening)),
         Err(source) if socket.is_named() => {
             let what = format!("cannot listen on the control socket {path}");
             Err(Error::Io { what, source })

@@ -48,21 +48,19 @@ pub struct Served {
     pub problems: ArcSwap<Problems>,
 }
 
-/// A listening control socket; dropping it closes and removes it.
+/// A control socket that clients can connect to, whose requests wait until it is served.
 #[derive(Debug)]
-pub struct Server {
-    path: PathBuf,
-    /// Device and inode: what is removed is what was made.
-    identity: (u64, u64),
-    task: AbortHandle,
+pub struct Listening {
+    listener: UnixListener,
+    file: SocketFile,
 }
 
-impl Server {
+impl Listening {
     /// Listens on a socket.
     ///
     /// # Errors
     /// If another daemon listens there, the socket cannot be made, or others could replace it.
-    pub async fn start(socket: &Socket, served: Arc<Served>) -> io::Result<Self> {
+    pub async fn on(socket: &Socket) -> io::Result<Self> {
         socket.prepare()?;
         let path = socket.path();
         if tokio::net::UnixStream::connect(path).await.is_ok() {
@@ -71,15 +69,41 @@ impl Server {
         }
         let listener = bind_privately(path)?;
         let metadata = fs::symlink_metadata(path)?;
-        let task = tokio::spawn(accept(listener, served));
         let identity = (metadata.dev(), metadata.ino());
-        Ok(Self { path: path.to_owned(), identity, task: task.abort_handle() })
+        Ok(Self { listener, file: SocketFile { path: path.to_owned(), identity } })
     }
+
+    /// Serves requests from now on.
+    #[must_use]
+    pub fn serve(self, served: Arc<Served>) -> Server {
+        let task = tokio::spawn(accept(self.listener, served));
+        Server { task: task.abort_handle(), _file: self.file }
+    }
+}
+
+/// A control socket that is served; dropping it closes and removes it.
+#[derive(Debug)]
+pub struct Server {
+    task: AbortHandle,
+    _file: SocketFile,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// The name of a socket, which goes with it.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: what is removed is what was made.
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {
