@@ -130,12 +130,6 @@ impl Walrust {
         command
     }
 
-    /// Waits until the daemon can be asked.
-    #[track_caller]
-    pub(crate) fn wait_for_answer(&self, daemon: &mut Daemon) {
-        daemon.wait_until("it answers", |_| self.ask(["status"]).code == Some(0));
-    }
-
     /// Runs a command that asks the daemon, and needs no storage for it.
     #[track_caller]
     pub(crate) fn ask<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Outcome {
