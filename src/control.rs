@@ -240,7 +240,7 @@ impl From<DatabaseStatus> for DatabaseReport {
     }
 }
 
-fn state_name(phase: DatabasePhase) -> &'static str {
+pub(crate) fn state_name(phase: DatabasePhase) -> &'static str {
     match phase {
         DatabasePhase::Opening => "opening",
         DatabasePhase::Replicating => "replicating",

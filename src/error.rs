@@ -10,6 +10,7 @@ use walrust_actors::{Cause, NotShipped, ReplicatorError};
 use walrust_engine::NameError;
 use walrust_engine::manifest::ManifestError;
 use walrust_history::{FollowError, HistoryError, Problem, RemoteError};
+use walrust_ltx::Txid;
 use walrust_sqlite::{DatabaseError, ReplicaError, RestoreError};
 use walrust_storage::{StorageError, StorageUrlError};
 
@@ -72,6 +73,28 @@ pub enum Error {
     /// What the bucket holds cannot be continued.
     #[error(transparent)]
     Remote(RemoteError),
+    /// The daemon that replicates a database stores it under another name, or nowhere any more.
+    #[error(
+        "a daemon replicates this database and cannot be asked for a snapshot, and there are no files of \
+         {name} in {url}; if the daemon stores it under another name, use its configuration (--config)"
+    )]
+    NoFilesOfDaemon {
+        /// The name.
+        name: String,
+        /// The storage.
+        url: String,
+    },
+    /// The daemon that replicates a database does not upload what is committed.
+    #[error(
+        "{}: a daemon replicates this database and cannot be asked for a snapshot, and it has uploaded \
+         nothing that was committed after TXID {head}; its log says why", .database.display()
+    )]
+    DaemonBehind {
+        /// Path of the database.
+        database: PathBuf,
+        /// The newest state in storage.
+        head: Txid,
+    },
     /// A database that changes all the time has no moment in which a snapshot is its head.
     #[error(
         "{}: a daemon replicates this database and cannot be asked for a snapshot, and the database \
@@ -219,6 +242,8 @@ impl Error {
             Self::Follow(error) => follow_exit_code(error),
             Self::Remote(_)
             | Self::Busy(_)
+            | Self::NoFilesOfDaemon { .. }
+            | Self::DaemonBehind { .. }
             | Self::OtherContent(_)
             | Self::Replicator(_)
             | Self::NotShipped(_)

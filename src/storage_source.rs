@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use walrust_storage::{ObjectStore, S3Options, StorageUrl};
+use walrust_storage::{ObjectStore, S3Options, StorageUrl, check_endpoint};
 
 use crate::Error;
 use crate::config::{ConditionalWrites, Config};
@@ -49,6 +49,9 @@ pub(crate) async fn open_url(
     config: &Config,
 ) -> Result<Arc<dyn ObjectStore>, Error> {
     let url: StorageUrl = url.parse()?;
+    if let Some(Err(problem)) = endpoint.map(check_endpoint) {
+        return Err(Error::Usage(problem));
+    }
     let options = S3Options {
         endpoint: endpoint.map(str::to_owned).or_else(|| config.s3.endpoint.clone()),
         region: config.s3.region.clone(),

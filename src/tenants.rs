@@ -233,7 +233,7 @@ impl Tenants {
             return Ok(None);
         }
         let problem = if path.to_str().is_none() {
-            "ignored, because its name is not UTF-8; give it an entry with a prefix of its own"
+            "ignored, because its name is not UTF-8; rename it, or make a symbolic link to it whose name is"
         } else if is_sqlite(path) {
             self.refused.remove(path);
             return Ok(Some(file));

@@ -96,7 +96,7 @@ on_both_storages!(what_is_stored_beside_a_daemon_is_what_the_daemon_would_store)
 struct Beside {
     _directory: TempDir,
     source: PathBuf,
-    _owner: Walrust,
+    owner: Walrust,
     daemon: Daemon,
     other: Walrust,
 }
@@ -115,7 +115,7 @@ impl Beside {
         daemon.wait_until("the position is saved", |_| {
             fs::read_to_string(&position).is_ok_and(|it| it.contains("\"0000000000000002\""))
         });
-        Self { _directory: directory, source, _owner: owner, daemon, other }
+        Self { _directory: directory, source, owner, daemon, other }
     }
 
     fn state(&self, file: &str) -> PathBuf {
@@ -143,7 +143,7 @@ fn text(value: &Value) -> &str {
 
 fn what_is_stored_beside_a_daemon_is_what_the_daemon_would_store(storage: &Storage) {
     let storage = storage.another();
-    let Beside { _directory, source, _owner, daemon, other } = Beside::new(&storage);
+    let Beside { _directory, source, owner: _owner, daemon, other } = Beside::new(&storage);
     let result = other.snapshot(&source, &["--json"]).succeeded().json();
     assert_eq!((text(&result["name"]), text(&result["txid"])), ("app", "0000000000000002"));
     let metadata = storage.metadata(SNAPSHOT);
@@ -183,6 +183,47 @@ fn a_daemon_that_cannot_be_asked_is_not_taken_for_none() {
     let hangs_up = std::thread::spawn(move || drop(listener.accept()));
     beside.other.snapshot(&beside.source, &[]).failed(1, &["cannot talk to the daemon"]);
     hangs_up.join().unwrap();
+    beside.daemon.stop();
+}
+
+#[test]
+fn what_the_daemon_has_not_shipped_is_not_called_stored() {
+    let storage = Storage::directory();
+    let beside = Beside::new(&storage);
+    // Storage has a snapshot of its head.
+    beside.other.snapshot(&beside.source, &[]).succeeded();
+    let application = rusqlite::Connection::open(&beside.source).unwrap();
+    beside.daemon.while_suspended(|| {
+        application.execute_batch("INSERT INTO extra VALUES (1)").unwrap();
+        let outcome = beside.other.snapshot(&beside.source, &[]);
+        outcome.failed(1, &["uploaded nothing", "after TXID 0000000000000002"]);
+    });
+    drop(application);
+    beside.daemon.stop();
+}
+
+#[test]
+fn a_daemon_that_stores_nothing_under_the_name_is_told_from_a_busy_database() {
+    let storage = Storage::directory();
+    let beside = Beside::new(&storage);
+    for key in storage.keys("") {
+        storage.delete(&key);
+    }
+    beside
+        .other
+        .snapshot(&beside.source, &[])
+        .failed(1, &["there are no files of app", "--config"]);
+    beside.daemon.kill();
+}
+
+#[test]
+fn a_daemon_that_hangs_is_not_waited_for() {
+    let storage = Storage::directory();
+    let beside = Beside::new(&storage);
+    beside.daemon.while_suspended(|| {
+        let outcome = beside.owner.ask(["sync", "--timeout", "1s"]);
+        outcome.failed(1, &["cannot talk to the daemon", "no answer within", "does it hang?"]);
+    });
     beside.daemon.stop();
 }
 

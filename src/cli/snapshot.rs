@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use walrust_actors::{Replicator, Settings};
+use walrust_actors::{Cause, DatabasePhase, Replicator, Settings};
 use walrust_ltx::Txid;
 use walrust_sqlite::{check_database, is_replicated};
 use walrust_storage::ObjectStore;
@@ -15,7 +15,7 @@ use super::control::SocketArgs;
 use super::{StorageArgs, print, print_json};
 use crate::Error;
 use crate::config::Config;
-use crate::control::Client;
+use crate::control::{Client, DatabaseReport, state_name};
 use crate::resolver::Resolver;
 use crate::settings::{Typed, is_same_file};
 
@@ -49,17 +49,30 @@ pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error
     // Credentials and bucket are checked before anything is read.
     store.list(&format!("{name}/"), None).await?;
     let url = store.url();
-    let (name, txid) = if !is_replicated(&path, config.state.dir.as_deref())? {
-        let txid = snapshot_alone(settings, store, &name).await?;
-        (name, txid.to_string())
-    } else if let Some((client, name)) = daemon_of(&args.socket, config, &path, &url).await? {
+    let is_replicated = is_replicated(&path, config.state.dir.as_deref())?;
+    let (name, txid) = match daemon_of(&args.socket, config, &path, &url).await {
         // Patterns that were typed are known to the daemon alone.
-        let txid = client.snapshot(&name).await?.txid.unwrap_or_default();
-        (name, txid)
-    } else {
-        let beside = BesideDaemon { store: &store, path: &path, config, name: &name };
-        let txid = beside.snapshot().await?;
-        (name, txid.to_string())
+        Ok(Some((client, database))) if is_replicated => {
+            let txid = client.snapshot(&database.name).await?.txid.unwrap_or_default();
+            (database.name, txid)
+        }
+        // It has let go of the database: whoever stores something takes the name from the other writer.
+        Ok(Some((_, database))) if database.state == state_name(DatabasePhase::WriterConflict) => {
+            let reason = database.error.unwrap_or(database.state);
+            return Err(Error::Refused { reason, cause: Cause::Other });
+        }
+        Err(error) if is_replicated => return Err(error),
+        Ok(None) if is_replicated => {
+            let beside = BesideDaemon { store: &store, path: &path, config, name: &name };
+            (name.clone(), beside.snapshot().await?.to_string())
+        }
+        asked => {
+            if let Err(error) = asked {
+                tracing::warn!(%error, "a daemon that does not replicate the database cannot be asked");
+            }
+            let txid = snapshot_alone(settings, store, &name).await?;
+            (name, txid.to_string())
+        }
     };
     if args.json {
         return print_json(&json!({ "name": name, "url": url, "txid": txid }));
@@ -82,7 +95,7 @@ fn settings_of(path: &Path, config: &Config) -> Result<Settings, Error> {
     resolve(&Typed { databases: vec![path.to_owned()], ..Typed::default() })
 }
 
-/// The daemon that replicates a database to this storage, and its name there; `None` if nobody listens,
+/// The daemon that replicates a database to this storage, and what it says of it; `None` if nobody listens,
 /// or it is another daemon that does.
 ///
 /// # Errors
@@ -92,7 +105,7 @@ async fn daemon_of(
     config: &Config,
     path: &Path,
     url: &str,
-) -> Result<Option<(Client, String)>, Error> {
+) -> Result<Option<(Client, DatabaseReport)>, Error> {
     let client = socket.client(config);
     let report = match client.status().await {
         Ok(report) if report.storage == url => report,
@@ -101,7 +114,7 @@ async fn daemon_of(
     };
     let mut databases = report.databases.into_iter();
     let database = databases.find(|database| is_same_file(&database.path, path));
-    Ok(database.map(|database| (client, database.name)))
+    Ok(database.map(|database| (client, database)))
 }
 
 /// Replicates the database for as long as it takes to store a snapshot.

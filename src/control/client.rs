@@ -1,6 +1,10 @@
 //! A command's end of the control socket.
+//!
+//! Invariant: a daemon that hangs is said to hang. Only a snapshot, which may take hours, is waited for
+//! without a limit, once the daemon has said how it is.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -14,6 +18,11 @@ use super::{
     DatabaseAnswer, DatabaseRequest, Problem, Socket, StatusReport, SyncReport, SyncRequest,
 };
 use crate::Error;
+
+/// How long the daemon may take for an answer, or longer than it was given for its work.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it may take to let go of a database, with the last uploads, or to take it up.
+const LETTING_GO: Duration = Duration::from_secs(40);
 
 /// Talks to the daemon that listens on a socket.
 #[derive(Clone, Debug)]
@@ -33,7 +42,7 @@ impl Client {
     /// # Errors
     /// If there is no daemon, or it does not answer as it should.
     pub async fn status(&self) -> Result<StatusReport, Error> {
-        self.request(Method::GET, "/v1/status", &()).await
+        self.request(Method::GET, "/v1/status", &(), Some(PATIENCE)).await
     }
 
     /// Ships everything now.
@@ -41,7 +50,9 @@ impl Client {
     /// # Errors
     /// As [`status`](Self::status); what could not be shipped is part of the report.
     pub async fn sync(&self, request: &SyncRequest) -> Result<SyncReport, Error> {
-        self.request(Method::POST, "/v1/sync", request).await
+        let work = Duration::try_from_secs_f64(request.timeout_seconds).unwrap_or_default();
+        let limit = work.saturating_add(PATIENCE);
+        self.request(Method::POST, "/v1/sync", request, Some(limit)).await
     }
 
     /// Takes a snapshot of a database.
@@ -49,7 +60,7 @@ impl Client {
     /// # Errors
     /// As [`status`](Self::status), or if the daemon refuses.
     pub async fn snapshot(&self, name: &str) -> Result<DatabaseAnswer, Error> {
-        self.about("/v1/snapshot", name).await
+        self.about("/v1/snapshot", name, None).await
     }
 
     /// Has the daemon let go of a database.
@@ -57,7 +68,7 @@ impl Client {
     /// # Errors
     /// As [`status`](Self::status), or if the daemon refuses.
     pub async fn pause(&self, name: &str) -> Result<DatabaseAnswer, Error> {
-        self.about("/v1/pause", name).await
+        self.about("/v1/pause", name, Some(LETTING_GO)).await
     }
 
     /// Has the daemon replicate a database again.
@@ -65,11 +76,17 @@ impl Client {
     /// # Errors
     /// As [`status`](Self::status), or if the daemon refuses.
     pub async fn resume(&self, name: &str) -> Result<DatabaseAnswer, Error> {
-        self.about("/v1/resume", name).await
+        self.about("/v1/resume", name, Some(LETTING_GO)).await
     }
 
-    async fn about(&self, path: &str, name: &str) -> Result<DatabaseAnswer, Error> {
-        self.request(Method::POST, path, &DatabaseRequest { name: name.to_owned() }).await
+    async fn about(
+        &self,
+        path: &str,
+        name: &str,
+        limit: Option<Duration>,
+    ) -> Result<DatabaseAnswer, Error> {
+        let request = DatabaseRequest { name: name.to_owned() };
+        self.request(Method::POST, path, &request, limit).await
     }
 
     async fn request<T: DeserializeOwned>(
@@ -77,6 +94,7 @@ impl Client {
         method: Method,
         path: &str,
         body: &impl Serialize,
+        limit: Option<Duration>,
     ) -> Result<T, Error> {
         self.socket.check()?;
         let socket = self.socket.path();
@@ -104,8 +122,12 @@ impl Client {
             connection.abort();
             Ok::<_, hyper::Error>((status, body))
         };
-        let (status, body) =
-            exchange.await.map_err(|error| self.failed(io::Error::other(error)))?;
+        let limit = limit.unwrap_or(Duration::MAX);
+        let exchange = tokio::time::timeout(limit, exchange).await.map_err(|_| {
+            let problem = format!("no answer within {limit:?}; does it hang?");
+            self.failed(io::Error::new(io::ErrorKind::TimedOut, problem))
+        })?;
+        let (status, body) = exchange.map_err(|error| self.failed(io::Error::other(error)))?;
         if status == StatusCode::OK {
             return serde_json::from_slice(&body).map_err(|error| self.failed(error.into()));
         }

@@ -89,7 +89,10 @@ pub enum NameError {
         path: PathBuf,
     },
     /// The path has no file name, or one that is not valid UTF-8.
-    #[error("{} has no file name that can be used in a bucket; give it a prefix", .path.display())]
+    #[error(
+        "{} has no file name that can be used in a bucket; rename it, or replicate it through a symbolic \
+         link whose name can", .path.display()
+    )]
     Unnameable {
         /// The path.
         path: PathBuf,

@@ -54,8 +54,9 @@ pub(crate) fn read_name(state: &Path, database: &Path) -> Result<Option<KeptName
     let damaged = |problem: String| DatabaseError::DamagedState {
         path: path.clone(),
         problem,
-        remedy: "correct the name in it, or give the database a prefix; if the file is removed, a name \
-                 is found again, which may be another one with a history of its own",
+        remedy: "in the configuration, set the prefix of the database to the name under which it was \
+                 stored (`walrust list` shows the names); if the file is removed instead, a name is \
+                 found again, which may be another one with a history of its own",
     };
     let stored: StoredName =
         serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;

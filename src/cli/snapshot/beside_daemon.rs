@@ -25,6 +25,16 @@ use crate::config::Config;
 const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(250);
 
+/// What an attempt came to.
+enum Attempt {
+    /// Storage has a snapshot of the state of the database.
+    Stored(Txid),
+    /// Storage has nothing under the name.
+    NoFiles,
+    /// The database is not in the state of the head, which has this TXID.
+    Behind(Txid),
+}
+
 /// See the module.
 pub(super) struct BesideDaemon<'a> {
     pub(super) store: &'a Arc<dyn ObjectStore>,
@@ -39,17 +49,25 @@ impl BesideDaemon<'_> {
     /// Stores a snapshot of the state that the daemon has shipped, once the database is in it.
     ///
     /// # Errors
-    /// If the database changes too fast, or the snapshot cannot be made or stored.
+    /// If the daemon does not ship what the database has, or the database changes too fast, or the
+    /// snapshot cannot be made or stored.
     pub(super) async fn snapshot(&self) -> Result<Txid, Error> {
         let staging = tempfile::tempdir().map_err(|source| Error::Io {
             what: "cannot create a temporary directory".to_owned(),
             source,
         })?;
-        let began = Instant::now();
+        let (began, mut first) = (Instant::now(), None);
         loop {
             let waiting = match self.attempt(staging.path()).await {
-                Ok(Some(txid)) => return Ok(txid),
-                Ok(None) => Error::Busy(self.path.to_owned()),
+                Ok(Attempt::Stored(txid)) => return Ok(txid),
+                Ok(Attempt::NoFiles) => {
+                    let (name, url) = (self.name.to_owned(), self.store.url());
+                    Error::NoFilesOfDaemon { name, url }
+                }
+                Ok(Attempt::Behind(head)) if *first.get_or_insert(head) == head => {
+                    Error::DaemonBehind { database: self.path.to_owned(), head }
+                }
+                Ok(Attempt::Behind(_)) => Error::Busy(self.path.to_owned()),
                 Err(Error::Storage(error)) if error.class().is_retryable() => error.into(),
                 Err(error) => return Err(error),
             };
@@ -60,29 +78,29 @@ impl BesideDaemon<'_> {
         }
     }
 
-    /// One attempt; `None` if the database is not in the state of the head.
-    async fn attempt(&self, staging: &Path) -> Result<Option<Txid>, Error> {
+    async fn attempt(&self, staging: &Path) -> Result<Attempt, Error> {
         let state = self.config.state.dir.clone();
         let writer_id = replicating_writer(self.path, state.as_deref())?;
         let manifest = self.manifest(&writer_id).await?;
         let remote = look_up(self.store.as_ref(), self.name).await?;
-        let Some(head) = remote.head else { return Ok(None) };
-        if remote.last_snapshot != Some(head.txid) {
-            let (path, directory) = (self.path.to_owned(), staging.to_owned());
-            let stage = move || stage_head_snapshot(&path, state.as_deref(), &directory, &head);
-            let staged = tokio::task::spawn_blocking(stage).await;
-            let staged =
-                staged.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-            let Some(file) = staged else { return Ok(None) };
-            self.put(&file, &writer_id).await?;
-        } else {
+        let Some(head) = remote.head else { return Ok(Attempt::NoFiles) };
+        let (path, directory) = (self.path.to_owned(), staging.to_owned());
+        // Also where storage has a snapshot: that the database is in its state is known by this.
+        let stage = move || stage_head_snapshot(&path, state.as_deref(), &directory, &head);
+        let staged = tokio::task::spawn_blocking(stage).await;
+        let staged =
+            staged.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let Some(file) = staged else { return Ok(Attempt::Behind(head.txid)) };
+        if remote.last_snapshot == Some(head.txid) {
             self.check(head.txid).await?;
+        } else {
+            self.put(&file, &writer_id).await?;
         }
         // Without a manifest: the first one of the daemon has what was stored before it.
         if let Some(manifest) = manifest {
             self.enter(&manifest, head.txid).await?;
         }
-        Ok(Some(head.txid))
+        Ok(Attempt::Stored(head.txid))
     }
 
     /// Checks the snapshot that the state has. The daemon alone can follow it with another one.

@@ -107,10 +107,12 @@ impl About {
             }
         }
         let cause = innermost(error);
-        if chain(error).any(|cause| cause.is::<rustls::Error>()) {
-            return self
-                .error(class, format!("no trusted connection: {cause}"))
-                .with_hint("the certificates of its authority can be named in AWS_CA_BUNDLE");
+        if let Some(tls) = chain(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
+            let hint = match tls {
+                rustls::Error::InvalidMessage(_) => "does it speak TLS? Else its URL is http://",
+                _ => "the certificates of its authority can be named in AWS_CA_BUNDLE",
+            };
+            return self.error(class, format!("no trusted connection: {cause}")).with_hint(hint);
         }
         // The inner ones say more.
         let io = chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last();
@@ -127,7 +129,10 @@ impl About {
         match error {
             CredentialsError::CredentialsNotLoaded(_) => self
                 .error(ErrorClass::Auth, "there are no credentials")
-                .with_hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
+                .with_hint(
+                    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile that has them in \
+                     AWS_PROFILE",
+                ),
             CredentialsError::ProviderTimedOut(_) => self
                 .error(ErrorClass::Transient, "the provider of credentials did not answer in time"),
             other => self
