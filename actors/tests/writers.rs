@@ -33,6 +33,8 @@ async fn of_two_writers_of_one_transaction_the_second_stops() {
     let scene = Scene::new(1);
     let replicator = scene.start().await;
     wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    // Which the other one finds, and after which this one asks for it no more.
+    scene.manifest("a").await;
     let other = scene.copied();
     let successor = other.start().await;
     other.commit(0);
@@ -51,6 +53,8 @@ async fn a_writer_that_sees_a_later_epoch_in_the_manifest_stops() {
     let scene = Scene::new(1);
     let replicator = scene.start().await;
     wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    // Without one the other has nobody to take the name over from.
+    scene.manifest("a").await;
     let other = scene.copied();
     shut_down(other.start().await).await;
     scene.commit(0);
