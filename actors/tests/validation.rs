@@ -57,6 +57,8 @@ async fn a_loss_is_told_and_is_no_corruption() {
     let replicator = scene.start_with(settings(&scene, &receiver)).await;
     wait_for_status(&replicator, "a", |status| status.up_to_date).await;
     replicator.sync("a").await.unwrap();
+    // What no manifest knows is not missed.
+    scene.manifest("a").await;
     let key = scene.tree("a").await.files[0].key.clone();
     scene.store.delete(std::slice::from_ref(&key)).await.unwrap();
     let event = wait_for_event(&receiver, "validation_failed").await;
