@@ -6,7 +6,9 @@ use walrust_actors::{Replicator, Settings};
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::resting::{self, count_rests, wait_for_rests};
-use crate::scene::{PATIENCE, Scene, shut_down, status_of, wait_for_status, wait_until};
+use crate::scene::{
+    PATIENCE, Scene, shut_down, status_of, wait_for_status, wait_for_uploads, wait_until,
+};
 
 /// Something that is no manifest takes the place of one.
 async fn damage(scene: &Scene) {
@@ -105,6 +107,9 @@ async fn a_file_that_a_manifest_had_before_it_was_confirmed_holds_up_no_later_on
     scene.store.hold([]);
     // The file is in storage, and in the manifest, while the job that confirms it stands still.
     wait_until("the file", || scene.store.uploads("a").len() > stored).await;
+    // The database has heard of it before it answers.
+    wait_for_uploads(&replicator, |status| status.bytes_queued + status.bytes_under_way == 0).await;
+    status_of(&replicator, "a").await;
     scene.store.refuse_manifests(0);
     wait_for_whole_manifest(&scene).await;
     let before = rests.of("a");
