@@ -36,7 +36,7 @@ async fn wait_for_whole_manifest(scene: &Scene) {
 }
 
 async fn commit_and_wait(scene: &Scene, replicator: &Replicator) {
-    let before = status_of(&replicator, "a").await.txid;
+    let before = status_of(replicator, "a").await.txid;
     scene.commit(0);
     wait_for_status(replicator, "a", |status| status.txid > before).await;
 }
