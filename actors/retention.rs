@@ -128,6 +128,12 @@ struct Entry {
     odd: OddFiles,
 }
 
+impl Entry {
+    fn is_quiet(&self) -> bool {
+        self.quiet_until_ms.is_some_and(|until| now().as_millisecond() < until)
+    }
+}
+
 impl Actor for RetentionActor {
     type Msg = RetentionMsg;
     type State = RetentionState;
@@ -215,8 +221,7 @@ impl RetentionState {
         let Some(entry) = self.databases.get(&database).filter(|entry| entry.epoch == epoch) else {
             return;
         };
-        let interval = entry.settings.interval;
-        let is_quiet = entry.quiet_until_ms.is_some_and(|until| now().as_millisecond() < until);
+        let (interval, is_quiet) = (entry.settings.interval, entry.is_quiet());
         self.arm(&database, interval);
         if !is_quiet {
             self.runs.line_up(database);
@@ -224,7 +229,10 @@ impl RetentionState {
     }
 
     fn begin_next(&mut self) {
-        let Some(database) = self.runs.next() else { return };
+        // One that came due while its last run was under way may have nothing more to do since.
+        let due = |database: &String| self.databases.get(database).is_some_and(|it| !it.is_quiet());
+        let next = std::iter::from_fn(|| self.runs.next()).find(due);
+        let Some(database) = next else { return };
         let Some(entry) = self.databases.get_mut(&database) else { return };
         // What comes from now on the run may not see.
         entry.quiet_until_ms = Some(i64::MIN);

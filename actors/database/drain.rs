@@ -29,7 +29,11 @@ impl DatabaseState {
         self.look.is_wanted = true;
         match self.phase {
             DatabasePhase::Opening => self.drain.stop.notify_one(),
-            DatabasePhase::Replicating => self.proceed(),
+            DatabasePhase::Replicating => {
+                // One that nobody waits for need not go on beside the last sync.
+                self.snapshot_outstanding();
+                self.proceed();
+            }
             _ => self.finish_draining(),
         }
     }

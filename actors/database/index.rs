@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use walrust_engine::manifest::FileEntry;
+use walrust_ltx::FileName;
 
 use super::DatabaseMsg;
 use super::state::DatabaseState;
@@ -88,7 +89,13 @@ impl DatabaseState {
         self.last_error = None;
         self.index.is_first |= stored.partial;
         self.report_indexed();
-        self.want_manifest();
+        let is_snapshot = |entry: &FileEntry| entry.file_name().is_some_and(FileName::is_snapshot);
+        if self.index.entries.iter().any(is_snapshot) {
+            // It came while the update was under way, and is to be found as soon as any other one.
+            self.offer_manifest();
+        } else {
+            self.want_manifest();
+        }
         if let Some(lost) = stored.lost {
             self.state_lost(lost);
         }

@@ -21,6 +21,7 @@ use walrust_sqlite::{BegunSnapshot, DatabaseError, SnapshotReader, StagedFile};
 
 use super::state::DatabaseState;
 use super::{Cause, DatabaseMsg, Refusal};
+use crate::crash_point::job_point;
 
 /// A snapshot that is being read; dropping it aborts that.
 #[derive(Debug)]
@@ -70,7 +71,11 @@ impl DatabaseState {
         let (pool, myself) = (self.arguments.pool.clone(), self.myself.clone());
         let pass = held.pass.clone();
         tokio::spawn(async move {
-            let message = match pool.run_long(move || reader.stage(&abort)).await {
+            let read = move || {
+                job_point("database::snapshot_reading");
+                reader.stage(&abort)
+            };
+            let message = match pool.run_long(read).await {
                 Ok(outcome) => DatabaseMsg::SnapshotRead(Box::new(outcome)),
                 Err(_) => DatabaseMsg::JobLost,
             };

@@ -72,6 +72,11 @@ impl FaultStore {
         if faults.front().is_some_and(fits) { faults.pop_front() } else { None }
     }
 
+    /// Faults that have not happened.
+    pub(crate) fn faults_left(&self) -> usize {
+        self.faults.lock().unwrap().len()
+    }
+
     /// Forgets the faults that have not happened.
     pub(crate) fn heal(&self) {
         self.faults.lock().unwrap().clear();

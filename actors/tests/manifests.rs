@@ -1,14 +1,14 @@
 //! A manifest is an index: nothing of a history depends on it.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use walrust_actors::{Replicator, Settings};
-use walrust_engine::manifest::Manifest;
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::resting::{self, count_rests, wait_for_rests};
-use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status, wait_until};
+use crate::scene::{
+    PATIENCE, Scene, shut_down, status_of, wait_for_status, wait_for_uploads, wait_until,
+};
 
 /// Something that is no manifest takes the place of one.
 async fn damage(scene: &Scene) {
@@ -21,7 +21,7 @@ async fn damage(scene: &Scene) {
 async fn wait_for_whole_manifest(scene: &Scene) {
     let began = Instant::now();
     loop {
-        let problem = match manifest(scene).await {
+        let problem = match scene.try_manifest("a").await {
             Ok(manifest) => {
                 let has = |name| manifest.files.iter().any(|file| file.file_name() == Some(name));
                 let missing = scene.tree("a").await.files.into_iter().find(|it| !has(it.name));
@@ -35,15 +35,8 @@ async fn wait_for_whole_manifest(scene: &Scene) {
     }
 }
 
-/// The manifest, or why there is none.
-async fn manifest(scene: &Scene) -> Result<Manifest, String> {
-    let object = scene.store.get("a/manifest.json").await.map_err(|error| error.to_string())?;
-    let bytes = object.bytes().await.map_err(|error| error.to_string())?;
-    Manifest::parse(&bytes).map_err(|error| error.to_string())
-}
-
 async fn commit_and_wait(scene: &Scene, replicator: &Replicator) {
-    let before = replicator.status("a").await.unwrap().txid;
+    let before = status_of(replicator, "a").await.txid;
     scene.commit(0);
     wait_for_status(replicator, "a", |status| status.txid > before).await;
 }
@@ -71,6 +64,7 @@ async fn a_manifest_that_is_damaged_beside_the_daemon_is_made_anew() {
     let scene = Scene::new(1);
     let replicator = scene.start().await;
     commit_and_wait(&scene, &replicator).await;
+    scene.manifest("a").await;
     damage(&scene).await;
     commit_and_wait(&scene, &replicator).await;
     replicator.snapshot("a").await.unwrap();
@@ -99,11 +93,11 @@ async fn a_manifest_that_was_damaged_before_the_start_is_made_anew() {
 async fn a_file_that_a_manifest_had_before_it_was_confirmed_holds_up_no_later_one() {
     let rests = count_rests();
     let scene = Scene::new(1);
-    // Long enough to get everything into place before the manifest is due.
-    let interval = Duration::from_secs(2);
-    let settings = Settings { manifest_interval: interval, ..resting::settings(&scene) };
-    let replicator = scene.start_with(settings).await;
+    let replicator = scene.start_with(resting::settings(&scene)).await;
     wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    scene.manifest("a").await;
+    // Until everything is in place there is no other one.
+    scene.store.refuse_manifests(usize::MAX / 2);
     commit_and_wait(&scene, &replicator).await;
     let stored = scene.store.uploads("a").len();
     scene.store.hold(["a/".to_owned()]);
@@ -113,11 +107,15 @@ async fn a_file_that_a_manifest_had_before_it_was_confirmed_holds_up_no_later_on
     scene.store.hold([]);
     // The file is in storage, and in the manifest, while the job that confirms it stands still.
     wait_until("the file", || scene.store.uploads("a").len() > stored).await;
+    // The database has heard of it before it answers.
+    wait_for_uploads(&replicator, |status| status.bytes_queued + status.bytes_under_way == 0).await;
+    status_of(&replicator, "a").await;
+    scene.store.refuse_manifests(0);
     wait_for_whole_manifest(&scene).await;
-    let before = rests.load(Ordering::SeqCst);
+    let before = rests.of("a");
     fail::remove("database::short_job");
     // Nothing is to be done for it any more.
-    wait_for_rests(&rests, before + 1).await;
+    wait_for_rests(&rests, "a", before + 1).await;
     commit_and_wait(&scene, &replicator).await;
     wait_for_whole_manifest(&scene).await;
     shut_down(replicator).await;

@@ -23,9 +23,11 @@ async fn b08_a_store_that_is_away_at_the_start_is_asked_by_one_database_at_a_tim
     scene.breaker = BREAKER;
     scene.store.set_away(true);
     let replicator = scene.start().await;
-    wait_for_uploads(&replicator, held_back).await;
-    let before = scene.store.requests();
+    // All that were let through before it opened have asked, but for one at most.
+    let all_held_back = |status: &UploaderStatus| held_back(status) && status.asking >= 19;
+    wait_for_uploads(&replicator, all_held_back).await;
     let began = Instant::now();
+    let before = scene.store.requests();
     // Each probe is one listing; two cooldowns pass at least.
     let probes = 3;
     wait_until("somebody finds out whether it is back", || {

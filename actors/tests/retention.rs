@@ -7,12 +7,14 @@ use walrust_engine::RetentionPolicy;
 use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status};
+use crate::snapshots::wait_for_snapshots;
 
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Settings under which all but the newest states are merged or removed.
 fn settings(scene: &Scene) -> Settings {
-    let mut settings = scene.settings();
+    // What is stored while a manifest is written comes with the next one.
+    let mut settings = Settings { manifest_interval: INTERVAL, ..scene.settings() };
     for database in &mut settings.databases {
         database.snapshot.max_changes = 5;
         database.compaction.interval = INTERVAL;
@@ -45,17 +47,30 @@ async fn histories_are_kept_short_and_a_database_that_does_not_change_costs_no_r
                 replicator.sync(name).await.unwrap();
             }
         }
-        wait_for_silence(&scene).await;
-        for (name, ..) in &scene.databases {
-            let (tree, manifest) = (scene.tree(name).await, scene.manifest(name).await);
-            assert_eq!(manifest.missing_from(&tree), []);
-            assert_eq!(manifest.retired, []);
-            let snapshots = tree.files.iter().filter(|file| file.name.is_snapshot()).count();
-            assert_eq!(snapshots, 2, "{:?}", tree.files);
+        let began = Instant::now();
+        loop {
+            wait_for_silence(&scene).await;
+            // On a busy machine it may be silent before all is done.
+            let Err(problem) = short_histories(&scene).await else { break };
+            assert!(began.elapsed() < PATIENCE, "{problem}");
         }
         scene.assert_restorable().await;
     }
     shut_down(replicator).await;
+}
+
+/// Whether of each history only the newest states are left, or what else there is.
+async fn short_histories(scene: &Scene) -> Result<(), String> {
+    for (name, ..) in &scene.databases {
+        let (tree, manifest) = (scene.tree(name).await, scene.manifest(name).await);
+        let missing = manifest.missing_from(&tree);
+        let snapshots = tree.files.iter().filter(|file| file.name.is_snapshot()).count();
+        if !missing.is_empty() || !manifest.retired.is_empty() || snapshots != 2 {
+            let (retired, files) = (manifest.retired, tree.files);
+            return Err(format!("{name}: missing {missing:?}, retired {retired:?}, {files:?}"));
+        }
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,11 +80,7 @@ async fn a_history_that_cannot_be_looked_at_holds_up_neither_others_nor_uploads(
     for (name, ..) in &scene.databases {
         wait_for_status(&replicator, name, |status| status.up_to_date).await;
     }
-    let began = Instant::now();
-    while scene.tree("a").await.files.is_empty() || !scene.tree("a").await.has_manifest {
-        assert!(began.elapsed() < PATIENCE, "no manifest");
-        tokio::time::sleep(INTERVAL).await;
-    }
+    scene.manifest("a").await;
     // The manifest lists what is not there: nothing of the history may be touched, for ever.
     let first = scene.tree("a").await.files[0].key.clone();
     scene.store.delete(&[first]).await.unwrap();
@@ -79,10 +90,16 @@ async fn a_history_that_cannot_be_looked_at_holds_up_neither_others_nor_uploads(
             replicator.sync(name).await.unwrap();
         }
     }
-    wait_for_few_snapshots(&scene, "b").await;
+    wait_for_snapshots(&scene, "a", 1).await;
+    let began = Instant::now();
+    while scene.tree("b").await.files.len() > 12 {
+        assert!(began.elapsed() < PATIENCE, "the history of b is not kept short");
+        tokio::time::sleep(INTERVAL).await;
+    }
     assert!(scene.tree("a").await.files.len() > 12);
-    scene.assert_restorable().await;
+    // A history that is being kept short may lose a file between a plan and its restore.
     shut_down(replicator).await;
+    scene.assert_restorable().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,12 +132,4 @@ async fn c08_an_odd_file_of_a_busy_database_is_fetched_once() {
     }
     assert_eq!(scene.store.fetches(&odd), 1);
     shut_down(replicator).await;
-}
-
-async fn wait_for_few_snapshots(scene: &Scene, name: &str) {
-    let began = Instant::now();
-    while scene.tree(name).await.files.iter().filter(|file| file.name.is_snapshot()).count() > 2 {
-        assert!(began.elapsed() < PATIENCE, "the history of {name} is not kept short");
-        tokio::time::sleep(INTERVAL).await;
-    }
 }

@@ -8,6 +8,7 @@ use walrust_actors::{
     DatabasePhase, DatabaseSettings, DatabaseStatus, NotShipped, Replicator, Settings,
     UploadLimits, UploaderStatus,
 };
+use walrust_engine::manifest::Manifest;
 use walrust_engine::{BreakerSettings, CheckpointSettings, RestoreTarget, RetryPolicy, Tree};
 use walrust_ltx::Mode;
 use walrust_sqlite::{IntegrityCheck, Restore};
@@ -134,11 +135,25 @@ impl Scene {
         Tree::read(name, listing.iter().map(|entry| (entry.key.as_str(), entry.size)))
     }
 
-    /// The `manifest.json` of a database.
-    pub(crate) async fn manifest(&self, name: &str) -> walrust_engine::manifest::Manifest {
-        let object = self.store.get(&format!("{name}/manifest.json")).await.unwrap();
-        let bytes = object.bytes().await.unwrap();
-        walrust_engine::manifest::Manifest::parse(&bytes).unwrap()
+    /// The `manifest.json` of a database. The first one comes a moment after the first snapshot, which
+    /// is all that a status tells of: it is waited for.
+    pub(crate) async fn manifest(&self, name: &str) -> Manifest {
+        let began = Instant::now();
+        loop {
+            match self.try_manifest(name).await {
+                Ok(manifest) => return manifest,
+                Err(problem) => assert!(began.elapsed() < PATIENCE, "{problem}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The `manifest.json` of a database, or why there is none.
+    pub(crate) async fn try_manifest(&self, name: &str) -> Result<Manifest, String> {
+        let object = self.store.get(&format!("{name}/manifest.json")).await;
+        let bytes = object.map_err(|error| error.to_string())?.bytes().await;
+        let bytes = bytes.map_err(|error| error.to_string())?;
+        Manifest::parse(&bytes).map_err(|error| error.to_string())
     }
 
     /// Flips a bit in the middle of an object.
@@ -168,6 +183,11 @@ pub(crate) async fn wait_for_phase(
     phase: DatabasePhase,
 ) -> DatabaseStatus {
     wait_for_status(replicator, name, |status| status.phase == phase).await
+}
+
+/// The status of a database. On a busy machine a question may stay without an answer.
+pub(crate) async fn status_of(replicator: &Replicator, name: &str) -> DatabaseStatus {
+    wait_for_status(replicator, name, |_| true).await
 }
 
 pub(crate) async fn wait_for_status(
@@ -203,9 +223,11 @@ pub(crate) async fn wait_for_uploads(
 ) -> UploaderStatus {
     let began = Instant::now();
     loop {
-        let status = replicator.uploader_status().await.unwrap();
-        if wanted(&status) {
-            return status;
+        let status = replicator.uploader_status().await;
+        if let Ok(status) = &status
+            && wanted(status)
+        {
+            return *status;
         }
         assert!(began.elapsed() < PATIENCE, "the uploads did not get there: {status:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,41 +1,55 @@
-//! Snapshots of a database that takes a while to read.
+//! Snapshots that take a while to read.
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
-use walrust_actors::{DatabasePhase, Replicator, ReplicatorError};
+use tokio::task::JoinHandle;
+use walrust_actors::{DatabasePhase, DatabaseStatus, Replicator, ReplicatorError};
 use walrust_ltx::{FileName, Txid};
 
-use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status};
+use crate::scene::{PATIENCE, Scene, shut_down, status_of, wait_for_status, wait_until};
 
-/// A database that takes hundreds of milliseconds to read, and is in storage.
-async fn large() -> (Scene, Replicator) {
+/// A database that is in storage, and has changed since.
+async fn changed() -> (Scene, Replicator) {
     let scene = Scene::new(1);
-    let (_, database, _) = &scene.databases[0];
-    database.run("CREATE TABLE large (x)");
-    for _ in 0..50 {
-        database.run("INSERT INTO large VALUES (randomblob(1000000))");
-    }
     let replicator = scene.start().await;
     wait_for_status(&replicator, "a", |status| status.up_to_date).await;
     scene.commit(0);
     (scene, replicator)
 }
 
-/// Asks for a snapshot and commits until it is answered.
-async fn snapshot_beside(
-    scene: &Scene,
-    replicator: &Replicator,
-    commit: &str,
-) -> Result<Txid, ReplicatorError> {
-    let mut snapshot = Box::pin(replicator.snapshot("a"));
-    loop {
-        if let Ok(answer) = tokio::time::timeout(Duration::from_millis(5), &mut snapshot).await {
-            return answer;
-        }
-        scene.databases[0].1.run(commit);
-    }
+/// Readings of snapshots that do not begin before this is dropped.
+struct Held {
+    begun: Arc<AtomicBool>,
+    _go: mpsc::Sender<()>,
+}
+
+/// Fail points are global to the process: nextest gives every test its own.
+fn hold_readings() -> Held {
+    let (go, goes) = mpsc::channel();
+    let (begun, goes) = (Arc::new(AtomicBool::new(false)), Mutex::new(goes));
+    let begins = Arc::clone(&begun);
+    let hold = move || {
+        begins.store(true, Ordering::SeqCst);
+        // Nobody ever sends anything.
+        let _ = goes.lock().unwrap().recv();
+    };
+    fail::cfg_callback("database::snapshot_reading", hold).unwrap();
+    Held { begun, _go: go }
+}
+
+type Asking = JoinHandle<Result<Txid, ReplicatorError>>;
+
+/// Asks for a snapshot, and waits until it is about to be read and storage has what was committed
+/// before.
+async fn begin_snapshot(replicator: &Replicator, held: &Held) -> (Asking, DatabaseStatus) {
+    let asks = replicator.clone();
+    let asking = tokio::spawn(async move { asks.snapshot("a").await });
+    wait_until("the reading", || held.begun.load(Ordering::SeqCst)).await;
+    (asking, wait_for_status(replicator, "a", |status| status.up_to_date).await)
 }
 
 async fn snapshots(scene: &Scene) -> usize {
@@ -45,39 +59,60 @@ async fn snapshots(scene: &Scene) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_reach_storage_while_a_snapshot_is_read() {
-    let (scene, replicator) = large().await;
-    let commit = "INSERT INTO extra VALUES (1)";
-    let txid = snapshot_beside(&scene, &replicator, commit).await.unwrap();
+    let (scene, replicator) = changed().await;
+    let held = hold_readings();
+    let (asking, mut before) = begin_snapshot(&replicator, &held).await;
+    for _ in 0..2 {
+        scene.commit(0);
+        before = wait_for_status(&replicator, "a", |status| status.txid > before.txid).await;
+    }
+    drop(held);
+    let txid = asking.await.unwrap().unwrap();
     shut_down(replicator).await;
     let uploads: Vec<FileName> = scene.store.uploaded("a");
     let snapshot = FileName { min: Txid::FIRST, max: txid };
     let before = uploads.iter().take_while(|name| **name != snapshot);
     let meanwhile = before.filter(|name| name.min > txid).count();
-    assert!(meanwhile > 1, "{uploads:?}");
+    assert_eq!(meanwhile, 2, "{uploads:?}");
     scene.assert_restorable().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_a_snapshot_that_nobody_waits_for() {
-    let (scene, replicator) = large().await;
-    let patience = Duration::from_millis(20);
-    let answer = tokio::time::timeout(patience, replicator.snapshot("a")).await;
-    assert!(answer.is_err(), "it takes longer");
-    shut_down(replicator).await;
+    let (scene, replicator) = changed().await;
+    let held = hold_readings();
+    let (asking, _) = begin_snapshot(&replicator, &held).await;
+    asking.abort();
+    assert!(asking.await.is_err_and(|error| error.is_cancelled()));
+    let mut stop = pin!(shut_down(replicator.clone()));
+    tokio::select! {
+        biased;
+        () = &mut stop => panic!("it is being read"),
+        () = std::future::ready(()) => {}
+    }
+    // Answered behind what the stop has told the database.
+    status_of(&replicator, "a").await;
+    drop(held);
+    stop.await;
     assert_eq!(snapshots(&scene).await, 1, "the one that began the history");
     scene.assert_restorable().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_gives_way_when_the_wal_grows_while_it_is_read() {
-    let (mut scene, replicator) = large().await;
+    let (mut scene, replicator) = changed().await;
     shut_down(replicator).await;
     scene.checkpoint.limit_pages = 1000;
     let replicator = scene.start().await;
     wait_for_status(&replicator, "a", |status| status.up_to_date).await;
     scene.commit(0);
-    let commit = "INSERT INTO extra VALUES (randomblob(1000000))";
-    let refused = snapshot_beside(&scene, &replicator, commit).await.unwrap_err();
+    let held = hold_readings();
+    let (asking, before) = begin_snapshot(&replicator, &held).await;
+    // Half of the limit.
+    scene.databases[0].1.run("INSERT INTO extra VALUES (randomblob(2100000))");
+    wait_for_status(&replicator, "a", |status| status.wal_pages >= before.wal_pages + 500).await;
+    drop(held);
+    let refused = asking.await.unwrap().unwrap_err();
     assert!(refused.to_string().contains("given up"), "{refused}");
     let status = wait_for_status(&replicator, "a", |status| status.up_to_date).await;
     assert_eq!(status.phase, DatabasePhase::Replicating, "the history goes on");

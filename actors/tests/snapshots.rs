@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use walrust_actors::Replicator;
 use walrust_engine::SnapshotSettings;
-use walrust_storage::ObjectStore;
 
 use crate::scene::{PATIENCE, Scene, shut_down, wait_for_status, wait_until};
 
@@ -39,7 +38,7 @@ async fn snapshots(scene: &Scene, name: &str) -> Vec<u64> {
     txids
 }
 
-async fn wait_for_snapshots(scene: &Scene, name: &str, count: usize) -> Vec<u64> {
+pub(crate) async fn wait_for_snapshots(scene: &Scene, name: &str, count: usize) -> Vec<u64> {
     let began = Instant::now();
     loop {
         let found = snapshots(scene, name).await;
@@ -48,15 +47,6 @@ async fn wait_for_snapshots(scene: &Scene, name: &str, count: usize) -> Vec<u64>
         }
         assert!(began.elapsed() < PATIENCE, "{name} has the snapshots {found:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Waits for what comes behind the first snapshot.
-async fn wait_for_manifest(scene: &Scene, name: &str) {
-    let (began, key) = (Instant::now(), format!("{name}/manifest.json"));
-    while scene.store.get(&key).await.is_err() {
-        assert!(began.elapsed() < PATIENCE, "there is no manifest of {name}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -88,10 +78,10 @@ async fn an_interval_rest_and_the_start_bring_a_snapshot_and_none_of_them_withou
     for settings in reasons {
         let scene = Scene::new(2);
         let replicator = start(&scene, settings, 2).await;
-        wait_for_manifest(&scene, "a").await;
+        scene.manifest("a").await;
         let requests = scene.store.requests_for("a");
         // The other one is stored later, changes, and is due.
-        wait_for_manifest(&scene, "b").await;
+        scene.manifest("b").await;
         scene.commit(1);
         wait_for_snapshots(&scene, "b", 2).await;
         let looks = scene.store.requests_for("a") - requests;

@@ -69,8 +69,9 @@ async fn b10_a_hanging_upload_and_slow_snapshots_hold_up_nobody_else() {
         let took = stored_after(&scene, index).await;
         assert!(took < scene.sync_interval + SLACK, "{took:?}");
     }
-    let status = replicator.uploader_status().await.unwrap();
-    assert!(status.under_way >= 7 && status.queued >= 1, "{status:?}");
+    // One of the slow ones has no slot.
+    let waits = |status: &UploaderStatus| status.under_way >= 7 && status.queued >= 1;
+    let status = wait_for_uploads(&replicator, waits).await;
     assert!(status.bytes_under_way > 0 && status.bytes_queued > 0, "{status:?}");
     scene.store.hold([]);
     drop(snapshots);
@@ -116,15 +117,16 @@ async fn b11_a_failing_store_gets_one_request_per_cooldown_and_then_everything()
     let open =
         |status: &UploaderStatus| status.breaker != BreakerState::Closed && status.under_way == 0;
     wait_for_uploads(&replicator, open).await;
-    let (requests, began) = (scene.store.requests(), Instant::now());
-    while began.elapsed() < 5 * COOLDOWN {
+    let began = Instant::now();
+    let requests = scene.store.requests();
+    while began.elapsed() < 5 * COOLDOWN || scene.store.requests() < requests + 2 {
+        assert!(began.elapsed() < PATIENCE, "it does not look whether the store is back");
         scene.write(1);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let (sent, time) = (scene.store.requests() - requests, began.elapsed());
     let cooldowns = time.as_millis().div_ceil(COOLDOWN.as_millis());
     assert!(sent as u128 <= cooldowns, "{sent} requests in {time:?}");
-    assert!(sent >= 2, "it keeps looking whether the store is back: {sent} requests in {time:?}");
     scene.store.set_away(false);
     all_up_to_date(&scene, &replicator).await;
     let status = replicator.uploader_status().await.unwrap();
@@ -141,11 +143,17 @@ async fn b11_half_open_lets_one_request_through_and_waits_for_its_end() {
     let mut scene = Scene::new(4);
     scene.breaker = BreakerSettings { enabled: true, threshold: 1, cooldown: COOLDOWN };
     let replicator = start(&scene).await;
+    // One that comes later may be the probe, and nothing holds it.
+    for (name, ..) in &scene.databases {
+        scene.manifest(name).await;
+    }
     scene.store.set_away(true);
     for index in 0..4 {
         scene.commit(index);
     }
-    wait_for_uploads(&replicator, |status| status.breaker == BreakerState::Open).await;
+    // What was under way when it opened has ended.
+    let open = |status: &UploaderStatus| status.breaker == BreakerState::Open;
+    wait_for_uploads(&replicator, |status| open(status) && status.under_way == 0).await;
     scene.store.hold(["a", "b", "c", "d"].map(|name| format!("{name}/")));
     scene.store.set_away(false);
     wait_until("the probe", || scene.store.holding() > 0).await;
@@ -170,7 +178,7 @@ async fn b09_refused_credentials_are_no_failing_endpoint_and_no_end() {
     let classes = [ErrorClass::Auth, ErrorClass::NotFound, ErrorClass::Permanent];
     scene.store.fail_next(classes.into_iter().cycle().take(30).map(Fault::Refused));
     scene.commit(0);
-    wait_for_status(&replicator, "a", |status| status.last_error.is_some()).await;
+    wait_until("all refusals", || scene.store.faults_left() == 0).await;
     all_up_to_date(&scene, &replicator).await;
     let status = replicator.uploader_status().await.unwrap();
     assert_eq!(status.breaker, BreakerState::Closed);
@@ -185,7 +193,7 @@ async fn an_attempt_that_panics_gives_its_slot_back_and_is_tried_again() {
     let replicator = start(&scene).await;
     scene.store.fail_next([Fault::Panic; 3]);
     scene.commit(0);
-    wait_for_status(&replicator, "a", |status| status.last_error.is_some()).await;
+    wait_until("all panics", || scene.store.faults_left() == 0).await;
     all_up_to_date(&scene, &replicator).await;
     shut_down(replicator).await;
     scene.assert_restorable().await;
@@ -204,14 +212,22 @@ async fn b10_a_database_at_its_rate_limit_holds_up_nobody_else() {
     let mut overtook = false;
     // A busy machine may need longer for one commit than the limit holds up the other.
     for _ in 0..10 {
+        let began = Instant::now();
         stored_after(&scene, 0).await;
+        let stored = scene.store.uploads("a").len();
         scene.commit(0);
-        wait_for_uploads(&replicator, |status| (status.queued, status.under_way) == (1, 0)).await;
+        wait_for_uploads(&replicator, |status| {
+            let waits = (status.queued, status.under_way) == (1, 0);
+            waits || scene.store.uploads("a").len() > stored
+        })
+        .await;
         stored_after(&scene, 1).await;
         all_up_to_date(&scene, &replicator).await;
         let uploads = scene.store.uploads("a");
         let [.., first, second] = &uploads[..] else { panic!("two commits: {uploads:?}") };
-        assert!(*second - *first > Duration::from_millis(500), "{:?}", *second - *first);
+        // The first may have taken long, but did not begin before its commit.
+        assert!(*first >= began);
+        assert!(*second - began > Duration::from_millis(900), "{:?}", *second - began);
         overtook = scene.store.uploads("b").last() < Some(second);
         if overtook {
             break;
@@ -229,8 +245,10 @@ async fn the_rate_of_all_uploads_together_is_limited() {
     scene.limits =
         UploadLimits { concurrency: 8, requests_per_second: 4, ..UploadLimits::default() };
     let replicator = start(&scene).await;
-    let (requests, began) = (scene.store.requests(), Instant::now());
-    while began.elapsed() < Duration::from_secs(3) {
+    let began = Instant::now();
+    let requests = scene.store.requests();
+    while began.elapsed() < Duration::from_secs(3) || scene.store.requests() < requests + 6 {
+        assert!(began.elapsed() < PATIENCE, "it does not keep shipping");
         for index in 0..6 {
             scene.commit(index);
         }
@@ -238,7 +256,7 @@ async fn the_rate_of_all_uploads_together_is_limited() {
     }
     let sent = scene.store.requests() - requests;
     let most = 4 + 4 * (began.elapsed().as_secs_f64().ceil() as usize);
-    assert!((6..=most).contains(&sent), "{sent} requests, where {most} are allowed");
+    assert!(sent <= most, "{sent} requests, where {most} are allowed");
     shut_down(replicator).await;
     scene.assert_restorable().await;
 }

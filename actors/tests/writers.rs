@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use walrust_actors::{DatabasePhase, Settings};
+use walrust_ltx::Txid;
 use walrust_storage::{Condition, ObjectStore};
 
 use crate::fault_store::FaultStore;
@@ -33,6 +34,8 @@ async fn of_two_writers_of_one_transaction_the_second_stops() {
     let scene = Scene::new(1);
     let replicator = scene.start().await;
     wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    // Which the other one finds, and after which this one asks for it no more.
+    scene.manifest("a").await;
     let other = scene.copied();
     let successor = other.start().await;
     other.commit(0);
@@ -51,6 +54,8 @@ async fn a_writer_that_sees_a_later_epoch_in_the_manifest_stops() {
     let scene = Scene::new(1);
     let replicator = scene.start().await;
     wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    // Without one the other has nobody to take the name over from.
+    scene.manifest("a").await;
     let other = scene.copied();
     shut_down(other.start().await).await;
     scene.commit(0);
@@ -74,12 +79,18 @@ async fn an_upload_that_comes_in_under_later_txids_is_gone_behind() {
     // A process that was killed while it sent five commits, with its host.
     let mut killed = scene.copied();
     killed.store = Arc::new(FaultStore::default());
-    killed.sync_interval = Duration::from_secs(10);
+    killed.sync_interval = Duration::from_secs(3600);
     for entry in scene.store.list("", None).await.unwrap() {
         carry(&entry.key, &scene.store, &killed.store).await;
     }
     let replicator = killed.start().await;
     wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    // The first commit goes at once; those behind it go together at the end.
+    killed.commit(0);
+    wait_for_status(&replicator, "a", |status| status.txid == Txid::new(2)).await;
+    let first = killed.tree("a").await.files.into_iter().max_by_key(|file| file.name.max).unwrap();
+    carry(&first.key, &killed.store, &scene.store).await;
+    let mut successor = killed.copied();
     for _ in 0..5 {
         killed.commit(0);
     }
@@ -87,7 +98,7 @@ async fn an_upload_that_comes_in_under_later_txids_is_gone_behind() {
     let late = killed.tree("a").await.files.into_iter().max_by_key(|file| file.name.max).unwrap();
     assert_eq!(late.name.max.get() - late.name.min.get(), 4, "one file has all five");
 
-    let successor = scene.copied();
+    (successor.store, successor.sync_interval) = (scene.store, scene.sync_interval);
     let settings = Settings { manifest_interval: Duration::ZERO, ..successor.settings() };
     let replicator = successor.start_with(settings).await;
     wait_for_status(&replicator, "a", |status| status.up_to_date).await;

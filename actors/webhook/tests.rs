@@ -235,11 +235,10 @@ async fn a_pause_that_the_receiver_asks_for_is_kept() {
     let policy =
         DeliveryPolicy { base_delay: Duration::from_millis(1), ..DeliveryPolicy::default() };
     let webhooks = Webhooks::start_with(vec![webhook(&receiver)], policy).await;
+    let began = Instant::now();
     webhooks.raise(Event::of(EventKind::SyncFailed, "app"));
-    deliveries(&receiver, 1).await;
-    let first = Instant::now();
     deliveries(&receiver, 2).await;
-    assert!(first.elapsed() > Duration::from_millis(900), "{:?}", first.elapsed());
+    assert!(began.elapsed() > Duration::from_secs(1), "{:?}", began.elapsed());
     webhooks.stop().await;
 }
 
