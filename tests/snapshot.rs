@@ -54,6 +54,9 @@ fn a_match_of_a_pattern_is_stored_where_the_daemon_stores_it() {
     let told = walrust.snapshot(&tenant, &[]).succeeded().stdout;
     assert!(told.contains("snapshot of tenants/a at TXID"), "{told}");
     daemon.stop();
+    // Nor does it depend on who has the configuration.
+    let result = Walrust::on(&storage).snapshot(&tenant, &["--json"]).succeeded().json();
+    assert_eq!(result["name"], "tenants/a");
     assert!(storage.keys("").iter().all(|key| key.starts_with("tenants/a/")));
     assert_same_database(&tenant, &walrust.restored("tenants/a", &[]));
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 use walrust_actors::{Cause, DatabasePhase, Replicator, Settings};
 use walrust_ltx::Txid;
-use walrust_sqlite::{check_database, is_replicated};
+use walrust_sqlite::{check_database, is_replicated, kept_name};
 use walrust_storage::ObjectStore;
 
 use super::control::SocketArgs;
@@ -81,7 +81,8 @@ pub(super) async fn run(args: SnapshotArgs, config: &Config) -> Result<(), Error
 }
 
 /// The settings with this one database, as the configuration has it: named by an entry or matched by
-/// a pattern. Only one that the configuration does not know is taken as it was typed.
+/// a pattern. Only one that the configuration does not know is taken as it was typed, under the name that
+/// its local state has kept, whatever prefix it was found below.
 fn settings_of(path: &Path, config: &Config) -> Result<Settings, Error> {
     let resolve = |typed: &Typed| {
         let mut settings = Resolver::default().resolve(config, typed)?.with(path)?;
@@ -92,7 +93,13 @@ fn settings_of(path: &Path, config: &Config) -> Result<Settings, Error> {
     if !settings.databases.is_empty() {
         return Ok(settings);
     }
-    resolve(&Typed { databases: vec![path.to_owned()], ..Typed::default() })
+    let mut settings = resolve(&Typed { databases: vec![path.to_owned()], ..Typed::default() })?;
+    let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if let Some(kept) = kept_name(&resolved, config.state.dir.as_deref())? {
+        let database = &mut settings.databases[0];
+        (database.name, database.kept_name) = (kept.name.clone(), Some(kept));
+    }
+    Ok(settings)
 }
 
 /// The daemon that replicates a database to this storage, and what it says of it; `None` if nobody listens,

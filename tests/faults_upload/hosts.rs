@@ -118,7 +118,7 @@ fn b06_of_two_hosts_under_one_name_the_later_wins() {
     let line = earlier.wait_for_line(&["ERROR", "another writer owns this name", "\"app\""]);
     assert!(line.contains("give this database another prefix"), "it says what to do: {line}");
     // A snapshot would take the name back, for a moment, from the one that replicates.
-    walrust.snapshot(ours.path(), &[]).failed(1, &["another writer owns this name"]);
+    walrust.snapshot(ours.path(), &[]).failed(1, &["give this database another prefix"]);
     // Nothing else of that daemon is stopped, and the later one is not disturbed.
     other.execute_batch(INSERT).expect("the table is there");
     storage.wait_for_txid(&mut earlier, "other", 2);
