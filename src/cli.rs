@@ -190,8 +190,8 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Config(args) => config::run(args, cli.global.config.as_deref()),
         Command::Pragma(args) => pragma::run(&args),
         Command::Demo(args) => {
-            directory = demo::directory(&args)?;
-            runtime.block_on(or_signal(demo::run(directory.path()), &cancellation))
+            directory = demo::directory()?;
+            runtime.block_on(or_signal(demo::run(args, directory.path()), &cancellation))
         }
     };
     match &result {

@@ -129,6 +129,8 @@ fn the_demonstration_shows_its_steps_and_ends_with_the_proof() {
     assert!(steps.len() >= 6, "{}", outcome.stdout);
     assert_eq!(lines.last(), Some(&"restored database is identical"));
     assert_eq!(outcome.stderr, "", "nothing went wrong on the way");
+    let result = walrust.run(["demo", "--json"]).succeeded().json();
+    assert_eq!((&result["commits"], &result["identical"]), (&50.into(), &true.into()));
     assert_eq!(walrust.files(), [""; 0]);
 }
 

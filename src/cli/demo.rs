@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use rusqlite::Connection;
+use serde_json::json;
 use tempfile::TempDir;
 use walrust_actors::Replicator;
 use walrust_engine::RestoreTarget;
 use walrust_storage::{S3Options, StorageUrl};
 
-use super::{human_bytes, print};
+use super::{human_bytes, print, print_json};
 use crate::Error;
 use crate::config::Config;
 use crate::resolver::Resolver;
@@ -22,23 +23,28 @@ use walrust_history::{PlannedRestore, RestoreOptions};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
-pub(super) struct DemoArgs {}
+pub(super) struct DemoArgs {
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// Where everything happens.
-pub(super) fn directory(_args: &DemoArgs) -> Result<TempDir, Error> {
+pub(super) fn directory() -> Result<TempDir, Error> {
     tempfile::Builder::new().prefix("walrust-demo-").tempdir().map_err(|source| Error::Io {
         what: "cannot create a temporary directory".to_owned(),
         source,
     })
 }
 
-pub(super) async fn run(directory: &Path) -> Result<(), Error> {
+pub(super) async fn run(args: DemoArgs, directory: &Path) -> Result<(), Error> {
+    let tale = Tale { json: args.json };
     let database = directory.join("shop.db");
     let bucket = directory.join("bucket");
-    step(1, "an application creates a database in WAL mode")?;
+    tale.step(1, "an application creates a database in WAL mode")?;
     let mut application = open_application(&database)?;
 
-    step(2, "walrust replicates it to a directory that stands for a bucket")?;
+    tale.step(2, "walrust replicates it to a directory that stands for a bucket")?;
     let url: StorageUrl = format!("file://{}", bucket.display()).parse()?;
     let store = walrust_storage::open(&url, &S3Options::default()).await?;
     let typed = Typed { databases: vec![database.clone()], ..Typed::default() };
@@ -46,40 +52,57 @@ pub(super) async fn run(directory: &Path) -> Result<(), Error> {
     let replicator = Replicator::start(settings, Arc::clone(&store)).await?;
     wait_until_shipped(&replicator, &database).await?;
 
-    step(3, "the application inserts, updates and deletes")?;
+    tale.step(3, "the application inserts, updates and deletes")?;
     let commits = write(&application, &database)?;
     wait_until_shipped(&replicator, &database).await?;
-    print(&format!("   {commits} commits are in storage\n"))?;
+    tale.tell(&format!("   {commits} commits are in storage\n"))?;
     let not_shipped = replicator.shut_down(PATIENCE).await?;
     if !not_shipped.is_empty() {
         return Err(Error::NotShipped(not_shipped));
     }
     let listing = store.list("shop/", None).await?;
     for entry in &listing {
-        print(&format!("   {}  {}\n", entry.key, human_bytes(entry.size)))?;
+        tale.tell(&format!("   {}  {}\n", entry.key, human_bytes(entry.size)))?;
     }
 
-    step(4, "the database is lost: all of its files are deleted")?;
+    tale.step(4, "the database is lost: all of its files are deleted")?;
     let original = content(&mut application, &database)?;
     drop(application);
     for suffix in ["", "-wal", "-shm"] {
         remove(&walrust_sqlite::sidecar(&database, suffix))?;
     }
 
-    step(5, "walrust restores it from storage")?;
+    tale.step(5, "walrust restores it from storage")?;
     let planned = PlannedRestore::plan(store.as_ref(), "shop", RestoreTarget::Latest).await?;
     let restored = planned.execute(store, &database, RestoreOptions::default(), |_| {}).await?;
-    print(&format!("   TXID {} from {} files\n", restored.txid, planned.plan.files.len()))?;
+    let (txid, files) = (restored.txid.to_string(), planned.plan.files.len());
+    tale.tell(&format!("   TXID {txid} from {files} files\n"))?;
 
-    step(6, "the restored database is compared with the lost one")?;
+    tale.step(6, "the restored database is compared with the lost one")?;
     if content(&mut open(&database)?, &database)? != original {
         return Err(Error::DemoDiffers(database));
+    }
+    if args.json {
+        let result = json!({ "commits": commits, "txid": txid, "files": files, "identical": true });
+        return print_json(&result);
     }
     print("restored database is identical\n")
 }
 
-fn step(number: u32, text: &str) -> Result<(), Error> {
-    print(&format!("{number}. {text}\n"))
+/// What people are told meanwhile.
+struct Tale {
+    /// A program that reads the result is told nothing else.
+    json: bool,
+}
+
+impl Tale {
+    fn step(&self, number: u32, text: &str) -> Result<(), Error> {
+        self.tell(&format!("{number}. {text}\n"))
+    }
+
+    fn tell(&self, text: &str) -> Result<(), Error> {
+        if self.json { Ok(()) } else { print(text) }
+    }
 }
 
 fn open(path: &Path) -> Result<Connection, Error> {
