@@ -169,8 +169,8 @@ pub enum Error {
     },
     /// A database was paused before everything was in storage.
     #[error(
-        "{name} is paused, but not everything is in storage: {reason}; its WAL stays as it is, and must \
-         stay where it is; `walrust resume {name}` uploads what is missing"
+        "{name} is paused, but its copy in storage is behind: {reason}; its WAL stays as it is, leave it \
+         where it is; `walrust resume {name}` uploads what is missing"
     )]
     PausedUnshipped {
         /// Its name.
