@@ -59,7 +59,7 @@ pub(super) struct StatusArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct SyncArgs {
-    /// Names of databases [default: all]
+    /// Names of databases [default: all that are not paused]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
