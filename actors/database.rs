@@ -40,7 +40,7 @@ use crate::manifest_update::Stored;
 use crate::root::RootMsg;
 use crate::services::Services;
 use crate::settings::DatabaseSettings;
-use crate::status::DatabaseStatus;
+use crate::status::{DatabasePhase, DatabaseStatus};
 use crate::uploader::Conflict;
 use crate::watcher::Notified;
 
@@ -59,6 +59,7 @@ mod scheduling;
 mod shipping;
 mod snapshot_reading;
 mod snapshot_work;
+mod standing;
 mod state;
 mod sync_requests;
 
@@ -69,6 +70,7 @@ pub use refusal::Cause;
 pub(crate) use refusal::Refusal;
 pub(crate) use resting::Resting;
 pub(crate) use snapshot_reading::ReadingOutcome;
+pub(crate) use standing::{Known, Standing};
 use state::DatabaseState;
 
 /// What a database is told.
@@ -135,6 +137,8 @@ pub(crate) enum DatabaseMsg {
     Reconfigured { settings: Box<DatabaseSettings>, revision: u64 },
     /// Ship everything, let go of the database, and report to the root.
     Drain,
+    /// If another writer owns the name, claim it anew; answers with what the database was doing.
+    Resume(RpcReplyPort<DatabasePhase>),
     /// The root has what this actor knew, and sends it nothing more.
     Rest,
     /// How are you?
@@ -169,6 +173,7 @@ impl DatabaseMsg {
             Self::Sync(_) => "sync",
             Self::Reconfigured { .. } => "reconfigured",
             Self::Drain => "drain",
+            Self::Resume(_) => "resume",
             Self::Rest => "rest",
             Self::Status(_) => "status",
         }
@@ -194,6 +199,8 @@ pub(crate) struct DatabaseArguments {
     pub(crate) notified: Notified,
     /// Shared by all incarnations, so that the end of what one of them raised is raised by another.
     pub(crate) availability: Availability,
+    /// Shared by all incarnations, and read by the root.
+    pub(crate) standing: Standing,
     /// How long nothing happens before the database rests.
     pub(crate) rest_after: Duration,
     /// The least time between two manifests, snapshots and the end apart.
@@ -263,9 +270,11 @@ impl Actor for DatabaseActor {
                 state.reconfigured(*settings, revision);
             }
             DatabaseMsg::Drain => state.drain(),
+            DatabaseMsg::Resume(reply) => state.resume(reply),
             DatabaseMsg::Rest => state.myself.stop(None),
             DatabaseMsg::Status(reply) => state.report_status(reply),
         }
+        state.note_standing();
         Ok(())
     }
 }

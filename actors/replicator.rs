@@ -14,7 +14,7 @@ use crate::root::{
     Applied, NotShipped, RootArguments, RootMsg, RootSupervisor, Roster, ShutdownReport,
 };
 use crate::settings::Settings;
-use crate::status::{DatabaseStatus, Status, UploaderStatus};
+use crate::status::{DatabasePhase, DatabaseStatus, Status, UploaderStatus};
 
 /// How long a question about one database may take; actors never block, so an answer that takes
 /// longer means that its actor is being restarted.
@@ -44,6 +44,12 @@ pub enum ReplicatorError {
     /// There is no database with this name, or its actor is being restarted.
     #[error("{name}: no such database is running")]
     NotRunning {
+        /// The name.
+        name: String,
+    },
+    /// The database is paused.
+    #[error("{name} is paused; `walrust resume {name}` resumes it")]
+    Paused {
         /// The name.
         name: String,
     },
@@ -146,7 +152,7 @@ impl Replicator {
     /// If the database cannot be replicated, or there is no such database.
     pub async fn snapshot(&self, name: &str) -> Result<Txid, ReplicatorError> {
         let message = |reply| RootMsg::Snapshot { name: name.to_owned(), reply };
-        self.ask(name, message, None).await?.map_err(|refusal| refused(name, refusal))
+        self.ask_unless_paused(name, message).await
     }
 
     /// Ships everything that a database has committed, and waits until storage has it. Returns the
@@ -156,7 +162,7 @@ impl Replicator {
     /// If the database cannot be replicated, or there is no such database.
     pub async fn sync(&self, name: &str) -> Result<Option<Txid>, ReplicatorError> {
         let message = |reply| RootMsg::Sync { name: name.to_owned(), reply };
-        self.ask(name, message, None).await?.map_err(|refusal| refused(name, refusal))
+        self.ask_unless_paused(name, message).await
     }
 
     /// Ships what a database has committed and lets go of it, until [`resume`](Self::resume). Returns
@@ -168,11 +174,13 @@ impl Replicator {
         self.ask(name, |reply| RootMsg::Pause { name: name.to_owned(), reply }, None).await
     }
 
-    /// Replicates a database again that was paused.
+    /// Replicates a database again that was paused, and has one that another writer has stopped claim
+    /// its name anew; nothing else is changed by it. Returns what the database was doing when it was
+    /// asked.
     ///
     /// # Errors
     /// If there is no such database.
-    pub async fn resume(&self, name: &str) -> Result<(), ReplicatorError> {
+    pub async fn resume(&self, name: &str) -> Result<DatabasePhase, ReplicatorError> {
         let message = |reply| RootMsg::Resume { name: name.to_owned(), reply };
         self.ask(name, message, Some(ANSWER_TIMEOUT)).await
     }
@@ -250,6 +258,24 @@ impl Replicator {
     /// If the tree has ended.
     pub fn hurry_shutdown(&self) -> Result<(), ReplicatorError> {
         self.root.cast(RootMsg::HurryShutdown).map_err(|_| ReplicatorError::Ended)
+    }
+
+    /// Asks something that a paused database cannot do.
+    async fn ask_unless_paused<T: Send + 'static>(
+        &self,
+        name: &str,
+        message: impl FnOnce(RpcReplyPort<Result<T, Refusal>>) -> RootMsg,
+    ) -> Result<T, ReplicatorError> {
+        match self.ask(name, message, None).await {
+            Ok(answer) => answer.map_err(|refusal| refused(name, refusal)),
+            Err(error @ ReplicatorError::NotRunning { .. }) => match self.status(name).await {
+                Ok(DatabaseStatus { phase: DatabasePhase::Paused, .. }) => {
+                    Err(ReplicatorError::Paused { name: name.to_owned() })
+                }
+                _ => Err(error),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     async fn ask<T: Send + 'static>(

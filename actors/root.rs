@@ -15,7 +15,7 @@
 //! Every database ships what it has, writes its manifest, lets go of its files and reports with
 //! [`RootMsg::Drained`]. When all have, or the deadline passes, webhooks get a few seconds to deliver
 //! what is queued. Then the root answers with the names of the databases that did not ship everything,
-//! and ends the tree. Nothing is lost either way: what was not shipped is in the WAL, and the next
+//! those that were paused or removed before included, and ends the tree. Nothing is lost either way: what was not shipped is in the WAL, and the next
 //! start finds it.
 
 use std::collections::{BTreeMap, HashMap};
@@ -34,7 +34,7 @@ use crate::lost_state::LostState;
 use crate::request_rate::RequestRate;
 use crate::services::Services;
 use crate::settings::Settings;
-use crate::status::{DatabaseStatus, UploaderStatus};
+use crate::status::{DatabasePhase, DatabaseStatus, UploaderStatus};
 use crate::uploader::UploaderMsg;
 
 mod changes;
@@ -42,13 +42,15 @@ mod children;
 mod quarantine;
 mod resting;
 mod shutdown;
+mod unshipped;
 
 pub use changes::Applied;
 pub(crate) use children::Child;
 use children::{DatabaseChild, SERVICES};
-pub use shutdown::NotShipped;
 use shutdown::Shutdown;
 pub(crate) use shutdown::ShutdownReport;
+pub use unshipped::NotShipped;
+use unshipped::Retired;
 
 /// Databases started in one turn, so that the root stays responsive while it starts many.
 const SPAWNED_AT_ONCE: usize = 32;
@@ -70,7 +72,7 @@ pub(crate) enum RootMsg {
         /// Its name.
         name: String,
         /// Why not everything is shipped, if so.
-        problem: Option<String>,
+        problem: Option<Refusal>,
     },
     /// The WAL of a database may have changed.
     WalChanged(String),
@@ -139,12 +141,12 @@ pub(crate) enum RootMsg {
         /// no such database.
         reply: RpcReplyPort<Option<String>>,
     },
-    /// Replicate a database again that was paused.
+    /// Replicate a database again that was paused, or that another writer has stopped.
     Resume {
         /// Its name.
         name: String,
-        /// Closed without an answer if there is no such database.
-        reply: RpcReplyPort<()>,
+        /// Gets what the database was doing; closed without an answer if there is no such database.
+        reply: RpcReplyPort<DatabasePhase>,
     },
     /// Follow other settings, and another store if one is given.
     Reconfigure {
@@ -205,6 +207,7 @@ pub(crate) struct RootState {
     openings: Arc<Openings>,
     services: Services,
     databases: BTreeMap<String, DatabaseChild>,
+    retired: Retired,
     /// Names that were not started yet.
     to_spawn: Vec<String>,
     policies: HashMap<Child, RestartPolicy>,
@@ -315,6 +318,7 @@ impl RootState {
             services: Services::new(),
             to_spawn: databases.keys().rev().cloned().collect(),
             databases,
+            retired: Retired::default(),
             policies: HashMap::new(),
             restart_rate: RestartRate::new(RESTARTS_PER_SECOND),
             alive: HashMap::new(),

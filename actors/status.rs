@@ -93,7 +93,7 @@ pub enum DatabasePhase {
     Replicating,
     /// It cannot be replicated at the moment and will be opened again.
     Degraded,
-    /// Another writer owns its name; it stays stopped until the daemon is started anew.
+    /// Another writer owns its name; it stays stopped until it is resumed or the daemon is started anew.
     WriterConflict,
     /// Somebody has paused it; nothing of it is open.
     Paused,

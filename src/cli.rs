@@ -97,7 +97,7 @@ enum Command {
     Sync(control::SyncArgs),
     /// Upload the pending commits of a database, then stop replicating it
     Pause(control::NameArgs),
-    /// Resume replicating a paused database
+    /// Resume replicating a database that is paused, or that another writer has stopped
     Resume(control::NameArgs),
     /// Check the configuration, print the values in effect, or print its JSON Schema
     Config(config::ConfigArgs),

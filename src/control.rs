@@ -128,6 +128,9 @@ pub struct SyncResult {
     /// What stands in the way then: `storage`, `database` or `other`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<CauseName>,
+    /// Whether it is paused, so that nothing was done.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 /// Something about one database.
@@ -144,8 +147,11 @@ pub struct DatabaseAnswer {
     pub name: String,
     /// TXID of the snapshot, if one was asked for, 16 hex digits.
     pub txid: Option<String>,
-    /// What the operator should know.
+    /// Why not everything is in storage of a database that was paused, if so.
     pub warning: Option<String>,
+    /// What the database was doing when it was asked to resume: `paused`, `writer_conflict`, ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 /// Why a request was not carried out.

@@ -115,15 +115,18 @@ pub enum Error {
     },
     /// An object that is to be stored is there, with other bytes.
     #[error(
-        "{0} exists with other content: another process replicates into this name; stop one of them or \
-         give this database another prefix"
+        "{0} exists with other content: another process replicates into this name; stop the other one \
+         and try again, or give this database another prefix in the configuration file"
     )]
     OtherContent(String),
     /// The supervision tree did not do what it was asked.
     #[error(transparent)]
     Replicator(#[from] ReplicatorError),
     /// The daemon stopped with unshipped commits.
-    #[error("stopped before everything was in storage:\n{}", not_shipped(.0))]
+    #[error(
+        "stopped before everything was in storage:\n{}\nthe next start uploads what is kept on this machine",
+        not_shipped(.0)
+    )]
     NotShipped(Vec<NotShipped>),
     /// The operating system allows too few open files.
     #[error(
@@ -163,6 +166,17 @@ pub enum Error {
         reason: String,
         /// What stands in the way.
         cause: Cause,
+    },
+    /// A database was paused before everything was in storage.
+    #[error(
+        "{name} is paused, but its copy in storage is behind: {reason}; its WAL stays as it is, leave it \
+         where it is; `walrust resume {name}` uploads what is missing"
+    )]
+    PausedUnshipped {
+        /// Its name.
+        name: String,
+        /// Why, with what storage said last.
+        reason: String,
     },
     /// The daemon could not ship everything.
     #[error("not everything is in storage:\n  {}", .problems.join("\n  "))]
@@ -247,6 +261,7 @@ impl Error {
             | Self::OtherContent(_)
             | Self::Replicator(_)
             | Self::NotShipped(_)
+            | Self::PausedUnshipped { .. }
             | Self::NoDaemon(_)
             | Self::SocketDirectory { .. }
             | Self::DescriptorLimit { .. }

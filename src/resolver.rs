@@ -135,7 +135,9 @@ impl Resolver {
                         tracing::warn!(
                             %path, %state, files,
                             "keeping the local state of a deleted database: some of its files may not be \
-                             in storage. Remove the directory if they are not needed"
+                             in storage. If they are needed, copy the .ltx files of its directory `staging` \
+                             to the files of the database in storage, and restore the database from there; \
+                             after that, and if they are not needed, remove the directory"
                         );
                     }
                 }

@@ -144,7 +144,7 @@ fn a_paused_database_is_not_replicated_until_it_is_resumed() {
     let before = storage.head("app");
     // Somebody replaces the file meanwhile, which is what a pause is for.
     commit(&app, "CREATE TABLE extra (x); INSERT INTO extra VALUES (1)");
-    walrust.ask(["sync", "app"]).failed(1, &["app"]);
+    walrust.ask(["sync", "app"]).failed(1, &["app is paused; `walrust resume app`"]);
     assert_eq!(storage.head("app"), before);
     walrust.ask(["resume", "app"]).succeeded();
     wait_until(&walrust, &mut daemon, 0, up_to_date);

@@ -32,6 +32,7 @@ mod litestream_program;
 mod lost_state;
 mod memory;
 mod names;
+mod pauses;
 mod pins;
 mod point_in_time;
 mod pragma;

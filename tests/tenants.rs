@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::daemon::Daemon;
 use crate::host::{Host, all_stored};
-use crate::walrust::QUICK;
+use crate::walrust::{QUICK, names_in};
 
 /// Starts a daemon that follows all databases named `app.db`.
 fn watch(host: &Host) -> Daemon {
@@ -113,6 +113,46 @@ fn d07_local_state_with_files_that_storage_may_not_have_stays() {
     let mut daemon = watch(&host);
     daemon.wait_for_line(&["WARN", "smiths/app.db", "may not be in storage"]);
     assert!(staged.exists() && state.join("name").exists());
+    daemon.stop();
+}
+
+#[test]
+fn what_a_deleted_tenant_left_behind_can_be_stored_by_hand_and_restored() {
+    let host = Host::new();
+    let smiths = host.create("smiths/app.db");
+    let mut daemon = watch(&host);
+    host.wait_until(&mut daemon, "smiths are stored", |it| it.len() == 1 && all_stored(it));
+    let name = names(&host).remove(0);
+    let bucket = PathBuf::from(host.storage.url().strip_prefix("file://").unwrap());
+    let aside = bucket.with_extension("aside");
+    daemon.while_suspended(|| {
+        fs::rename(&bucket, &aside).unwrap();
+        fs::write(&bucket, "a file where the directory was").unwrap();
+    });
+    let connection = rusqlite::Connection::open(&smiths).unwrap();
+    connection.execute_batch("INSERT INTO t VALUES ('the last commit')").unwrap();
+    host.wait_until(&mut daemon, "it is staged", |it| it[&name]["staged_files"] == 1);
+    daemon.kill();
+    drop(connection);
+    let state = states(&host, false).remove(0);
+    delete(&smiths);
+    fs::remove_file(&bucket).unwrap();
+    fs::rename(&aside, &bucket).unwrap();
+    let mut daemon = watch(&host);
+    daemon.wait_until("it is noted", |_| is_noted_as_gone(&state));
+    daemon.stop();
+    gone_for_days(&state, 100);
+    let mut daemon = watch(&host);
+    daemon.wait_for_line(&["WARN", "smiths/app.db", "copy the .ltx files", "staging"]);
+    for file in names_in(&state.join("staging")).iter().filter(|file| file.ends_with(".ltx")) {
+        fs::copy(state.join("staging").join(file), bucket.join(&name).join(file)).unwrap();
+    }
+    let restored = host.walrust.restored(&name, &[]);
+    let restored = rusqlite::Connection::open(restored).unwrap();
+    let last = restored.query_row("SELECT x FROM t ORDER BY rowid DESC LIMIT 1", [], |row| {
+        row.get::<_, String>(0)
+    });
+    assert_eq!(last.unwrap(), "the last commit");
     daemon.stop();
 }
 

@@ -56,8 +56,10 @@ impl DatabaseState {
     pub(super) fn drained(&mut self) {
         let problem = match self.phase {
             DatabasePhase::Replicating => None,
-            _ => Some(self.refusal().reason),
+            _ => Some(self.refusal()),
         };
+        // The root may ask before this message has ended.
+        self.note_standing();
         let drained = RootMsg::Drained { name: self.name().to_owned(), problem };
         self.held = None;
         if self.arguments.root.cast(drained).is_err() {

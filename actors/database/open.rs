@@ -163,6 +163,8 @@ async fn try_open(arguments: DatabaseArguments, stop: &Notify) -> Result<Opened,
     let settings = arguments.settings.clone();
     // The pin comes first, so that nothing vanishes while the bucket is asked.
     let held = arguments.pool.run(move || open_capture(&settings, pass)).await??;
+    let staged = held.capture.staged();
+    arguments.standing.found_staged(staged.len(), staged.iter().map(|file| file.size).sum());
     let (store, name) = (arguments.store.as_ref(), &arguments.settings.name);
     let turn = arguments.openings.asking.acquire().await;
     let asked = ask(store, name, held.capture.writer_id(), &arguments.host).await;

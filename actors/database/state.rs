@@ -341,11 +341,21 @@ impl DatabaseState {
     pub(super) fn conflicted(&mut self, conflict: &Conflict) {
         self.let_go();
         self.phase = DatabasePhase::WriterConflict;
-        let error = Refusal::new(Cause::Other, conflict);
+        let error = Refusal::new(Cause::Other, conflict.with_advice(self.name()));
         self.refuse_requests(&error);
         self.last_error = Some(error);
         if self.drain.is_wanted {
             self.finish_draining();
+        }
+    }
+
+    /// Somebody wants the database to be replicated. That another writer owned its name may be over.
+    pub(super) fn resume(&mut self, reply: RpcReplyPort<DatabasePhase>) {
+        answer(reply, self.phase);
+        if self.phase == DatabasePhase::WriterConflict && !self.drain.is_wanted {
+            tracing::info!(db = self.name(), "resumed, claims its name anew");
+            self.failures = 0;
+            self.open();
         }
     }
 

@@ -14,9 +14,10 @@ use walrust_storage::ObjectStore;
 
 use super::children::{DatabaseChild, SERVICES, Wish};
 use super::{Child, RootMsg, RootState, answer};
-use crate::database::DatabaseMsg;
+use crate::database::{Cause, DatabaseMsg, Refusal};
 use crate::service::Service;
 use crate::settings::{DatabaseSettings, Settings};
+use crate::status::DatabasePhase;
 use crate::watcher::WatcherMsg;
 use crate::webhook::WebhookMsg;
 
@@ -116,7 +117,7 @@ impl RootState {
                 Wish::Run => self.to_spawn.push(name),
                 // It was about to go, and what it had left to ship belongs to the old store.
                 _ if runs => {
-                    let problem = "the store was changed meanwhile".to_owned();
+                    let problem = Refusal::new(Cause::Storage, "the store was changed meanwhile");
                     self.let_go(&name, Some(problem)).await;
                 }
                 _ => {}
@@ -159,7 +160,9 @@ impl RootState {
         // Dropping the reply tells the caller that there is no such database.
         let Some(database) = self.databases.get_mut(name) else { return };
         match database.wish {
-            Wish::Pause if database.is_stopped() => answer(reply, None),
+            Wish::Pause if database.is_stopped() => {
+                answer(reply, database.problem_of_stopped().map(|problem| problem.reason));
+            }
             Wish::Remove => {}
             Wish::Run | Wish::Pause | Wish::Replace => {
                 database.waiters.push(reply);
@@ -168,26 +171,32 @@ impl RootState {
         }
     }
 
-    pub(super) async fn resume(&mut self, name: &str, reply: RpcReplyPort<()>) {
+    pub(super) async fn resume(&mut self, name: &str, reply: RpcReplyPort<DatabasePhase>) {
         let Some(database) = self.databases.get_mut(name) else { return };
-        if database.wish == Wish::Pause {
-            let stopped = database.is_stopped();
-            database.wish = if stopped { Wish::Run } else { Wish::Replace };
-            if stopped {
-                tracing::info!(db = name, "resumed");
-                self.restart(Child::Database(name.to_owned())).await;
-            }
+        if database.wish != Wish::Pause {
+            return match &database.actor {
+                None => answer(reply, database.status().phase),
+                // A dead one drops the question, as it does any other.
+                Some(actor) => drop(actor.cast(DatabaseMsg::Resume(reply))),
+            };
         }
-        answer(reply, ());
+        let stopped = database.is_stopped();
+        database.wish = if stopped { Wish::Run } else { Wish::Replace };
+        if stopped {
+            tracing::info!(db = name, "resumed");
+            self.restart(Child::Database(name.to_owned())).await;
+        }
+        answer(reply, DatabasePhase::Paused);
     }
 
     /// Has a database ship what it can and let go of its files; then the wish comes true.
     async fn retire(&mut self, name: &str, wish: Wish) {
         let Some(database) = self.databases.get_mut(name) else { return };
+        let stopped = database.problem_of_stopped();
         database.wish = wish;
         self.wake(name).await;
         let Some(database) = self.databases.get_mut(name) else { return };
-        let Some(actor) = &database.actor else { return self.let_go(name, None).await };
+        let Some(actor) = &database.actor else { return self.let_go(name, stopped).await };
         self.services.watcher.cast(WatcherMsg::Unwatch { name: name.to_owned() });
         // A dead one is heard of in another way.
         let _ = actor.cast(DatabaseMsg::Drain);
@@ -195,7 +204,7 @@ impl RootState {
         self.myself.send_after(DRAIN_TIMEOUT, move || RootMsg::DrainOverdue { name, incarnation });
     }
 
-    pub(super) async fn drained(&mut self, name: &str, problem: Option<String>) {
+    pub(super) async fn drained(&mut self, name: &str, problem: Option<Refusal>) {
         if self.shutdown.is_some() {
             return self.drained_for_shutdown(name, problem);
         }
@@ -207,25 +216,31 @@ impl RootState {
             it.actor.is_some() && it.incarnation == incarnation && it.wish != Wish::Run
         };
         if self.shutdown.is_none() && self.databases.get(name).is_some_and(same) {
-            let problem = "not everything was in storage in time".to_owned();
+            let problem = self.too_late(name, "not everything was in storage in time");
             self.let_go(name, Some(problem)).await;
         }
     }
 
     /// A database has let go of its files, or does so now: what was wished for it comes true.
-    pub(super) async fn let_go(&mut self, name: &str, problem: Option<String>) {
+    pub(super) async fn let_go(&mut self, name: &str, problem: Option<Refusal>) {
         self.stop_actor(name);
         let Some(database) = self.databases.get_mut(name) else { return };
         if let Some(problem) = &problem {
+            let problem = &problem.reason;
             tracing::warn!(db = name, problem, "let go of before everything was shipped");
         }
         for waiter in std::mem::take(&mut database.waiters) {
-            answer(waiter, problem.clone());
+            answer(waiter, problem.as_ref().map(|problem| problem.reason.clone()));
         }
         match database.wish {
-            Wish::Pause => tracing::info!(db = name, "paused"),
+            Wish::Pause => {
+                database.left_behind = problem;
+                tracing::info!(db = name, "paused");
+            }
             Wish::Remove => {
-                self.databases.remove(name);
+                if let (Some(gone), Some(problem)) = (self.databases.remove(name), problem) {
+                    self.retired.add(&gone, &problem);
+                }
                 self.policies.remove(&Child::Database(name.to_owned()));
                 tracing::info!(db = name, "not replicated any more; its history stays");
             }

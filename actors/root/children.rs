@@ -9,7 +9,10 @@ use walrust_storage::ObjectStore;
 
 use super::{RootMsg, RootState, SPAWNED_AT_ONCE};
 use crate::blocking::Gate;
-use crate::database::{Availability, DatabaseActor, DatabaseArguments, DatabaseMsg, Resting};
+use crate::database::{
+    Availability, Cause, DatabaseActor, DatabaseArguments, DatabaseMsg, Known, Refusal, Resting,
+    Standing,
+};
 use crate::request_rate::PacedStore;
 use crate::retention::{RetentionActor, RetentionArguments, RetentionMsg};
 use crate::settings::DatabaseSettings;
@@ -71,6 +74,7 @@ pub(super) struct DatabaseChild {
     pub(super) gate: Gate,
     pub(super) notified: Notified,
     pub(super) availability: Availability,
+    pub(super) standing: Standing,
     /// Number of the incarnation; the first is 1.
     pub(super) incarnation: u64,
     /// How often it was started or given other settings.
@@ -78,6 +82,8 @@ pub(super) struct DatabaseChild {
     pub(super) wish: Wish,
     /// Who waits until it is paused.
     pub(super) waiters: Vec<RpcReplyPort<Option<String>>>,
+    /// Why not everything was in storage when it was let go of, if so, until it is started again.
+    pub(super) left_behind: Option<Refusal>,
     /// Why the last incarnation died, until the next one runs.
     crash: Option<String>,
     pub(super) quarantined: bool,
@@ -92,13 +98,20 @@ impl DatabaseChild {
             gate: Gate::new(),
             notified: Notified::default(),
             availability: Availability::default(),
+            standing: Standing::default(),
             incarnation: 0,
             revision: 0,
             wish: Wish::Run,
             waiters: Vec::new(),
+            left_behind: None,
             crash: None,
             quarantined: false,
         }
+    }
+
+    /// Why the last incarnation died, until the next one runs.
+    pub(super) fn crash(&self) -> Option<&str> {
+        self.crash.as_deref()
     }
 
     /// Whether nothing of it is open: it neither has an actor nor rests.
@@ -113,7 +126,7 @@ impl DatabaseChild {
             return DatabaseStatus { incarnation, revision, ..resting.status(&self.settings) };
         }
         let phase = match (self.wish, self.quarantined) {
-            (Wish::Pause, _) => DatabasePhase::Paused,
+            (Wish::Pause, _) => return self.paused_status(),
             (_, true) => DatabasePhase::Quarantined,
             _ => DatabasePhase::Restarting,
         };
@@ -122,6 +135,27 @@ impl DatabaseChild {
             revision: self.revision,
             last_error: self.crash.clone(),
             ..DatabaseStatus::new(&self.settings, phase)
+        }
+    }
+
+    /// The status of a paused database: where it was when it was let go of.
+    fn paused_status(&self) -> DatabaseStatus {
+        let Known { txid, wal_pages, staged_files, staged_bytes, .. } = self.standing.known();
+        let known = DatabaseStatus {
+            txid,
+            incarnation: self.incarnation,
+            revision: self.revision,
+            ..DatabaseStatus::new(&self.settings, DatabasePhase::Paused)
+        };
+        match &self.left_behind {
+            None => known,
+            Some(Refusal { reason, .. }) => DatabaseStatus {
+                wal_pages,
+                staged_files,
+                staged_bytes,
+                last_error: Some(reason.clone()),
+                ..known
+            },
         }
     }
 }
@@ -256,6 +290,7 @@ impl RootState {
         let Some(database) = self.databases.get_mut(name) else { return };
         // What an earlier incarnation was told and did not take is lost with it.
         database.notified.clear();
+        database.left_behind = None;
         database.incarnation += 1;
         database.revision += 1;
     }
@@ -274,6 +309,7 @@ impl RootState {
             gate: database.gate.clone(),
             notified: database.notified.clone(),
             availability: database.availability.clone(),
+            standing: database.standing.clone(),
             rest_after: self.settings.rest_after,
             manifest_interval: self.settings.manifest_interval,
             host: self.settings.host.clone(),
@@ -323,7 +359,7 @@ impl RootState {
             let Some(database) = self.databases.get_mut(name) else { return };
             database.actor = None;
             database.crash = Some(format!("its actor died: {reason}"));
-            let problem = database.crash.clone();
+            let problem = database.crash.clone().map(|crash| Refusal::new(Cause::Other, crash));
             if self.shutdown.is_some() {
                 return self.drained_for_shutdown(name, problem);
             }

@@ -6,23 +6,13 @@ use std::time::Duration;
 use ractor::RpcReplyPort;
 use walrust_storage::ObjectStore;
 
-use super::children::Wish;
-use super::{RootMsg, RootState, answer};
+use super::{NotShipped, RootMsg, RootState, answer};
 use crate::blocking::Gate;
-use crate::database::DatabaseMsg;
+use crate::database::{DatabaseMsg, Refusal};
 use crate::watcher::WatcherMsg;
 
 /// How long webhooks may hold up the end of a shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A database of which the last commits may not be in storage after a shutdown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotShipped {
-    /// Its name.
-    pub name: String,
-    /// Why.
-    pub reason: String,
-}
 
 /// How a shutdown ended.
 #[derive(Debug)]
@@ -55,18 +45,16 @@ impl RootState {
     ) {
         let mut shutdown = Shutdown {
             waiting: Vec::new(),
-            not_shipped: Vec::new(),
+            not_shipped: self.retired_unshipped(),
             flushing: false,
             hurried: false,
             reply: Some(reply),
         };
         for (name, database) in &self.databases {
-            if database.actor.is_some() || database.resting.is_some() {
+            if !database.is_stopped() {
                 shutdown.waiting.push(name.clone());
-            } else if database.wish != Wish::Pause {
-                let reason = database.status().last_error;
-                let reason = reason.unwrap_or_else(|| "it was not running".to_owned());
-                shutdown.not_shipped.push(NotShipped { name: name.clone(), reason });
+            } else if let Some(problem) = database.problem_of_stopped() {
+                shutdown.not_shipped.push(database.not_shipped(&problem));
             }
             self.services.watcher.cast(WatcherMsg::Unwatch { name: name.clone() });
         }
@@ -77,14 +65,14 @@ impl RootState {
     }
 
     /// A database has let go of its files for the shutdown. Without an effect if it had reported.
-    pub(super) fn drained_for_shutdown(&mut self, name: &str, problem: Option<String>) {
+    pub(super) fn drained_for_shutdown(&mut self, name: &str, problem: Option<Refusal>) {
         let Some(shutdown) = &mut self.shutdown else { return };
         let Some(index) = shutdown.waiting.iter().position(|waiting| waiting == name) else {
             return;
         };
         shutdown.waiting.swap_remove(index);
-        if let Some(reason) = problem {
-            shutdown.not_shipped.push(NotShipped { name: name.to_owned(), reason });
+        if let (Some(problem), Some(database)) = (problem, self.databases.get(name)) {
+            shutdown.not_shipped.push(database.not_shipped(&problem));
         }
         self.finish_if_drained();
     }
@@ -105,8 +93,13 @@ impl RootState {
 
     fn stop_waiting(&mut self, reason: &str) {
         let Some(shutdown) = &mut self.shutdown else { return };
-        for name in std::mem::take(&mut shutdown.waiting) {
-            shutdown.not_shipped.push(NotShipped { name, reason: reason.to_owned() });
+        let waiting = std::mem::take(&mut shutdown.waiting);
+        let databases = waiting.iter().filter_map(|name| self.databases.get(name));
+        let late = databases
+            .map(|database| database.not_shipped(&self.too_late(&database.settings.name, reason)));
+        let late: Vec<_> = late.collect();
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.not_shipped.extend(late);
         }
     }
 

@@ -69,7 +69,7 @@ fn descriptors(path: &std::path::Path) -> usize {
     targets.filter(|target| target.display().to_string().starts_with(&path)).count()
 }
 
-async fn wait_for_removal(replicator: &Replicator, name: &str) {
+pub(crate) async fn wait_for_removal(replicator: &Replicator, name: &str) {
     let removed = async {
         while !matches!(replicator.status(name).await, Err(ReplicatorError::NotRunning { .. })) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -108,7 +108,8 @@ async fn a_paused_database_is_let_go_of_and_resumed_where_it_was() {
     assert!(descriptors(&scene.path(0)) < open);
     scene.commit(0);
     let uploads = scene.store.uploads("a").len();
-    assert!(matches!(replicator.sync("a").await, Err(ReplicatorError::NotRunning { .. })));
+    assert!(matches!(replicator.sync("a").await, Err(ReplicatorError::Paused { .. })));
+    assert!(matches!(replicator.snapshot("a").await, Err(ReplicatorError::Paused { .. })));
     assert_eq!(scene.store.uploads("a").len(), uploads);
 
     // A change that needs another opening does not end the pause, and counts afterwards.

@@ -43,6 +43,7 @@ const MESSAGES: &[(&str, &[&str])] = &[
             "sync",
             "reconfigured",
             "drain",
+            "resume",
             "status",
         ],
     ),
@@ -136,6 +137,8 @@ async fn provoke(replicator: &Replicator, scene: &mut Scene) {
     let _ = replicator.resume("a").await;
     scene.commit(1);
     let _ = replicator.sync("b").await;
+    // It is not paused, and says so itself.
+    let _ = replicator.resume("b").await;
     // The second is of a state that has one.
     for _ in 0..2 {
         let _ = replicator.snapshot("b").await;

@@ -17,6 +17,7 @@ mod scene;
 mod shipping;
 mod snapshot_reading;
 mod snapshots;
+mod unshipped;
 mod uploads;
 mod validation;
 mod webhooks;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use walrust_actors::{DatabasePhase, Settings};
 use walrust_ltx::Txid;
-use walrust_storage::{Condition, ObjectStore};
+use walrust_storage::{Condition, Metadata, ObjectStore};
 
 use crate::fault_store::FaultStore;
 use crate::scene::{PATIENCE, Scene, shut_down, wait_for_phase, wait_for_status};
@@ -47,6 +47,53 @@ async fn of_two_writers_of_one_transaction_the_second_stops() {
     assert!(error.contains("another process replicates into this name"), "{error}");
     shut_down(successor).await;
     other.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_another_has_stopped_claims_its_name_anew_when_it_is_resumed() {
+    let scene = Scene::new(1);
+    let replicator = scene.start().await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    assert_eq!(replicator.resume("a").await.unwrap(), DatabasePhase::Replicating);
+    // Without one the other has nobody to take the name over from.
+    scene.manifest("a").await;
+    let other = scene.copied();
+    let successor = other.start().await;
+    other.commit(0);
+    wait_for_status(&successor, "a", |status| status.txid == Txid::new(2)).await;
+    shut_down(successor).await;
+    scene.commit(0);
+    let status = wait_for_phase(&replicator, "a", DatabasePhase::WriterConflict).await;
+    let error = status.last_error.expect("the conflict is named");
+    let advice = "; stop the other one and then run `walrust resume a` here, or give this database \
+                  another prefix in the configuration file";
+    assert!(error.ends_with(advice), "{error}");
+
+    assert_eq!(replicator.resume("a").await.unwrap(), DatabasePhase::WriterConflict);
+    let up_to_date = wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    assert_eq!((up_to_date.last_error, up_to_date.incarnation), (None, 1));
+    scene.commit(0);
+    shut_down(replicator).await;
+    assert_eq!(scene.manifest("a").await.writer.epoch, 3);
+    scene.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_of_a_newer_program_is_no_reason_to_stop_anybody() {
+    let scene = Scene::new(1);
+    let settings = Settings { manifest_interval: Duration::ZERO, ..scene.settings() };
+    let replicator = scene.start_with(settings).await;
+    wait_for_status(&replicator, "a", |status| status.up_to_date).await;
+    scene.manifest("a").await;
+    let newer = bytes::Bytes::from_static(br#"{"format": 1000}"#);
+    let key = "a/manifest.json";
+    scene.store.put(key, newer, &Metadata::new(), &Condition::None).await.unwrap();
+    scene.commit(0);
+    let status = wait_for_phase(&replicator, "a", DatabasePhase::WriterConflict).await;
+    let error = status.last_error.expect("it is named");
+    assert!(error.ends_with("use a newer walrust"), "{error}");
+    let not_shipped = replicator.shut_down(PATIENCE).await.unwrap();
+    assert_eq!(not_shipped.len(), 1, "{not_shipped:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

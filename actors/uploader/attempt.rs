@@ -59,6 +59,20 @@ pub(crate) enum Conflict {
     },
 }
 
+impl Conflict {
+    /// What happened to a database, and what to do.
+    pub(crate) fn with_advice(&self, database: &str) -> String {
+        match self {
+            Self::Object { .. } | Self::Superseded { .. } => format!(
+                "{self}; stop the other one and then run `walrust resume {database}` here, or give \
+                 this database another prefix in the configuration file"
+            ),
+            // What to do about it is part of the message.
+            Self::Newer { .. } => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -68,16 +82,15 @@ impl fmt::Display for Conflict {
                     f,
                     "{object} exists with other content (SHA-256 {theirs}, ours is {ours}): \
                      another process replicates into this name"
-                )?;
+                )
             }
             Self::Superseded { object, host, epoch } => write!(
                 f,
                 "{object} belongs to a later writer: host {host} has taken the name over \
                  (epoch {epoch})"
-            )?,
-            Self::Newer { error } => f.write_str(error)?,
+            ),
+            Self::Newer { error } => f.write_str(error),
         }
-        f.write_str("; stop one of them or give this database another prefix")
     }
 }
 

@@ -199,9 +199,10 @@ impl UploaderState {
             Ok(stored) => self.succeeded(&lane, &under_way.job, stored),
             Err(AttemptError::Conflict(conflict)) => {
                 let database = &under_way.job.database;
-                tracing::error!(db = database, %conflict, "another writer owns this name");
+                let words = conflict.with_advice(database);
+                tracing::error!(db = database, conflict = words, "another writer owns this name");
                 let event = Event::of(EventKind::WriterConflict, database);
-                self.services.raise(event.error(conflict.to_string()).attempts(under_way.number));
+                self.services.raise(event.error(words).attempts(under_way.number));
                 self.drop_lane(&lane);
                 under_way.job.tell(DatabaseMsg::UploadConflict(conflict));
             }

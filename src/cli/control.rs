@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use walrust_actors::Cause;
+use walrust_actors::{Cause, DatabasePhase};
 
 use super::signals::Signals;
 use super::{human_bytes, print, print_json, table};
 use crate::Error;
 use crate::config::{Config, Interval, parse_interval};
 use crate::control::{
-    Client, DatabaseAnswer, LeftOutReport, SOCKET_VARIABLE, Socket, StatusReport, SyncRequest,
-    UploadReport,
+    Client, LeftOutReport, SOCKET_VARIABLE, Socket, StatusReport, SyncRequest, UploadReport,
+    state_name,
 };
 
 /// How often `status --watch` asks.
@@ -59,7 +59,7 @@ pub(super) struct StatusArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct SyncArgs {
-    /// Names of databases [default: all]
+    /// Names of databases [default: all that are not paused]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
@@ -163,6 +163,12 @@ pub(super) async fn sync(args: SyncArgs, config: &Config) -> Result<(), Error> {
     let (mut problems, mut causes) = (Vec::new(), Vec::new());
     for database in report.databases {
         match (database.error, database.txid) {
+            // The error says which.
+            (Some(error), _) if database.paused => problems.push(error),
+            (None, _) if database.paused => {
+                let name = &database.name;
+                eprintln!("{name} is paused and was left out; `walrust resume {name}` resumes it");
+            }
             (Some(error), _) => {
                 problems.push(format!("{}: {error}", database.name));
                 causes.extend(database.cause.map(Cause::from));
@@ -184,20 +190,30 @@ pub(super) async fn sync(args: SyncArgs, config: &Config) -> Result<(), Error> {
 
 pub(super) async fn pause(args: NameArgs, config: &Config) -> Result<(), Error> {
     let answer = args.socket.client(config).pause(&args.name).await?;
-    report(args.json, &answer, "is paused; `walrust resume` resumes it")
+    if args.json {
+        print_json(&answer)?;
+    }
+    let name = answer.name;
+    match answer.warning {
+        Some(reason) => Err(Error::PausedUnshipped { name, reason }),
+        None if args.json => Ok(()),
+        None => print(&format!("{name} is paused; `walrust resume {name}` resumes it\n")),
+    }
 }
 
 pub(super) async fn resume(args: NameArgs, config: &Config) -> Result<(), Error> {
     let answer = args.socket.client(config).resume(&args.name).await?;
-    report(args.json, &answer, "is replicated")
-}
-
-fn report(json: bool, answer: &DatabaseAnswer, done: &str) -> Result<(), Error> {
-    if json {
-        return print_json(answer);
+    if args.json {
+        return print_json(&answer);
     }
-    if let Some(warning) = &answer.warning {
-        eprintln!("warning: {}: {warning}", answer.name);
-    }
-    print(&format!("{} {done}\n", answer.name))
+    let name = answer.name;
+    // A daemon of an earlier version does not say.
+    let state = answer.state.unwrap_or_else(|| state_name(DatabasePhase::Paused).to_owned());
+    print(&if state == state_name(DatabasePhase::Paused) {
+        format!("{name} is replicated\n")
+    } else if state == state_name(DatabasePhase::WriterConflict) {
+        format!("{name} claims its name anew; `walrust status` shows what comes of it\n")
+    } else {
+        format!("{name} was not paused, it is {}\n", state.replace('_', " "))
+    })
 }

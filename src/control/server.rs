@@ -28,7 +28,7 @@ use walrust_actors::{Cause, Replicator, ReplicatorError};
 
 use super::{
     CauseName, DatabaseAnswer, DatabaseRequest, Problem, Socket, StatusReport, SyncReport,
-    SyncRequest, SyncResult,
+    SyncRequest, SyncResult, state_name,
 };
 use crate::problems::Problems;
 
@@ -195,16 +195,20 @@ async fn status(served: &Served) -> Outcome {
 
 async fn sync(served: &Served, request: SyncRequest) -> Outcome {
     let SyncRequest { mut names, timeout_seconds } = request;
+    let all = names.is_empty();
     let Ok(timeout) = Duration::try_from_secs_f64(timeout_seconds) else {
         let error = "timeout_seconds must be a non-negative number";
         return Err(failure(StatusCode::BAD_REQUEST, error.to_owned()));
     };
-    if names.is_empty() {
+    if all {
         names = served.replicator.names().await.map_err(problem)?;
     }
     let syncs = names.into_iter().map(|name| async move {
         let result = tokio::time::timeout(timeout, served.replicator.sync(&name)).await;
+        let paused = matches!(result, Ok(Err(ReplicatorError::Paused { .. })));
         let (txid, problem) = match result {
+            // Nobody asked for it by its name.
+            Ok(Err(ReplicatorError::Paused { .. })) if all => (txid_of(served, &name).await, None),
             Ok(Ok(txid)) => (txid.map(|txid| txid.to_string()), None),
             Ok(Err(ReplicatorError::Refused { reason, cause, .. })) => {
                 (None, Some((reason, cause)))
@@ -214,9 +218,15 @@ async fn sync(served: &Served, request: SyncRequest) -> Outcome {
             Err(_) => (None, Some((overdue(served, &name, timeout).await, Cause::Storage))),
         };
         let (error, cause) = problem.unzip();
-        SyncResult { name, txid, error, cause: cause.map(CauseName::from) }
+        SyncResult { name, txid, error, cause: cause.map(CauseName::from), paused }
     });
     Ok(to_json(&SyncReport { databases: join_all(syncs).await }))
+}
+
+/// What storage has of a database.
+async fn txid_of(served: &Served, name: &str) -> Option<String> {
+    let status = served.replicator.status(name).await.ok();
+    status.and_then(|status| status.txid).map(|txid| txid.to_string())
 }
 
 /// Why a sync takes so long.
@@ -229,15 +239,14 @@ async fn overdue(served: &Served, name: &str, timeout: Duration) -> String {
 
 async fn about_database(served: &Served, path: &str, name: String) -> Outcome {
     let replicator = &served.replicator;
-    let (txid, warning) = match path {
-        "/v1/snapshot" => (Some(replicator.snapshot(&name).await.map_err(problem)?), None),
-        "/v1/pause" => (None, replicator.pause(&name).await.map_err(problem)?),
-        _ => {
-            replicator.resume(&name).await.map_err(problem)?;
-            (None, None)
-        }
-    };
-    Ok(to_json(&DatabaseAnswer { name, txid: txid.map(|txid| txid.to_string()), warning }))
+    let (mut txid, mut warning, mut state) = (None, None, None);
+    match path {
+        "/v1/snapshot" => txid = Some(replicator.snapshot(&name).await.map_err(problem)?),
+        "/v1/pause" => warning = replicator.pause(&name).await.map_err(problem)?,
+        _ => state = Some(replicator.resume(&name).await.map_err(problem)?),
+    }
+    let (txid, state) = (txid.map(|it| it.to_string()), state.map(|it| state_name(it).to_owned()));
+    Ok(to_json(&DatabaseAnswer { name, txid, warning, state }))
 }
 
 fn problem(error: ReplicatorError) -> Failure {
@@ -246,6 +255,7 @@ fn problem(error: ReplicatorError) -> Failure {
         ReplicatorError::Refused { cause: Cause::Storage, .. } => {
             (StatusCode::BAD_GATEWAY, Cause::Storage)
         }
+        ReplicatorError::Paused { .. } => (StatusCode::CONFLICT, Cause::Other),
         ReplicatorError::Refused { cause, .. } => (StatusCode::CONFLICT, *cause),
         _ => (StatusCode::SERVICE_UNAVAILABLE, Cause::Other),
     };
