@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 pub(crate) use walrust_engine::manifest::Writer;
 use walrust_engine::manifest::{FORMAT, FileEntry, Manifest};
-use walrust_engine::{ErrorClass, RestoreTarget, StoredFile, Tree, manifest_key, plan_restore};
+use walrust_engine::{ErrorClass, RestoreTarget, StoredFile, Tree, plan_restore};
 use walrust_history::{
     FoundManifest, HistoryError, ManifestObject, describe, describe_file, find_abandoned,
     find_manifest, rfc3339, write_manifest,
@@ -78,17 +78,27 @@ impl From<StorageError> for ManifestUpdateError {
     }
 }
 
+impl From<HistoryError> for ManifestUpdateError {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            HistoryError::Storage(error) => Self::Storage(error),
+            // One that is damaged is no error of those who may replace it.
+            error => Self::Newer(error),
+        }
+    }
+}
+
 /// Finds out how to sign the manifest of a database, and takes the name over from another writer:
 /// the later epoch wins, and the earlier writer stops when it sees the manifest.
 ///
 /// # Errors
-/// If storage fails.
+/// If storage fails, or the manifest is of a higher format.
 pub(crate) async fn claim(
     store: &dyn ObjectStore,
     database: &str,
     id: &str,
     host: &str,
-) -> Result<Writer, StorageError> {
+) -> Result<Writer, HistoryError> {
     const ATTEMPTS: u32 = 5;
     let mut attempt = 0;
     loop {
@@ -97,7 +107,7 @@ pub(crate) async fn claim(
         let found = match find_manifest(store, database).await {
             // A directory that does not exist yet has no manifest either.
             Err(HistoryError::Storage(error)) if error.is_missing_bucket() => FoundManifest::None,
-            found => found.map_err(|error| as_storage_error(store, database, error))?,
+            found => found?,
         };
         let FoundManifest::Read(ManifestObject { mut manifest, etag }) = found else {
             return Ok(writer(1));
@@ -114,7 +124,7 @@ pub(crate) async fn claim(
                 return Ok(ours);
             }
             Err(error) if error.class() == ErrorClass::Precondition && attempt < ATTEMPTS => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -122,18 +132,17 @@ pub(crate) async fn claim(
 /// Whether a writer owns the name of a database, and took it over from another.
 ///
 /// # Errors
-/// If storage fails.
+/// If storage fails, or the manifest is of a higher format.
 pub(crate) async fn took_over(
     store: &dyn ObjectStore,
     database: &str,
     id: &str,
-) -> Result<bool, StorageError> {
-    match find_manifest(store, database).await {
-        Ok(FoundManifest::Read(ManifestObject { manifest, .. })) => {
+) -> Result<bool, ManifestUpdateError> {
+    match find_manifest(store, database).await? {
+        FoundManifest::Read(ManifestObject { manifest, .. }) => {
             Ok(manifest.writer.id == id && manifest.writer.epoch > 1)
         }
-        Ok(FoundManifest::None | FoundManifest::Damaged { .. }) => Ok(false),
-        Err(error) => Err(as_storage_error(store, database, error)),
+        FoundManifest::None | FoundManifest::Damaged { .. } => Ok(false),
     }
 }
 
@@ -150,17 +159,15 @@ pub(crate) async fn write(
     again: bool,
 ) -> Result<Stored, ManifestUpdateError> {
     let mut stored = Stored::default();
-    let (mut manifest, condition) = match find_manifest(store, database).await {
-        Ok(FoundManifest::Read(ManifestObject { manifest, etag })) => {
+    let (mut manifest, condition) = match find_manifest(store, database).await? {
+        FoundManifest::Read(ManifestObject { manifest, etag }) => {
             (manifest, Condition::IfMatch(etag))
         }
-        Ok(FoundManifest::None) => (new_manifest(database, update), Condition::IfAbsent),
-        Ok(FoundManifest::Damaged { error, etag }) => {
+        FoundManifest::None => (new_manifest(database, update), Condition::IfAbsent),
+        FoundManifest::Damaged { error, etag } => {
             stored.damage = Some(error.to_string());
             (new_manifest(database, update), Condition::IfMatch(etag))
         }
-        Err(HistoryError::Storage(error)) => return Err(error.into()),
-        Err(error) => return Err(ManifestUpdateError::Newer(error)),
     };
     if manifest.writer.id != update.writer.id && manifest.writer.epoch >= update.writer.epoch {
         return Err(ManifestUpdateError::Superseded(manifest.writer));
@@ -240,14 +247,6 @@ fn new_manifest(database: &str, update: &ManifestUpdate) -> Manifest {
 /// 128 random bits as hex digits.
 pub(crate) fn random_id() -> String {
     format!("{:032x}", fastrand::u128(..))
-}
-
-/// A manifest of a newer program is an error of storage where nothing else is waited for.
-fn as_storage_error(store: &dyn ObjectStore, database: &str, error: HistoryError) -> StorageError {
-    match error {
-        HistoryError::Storage(error) => error,
-        error => StorageError::permanent("read", store.url(), &manifest_key(database), error),
-    }
 }
 
 async fn list(store: &dyn ObjectStore, database: &str) -> Result<Tree, StorageError> {

@@ -268,7 +268,12 @@ impl ValidationState {
             tracing::warn!(db = database, key, %problem, "validation");
         }
         for Finding { key, problem } in &critical {
-            tracing::error!(db = database, key, %problem, "validation");
+            if problem.is_consequence() {
+                // One lost file may have thousands behind it.
+                tracing::debug!(db = database, key, %problem, "validation");
+            } else {
+                tracing::error!(db = database, key, %problem, "validation");
+            }
         }
         let Some(Finding { key, problem }) = critical.first() else {
             tracing::info!(db = database, files, bytes, warnings = warnings.len(), "validated");

@@ -3,13 +3,14 @@
 //! The code follows from the type, never from the words. An error names what failed, on which
 //! object or file, why, and what to do next.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
 use walrust_actors::{Cause, NotShipped, ReplicatorError};
 use walrust_engine::NameError;
 use walrust_engine::manifest::ManifestError;
-use walrust_history::{FollowError, HistoryError, Problem, RemoteError};
+use walrust_history::{FollowError, HistoryError, Problem, Remedy, RemoteError};
 use walrust_ltx::Txid;
 use walrust_sqlite::{DatabaseError, ReplicaError, RestoreError};
 use walrust_storage::{StorageError, StorageUrlError};
@@ -200,12 +201,14 @@ pub enum Error {
         source: io::Error,
     },
     /// What was verified is not as it should be. The findings were printed.
-    #[error("{}", describe_findings(*.warnings, *.critical))]
+    #[error("{}", describe_findings(*.warnings, *.critical, .remedies))]
     Findings {
         /// Findings that no restore suffers from.
         warnings: usize,
         /// Findings that make a restore fail.
         critical: usize,
+        /// What helps against them.
+        remedies: BTreeSet<Remedy>,
     },
     /// A signal has ended the command.
     #[error("interrupted by a signal")]
@@ -291,9 +294,9 @@ impl From<RestoreError> for Error {
 
 fn history_exit_code(error: &HistoryError) -> ExitCode {
     use HistoryError::{
-        FilesMissing, LostTail, Manifest, ManifestSha256, NoManifest, NoThread, NotLtx,
-        NothingToExport, OtherLayout, Outdated, Plan, Restore, Scratch, Storage, Superseded,
-        TargetInUse, Unavailable, UnknownName,
+        AllFilesLost, FilesMissing, LostTail, Manifest, ManifestSha256, NoManifest, NoThread,
+        NotLtx, NothingToExport, OtherLayout, Outdated, Plan, Restore, Scratch, Storage,
+        Superseded, TargetInUse, Unavailable, UnknownName,
     };
     match error {
         Storage(_) => ExitCode::Storage,
@@ -311,6 +314,7 @@ fn history_exit_code(error: &HistoryError) -> ExitCode {
         Restore(error) => restore_exit_code(error),
         Manifest { source: ManifestError::Damaged(_), .. }
         | ManifestSha256 { .. }
+        | AllFilesLost { .. }
         | LostTail { .. }
         | NotLtx { .. }
         | FilesMissing { .. } => ExitCode::Integrity,
@@ -355,20 +359,26 @@ fn list(errors: &[DatabaseError]) -> String {
     lines.join("\n")
 }
 
-fn describe_findings(warnings: usize, critical: usize) -> String {
+fn describe_findings(warnings: usize, critical: usize, remedies: &BTreeSet<Remedy>) -> String {
     let count = |number: usize, what: &str| match number {
         1 => format!("1 {what}"),
         number => format!("{number} {what}s"),
     };
-    let warnings = count(warnings, "warning");
-    if critical == 0 {
-        return format!("{warnings}; every state can be restored");
+    let mut text = count(warnings, "warning");
+    if critical > 0 {
+        text = format!("{}, {text}", count(critical, "critical finding"));
     }
-    format!(
-        "{}, {warnings}: not every state can be restored. While the database itself is at hand, \
-         `walrust snapshot` stores it anew; `walrust list NAME` shows the states in storage",
-        count(critical, "critical finding")
-    )
+    // What else is wrong does not concern whether states can be restored.
+    if critical == 0 && !remedies.contains(&Remedy::Snapshot) {
+        text += "; every state can be restored";
+    } else if remedies.is_empty() {
+        text += ": not every state can be restored";
+    }
+    let remedies: Vec<String> = remedies.iter().map(ToString::to_string).collect();
+    match remedies.is_empty() {
+        true => text,
+        false => format!("{text}: {}", remedies.join(". ")),
+    }
 }
 
 fn not_shipped(databases: &[NotShipped]) -> String {

@@ -340,10 +340,10 @@ fn a_manifest_of_a_newer_program_is_refused_by_every_command() {
         &["export", NAME, "--to", &format!("{}/db", target.url())],
         &["snapshot", &source_database],
     ] {
-        let outcome = walrust.run(command);
-        assert!(!matches!(outcome.code, Some(0) | None), "{command:?} goes on");
-        let code = outcome.code.unwrap_or_default();
-        outcome.failed(code, &phrases);
+        let outcome = walrust.run(command).failed(1, &phrases);
+        let says = outcome.stderr.lines().filter(|line| line.starts_with("error: "));
+        let says: String = says.collect();
+        assert_eq!(says.matches(&history.manifest()).count(), 1, "{command:?}: {}", outcome.stderr);
     }
     let outcome = walrust.ask(["replicate", &source, "--local", &replica, "--once"]);
     outcome.failed(1, &phrases);

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use walrust_testkit::{TestDatabase, assert_same_database};
 
 use crate::daemon::Daemon;
+use crate::small_history::SmallHistory;
 use crate::storage::{Storage, on_both_storages};
 use crate::walrust::Walrust;
 
@@ -92,7 +93,44 @@ fn what_verify_advises_stores_a_damaged_state_anew(storage: &Storage) {
     assert_same_database(&source, &walrust.restored("app", &[]));
 }
 
+fn a_manifest_without_any_file_tells_that_all_is_lost(storage: &Storage) {
+    let history = SmallHistory::of("first", storage.another());
+    let (walrust, storage) = (&history.walrust, &history.storage);
+    let source = format!("{}/app", storage.url());
+    let replicate = |name: &str| {
+        let local = walrust.file(name).display().to_string();
+        walrust.ask(["replicate", &source, "--local", &local, "--once"])
+    };
+    replicate("follows.db").succeeded();
+    for file in storage.ltx_files("app") {
+        storage.delete(&format!("app/{file}"));
+    }
+    let manifest = history.manifest();
+    let phrases = [manifest.as_str(), "lists 7 files, none is there: all states are lost"];
+    for more in [&[][..], &["--txid", "3"], &["--point-in-time", "1s ago"], &["--plan"]] {
+        history.restore_fails(more).failed(5, &phrases);
+    }
+    walrust.run(["list", "app"]).failed(5, &phrases);
+    walrust.run(["list", "app", "--json"]).failed(5, &phrases);
+    let target = Storage::directory();
+    walrust.run(["export", "app", "--to", &format!("{}/db", target.url())]).failed(5, &phrases);
+    replicate("new.db").failed(5, &phrases);
+    replicate("follows.db").failed(5, &phrases);
+    let all = walrust.run(["list"]).succeeded();
+    assert!(all.stdout.contains("none"), "{}", all.stdout);
+    // As it advises.
+    walrust.snapshot(&history.source, &[]).succeeded();
+    assert_same_database(&history.source, &walrust.restored("app", &[]));
+    // Without a manifest nobody knows that there was anything.
+    for key in storage.keys("") {
+        storage.delete(&key);
+    }
+    history.restore_fails(&[]).failed(6, &["no backup named \"app\""]);
+    walrust.run(["list", "app"]).failed(6, &["no backup named \"app\""]);
+}
+
 on_both_storages!(
+    a_manifest_without_any_file_tells_that_all_is_lost,
     a_damaged_snapshot_is_made_up_for_by_the_validation,
     a_snapshot_that_was_deleted_is_stored_again_when_one_is_asked_for,
     what_verify_advises_stores_a_damaged_state_anew,

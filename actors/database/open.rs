@@ -9,7 +9,7 @@ use ractor::ActorRef;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, Semaphore};
 use walrust_engine::{RestorePlanError, RestoreTarget, StoredFile, WalFill, plan_restore};
-use walrust_history::{Remote, RemoteError, look_up};
+use walrust_history::{HistoryError, Remote, RemoteError, look_up};
 use walrust_ltx::Txid;
 use walrust_sqlite::{
     Capture, CaptureOptions, DatabaseError, Head, HeadTable, Reconciliation, StagedFile, kept_name,
@@ -83,6 +83,9 @@ pub(crate) enum OpenError {
     Remote(#[from] RemoteError),
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The manifest is of a higher format.
+    #[error(transparent)]
+    Manifest(HistoryError),
     #[error("cannot keep a file of the bucket for comparison: {0}")]
     Fetch(std::io::Error),
     #[error(transparent)]
@@ -100,7 +103,7 @@ impl OpenError {
                 Refusal::from(error)
             }
             Self::Stopped => Refusal::new(Cause::Storage, self),
-            Self::Remote(_) | Self::Fetch(_) | Self::Panicked(_) => {
+            Self::Remote(_) | Self::Manifest(_) | Self::Fetch(_) | Self::Panicked(_) => {
                 Refusal::new(Cause::Other, self)
             }
         }
@@ -109,6 +112,15 @@ impl OpenError {
     /// Whether the database or its WAL is damaged.
     pub(super) fn is_corruption(&self) -> bool {
         matches!(self, Self::Database(error) if error.is_corruption())
+    }
+}
+
+impl From<HistoryError> for OpenError {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            HistoryError::Storage(error) => Self::Storage(error),
+            error => Self::Manifest(error),
+        }
     }
 }
 

@@ -169,18 +169,26 @@ async fn put(
         }
         Upload::Manifest(update) => update,
     };
-    match manifest_update::write(store, database, update, again).await {
-        Ok(stored) => Ok(stored),
-        Err(ManifestUpdateError::Storage(error)) => Err(error.into()),
-        Err(ManifestUpdateError::Superseded(Writer { host, epoch, .. })) => {
+    let written = manifest_update::write(store, database, update, again).await;
+    written.map_err(|error| manifest_failed(store, database, error))
+}
+
+fn manifest_failed(
+    store: &dyn ObjectStore,
+    database: &str,
+    error: ManifestUpdateError,
+) -> AttemptError {
+    match error {
+        ManifestUpdateError::Storage(error) => error.into(),
+        ManifestUpdateError::Superseded(Writer { host, epoch, .. }) => {
             let object = format!("{}/{}", store.url(), manifest_key(database));
-            Err(AttemptError::Conflict(Conflict::Superseded { object, host, epoch }))
+            AttemptError::Conflict(Conflict::Superseded { object, host, epoch })
         }
-        Err(ManifestUpdateError::Newer(error)) => {
-            Err(AttemptError::Conflict(Conflict::Newer { error: error.to_string() }))
+        ManifestUpdateError::Newer(error) => {
+            AttemptError::Conflict(Conflict::Newer { error: error.to_string() })
         }
-        Err(ManifestUpdateError::Overtaken { key }) => {
-            Err(AttemptError::Overtaken { object: format!("{}/{key}", store.url()) })
+        ManifestUpdateError::Overtaken { key } => {
+            AttemptError::Overtaken { object: format!("{}/{key}", store.url()) }
         }
     }
 }
@@ -210,7 +218,10 @@ async fn put_file(
                 return Ok(());
             }
             let object = format!("{}/{key}", store.url());
-            let superseded = by.is_some() && took_over(store, database, writer).await?;
+            let superseded = by.is_some()
+                && took_over(store, database, writer)
+                    .await
+                    .map_err(|error| manifest_failed(store, database, error))?;
             if superseded || by.as_deref() == Some(writer) {
                 return Err(AttemptError::Overtaken { object });
             }

@@ -1,11 +1,12 @@
 //! `walrust compact`: merges and removes what is old, or says what it would do.
 
+use std::fmt;
 use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use walrust_engine::{Decision, HistoryFile, RetentionPolicy, object_key};
+use walrust_engine::{Decision, HistoryFile, Merge, RetentionPolicy, object_key};
 use walrust_history::{HistoryError, Retention, RetentionReport};
 use walrust_ltx::FileName;
 
@@ -14,6 +15,10 @@ use crate::Error;
 use crate::config::{Config, Interval, RetentionSection, parse_interval};
 use crate::resolver::Resolver;
 use crate::settings::{self, Typed};
+
+mod file_outcome;
+
+use file_outcome::FileOutcome;
 
 /// How often a plan is made anew that another run has made outdated.
 const ATTEMPTS: u32 = 10;
@@ -113,6 +118,21 @@ struct Total {
     bytes: u64,
 }
 
+impl Total {
+    fn of<'a>(files: impl Iterator<Item = &'a HistoryFile>) -> Self {
+        files.fold(Self::default(), |total, file| Self {
+            files: total.files + 1,
+            bytes: total.bytes + file.size,
+        })
+    }
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} files ({})", self.files, human_bytes(self.bytes))
+    }
+}
+
 impl Done {
     fn files(&self) -> impl Iterator<Item = (&HistoryFile, &Decision)> {
         let decisions = self.retention.plan.decisions.iter();
@@ -120,10 +140,8 @@ impl Done {
     }
 
     fn total(&self, verb: &str) -> Total {
-        self.files().filter(|(_, decision)| self::verb(decision) == verb).fold(
-            Total::default(),
-            |total, (file, _)| Total { files: total.files + 1, bytes: total.bytes + file.size },
-        )
+        let decided = self.files().filter(|(_, decision)| self::verb(decision) == verb);
+        Total::of(decided.map(|(file, _)| file))
     }
 
     fn reason(&self, name: FileName, decision: &Decision) -> String {
@@ -149,6 +167,7 @@ impl Done {
                     "timestamp": rfc3339(file.timestamp_ms),
                     "decision": verb(decision),
                     "reason": self.reason(file.name, decision),
+                    "outcome": self.outcome(file.name, decision).map(FileOutcome::text),
                     "retired_since": self.retention.retired_since(file.name),
                 })
             })
@@ -182,16 +201,28 @@ impl Done {
         })
     }
 
+    fn outcome(&self, name: FileName, decision: &Decision) -> Option<FileOutcome> {
+        let was_retired = self.retention.retired_since(name).is_some();
+        let report = self.report.as_ref()?;
+        Some(FileOutcome::of(name, decision, was_retired, report))
+    }
+
     fn to_text(&self) -> String {
-        let mut rows = table(["DECISION", "FILE", "SIZE", "TIME", "REASON"]);
+        let what = if self.report.is_some() { "RESULT" } else { "DECISION" };
+        let mut rows = table([what, "FILE", "SIZE", "TIME", "REASON"]);
         for (file, decision) in self.files() {
+            let outcome = self.outcome(file.name, decision);
             rows.add_row([
-                verb(decision).to_owned(),
+                outcome.map_or(verb(decision), FileOutcome::text).to_owned(),
                 file.name.to_string(),
                 human_bytes(file.size),
                 rfc3339(file.timestamp_ms),
                 self.reason(file.name, decision),
             ]);
+        }
+        for merge in self.report.iter().flat_map(|report| &report.merged) {
+            let (into, reason) = (merge.into.to_string(), merged_from(merge));
+            rows.add_row(["stored".to_owned(), into, String::new(), String::new(), reason]);
         }
         let name = &self.retention.name;
         let mut text = format!("{name} in {}\n{}\n", self.url, aligned(rows, &[2]));
@@ -199,36 +230,57 @@ impl Done {
         for problem in problems {
             text += &format!("warning: {problem}\n");
         }
-        let total = |verb| {
-            let Total { files, bytes } = self.total(verb);
-            format!("{files} files ({})", human_bytes(bytes))
+        text += &match &self.report {
+            None => self.describe_plan(),
+            Some(report) => self.describe(report),
         };
-        text += &format!(
-            "keep {}, merge {} into {}, remove {}; {} states can be restored in any case\n",
+        let points = self.retention.plan.restore_points.len();
+        text += &format!("; {points} states can be restored in any case\n");
+        if self.report.is_none() {
+            text += "nothing was changed; use --force to carry it out\n";
+        }
+        text
+    }
+
+    fn describe_plan(&self) -> String {
+        let total = |verb| self.total(verb).to_string();
+        let merges = self.retention.plan.merges.len();
+        format!(
+            "keep {}, merge {} into {merges}, remove {}",
             total(KEEP),
             total(MERGE),
-            self.retention.plan.merges.len(),
-            total(REMOVE),
-            self.retention.plan.restore_points.len()
-        );
-        text + &match &self.report {
-            None => "nothing was changed; use --force to carry it out\n".to_owned(),
-            Some(report) => self.describe(report),
-        }
+            total(REMOVE)
+        )
     }
 
     fn describe(&self, report: &RetentionReport) -> String {
-        let (merged, deleted) = (report.merged.len(), report.deleted.len());
-        let waiting = report.retired.iter().filter(|name| !report.deleted.contains(name)).count();
-        let later = match waiting {
-            0 => String::new(),
-            _ => format!(
-                "; {waiting} files are out of the index, and a run in {} s or later deletes them",
-                self.grace.as_secs_f64()
-            ),
+        let total = |of: &[FileOutcome]| {
+            let is_one = |it: &(&HistoryFile, &Decision)| {
+                self.outcome(it.0.name, it.1).is_some_and(|outcome| of.contains(&outcome))
+            };
+            Total::of(self.files().filter(is_one).map(|(file, _)| file))
         };
-        format!("stored {merged} merged files, deleted {deleted} files{later}\n")
+        let staying = [FileOutcome::Kept, FileOutcome::TakenBack, FileOutcome::LeftAlone];
+        // Files whose deletion an earlier run had begun are none of the plan.
+        let (deleted, stored) = (report.deleted.len(), report.merged.len());
+        let bytes = human_bytes(total(&[FileOutcome::Deleted]).bytes);
+        let mut text = format!(
+            "kept {}, stored {stored} merged files, deleted {deleted} files ({bytes})",
+            total(&staying)
+        );
+        let waiting = total(&[FileOutcome::Retired]);
+        if waiting.files > 0 {
+            let grace = self.grace.as_secs_f64();
+            text += &format!(
+                "; {waiting} are out of the index, and a run in {grace} s or later deletes them"
+            );
+        }
+        text
     }
+}
+
+fn merged_from(merge: &Merge) -> String {
+    format!("merged from {} files", merge.sources.len())
 }
 
 const KEEP: &str = "keep";

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use walrust_engine::manifest::Writer;
 use walrust_engine::{Layout, StoredFile, Tree, all_trees, restorable_txids};
-use walrust_history::{History, HistoryError, RestorableRange, patiently};
+use walrust_history::{History, RestorableRange, patiently};
 use walrust_ltx::Txid;
 use walrust_storage::ObjectStore;
 
@@ -68,9 +68,7 @@ async fn list_all(store: &dyn ObjectStore, as_json: bool) -> Result<(), Error> {
 
 async fn list_one(store: &dyn ObjectStore, name: &str, as_json: bool) -> Result<(), Error> {
     let history = History::read(store, name).await?;
-    if history.tree.files.is_empty() {
-        return Err(HistoryError::UnknownName { name: name.to_owned(), url: store.url() }.into());
-    }
+    history.refuse_empty(store)?;
     let ranges = history.restorable_ranges(store).await?;
     let stored = last_stored(store, &history).await?;
     if as_json {

@@ -1,6 +1,6 @@
 //! `walrust verify`: proves that databases in storage can be restored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use walrust_engine::{StoredFile, database_names, manifest_key};
 use walrust_history::{
-    Finding, HistoryError, Severity, VERIFY_PARALLELISM, Verification, Verify, VerifyOptions,
+    Finding, HistoryError, Remedy, Severity, VERIFY_PARALLELISM, Verification, Verify,
+    VerifyOptions,
 };
 use walrust_storage::ObjectStore;
 
@@ -22,7 +23,7 @@ use crate::config::Config;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  all checks passed
-  1  warnings only: every state can be restored
+  1  warnings only: every state can be restored; or --fix has repaired all that was found
   2  critical: not every state can be restored; also: not verified, or bad arguments
   4  storage could not be read";
 
@@ -139,6 +140,7 @@ async fn verify(
 struct Outcome {
     warnings: usize,
     critical: usize,
+    remedies: BTreeSet<Remedy>,
     failure: Option<HistoryError>,
     documents: Vec<Value>,
 }
@@ -147,6 +149,7 @@ impl Outcome {
     fn count(&mut self, verified: &Verified) {
         // What had to be repaired is not passed over in silence.
         self.warnings += verified.repaired.len();
+        self.remedies.extend(verified.verification.remedy());
         for finding in &verified.verification.findings {
             match finding.problem.severity() {
                 Severity::Warning => self.warnings += 1,
@@ -164,12 +167,15 @@ impl Outcome {
     }
 
     fn result(self, found_nothing: bool) -> Result<(), Error> {
-        let Self { warnings, critical, failure, .. } = self;
-        // Where backups are expected, their absence is the worst that can be found.
-        let critical = if found_nothing { 1 } else { critical };
+        let Self { warnings, mut critical, mut remedies, failure, .. } = self;
+        if found_nothing {
+            // Where backups are expected, their absence is the worst that can be found.
+            critical = 1;
+            remedies.insert(Remedy::OtherPlace);
+        }
         match failure {
             Some(error) if critical == 0 => Err(error.into()),
-            _ if critical + warnings > 0 => Err(Error::Findings { warnings, critical }),
+            _ if critical + warnings > 0 => Err(Error::Findings { warnings, critical, remedies }),
             _ => Ok(()),
         }
     }
@@ -230,19 +236,33 @@ impl Verified {
             Some(head) if !is_critical => format!("Continuity: no gaps (TXID 1-{})\n", head.get()),
             _ => "Continuity: broken\n".to_owned(),
         };
-        text += &match self.verification.severity() {
-            None if self.repaired.is_empty() => {
-                "All checks passed - backup integrity verified\n".to_owned()
-            }
-            None => "All findings were repaired - backup integrity verified\n".to_owned(),
-            Some(Severity::Warning) => "Warnings only - every state can be restored\n".to_owned(),
-            Some(Severity::Critical) => "CRITICAL - not every state can be restored\n".to_owned(),
+        text + &self.verdict() + "\n"
+    }
+
+    fn verdict(&self) -> String {
+        let Verification { lost, head, .. } = &self.verification;
+        let verdict = match self.verification.severity() {
+            Some(Severity::Critical) => "CRITICAL - not every state can be restored",
+            Some(Severity::Warning) => "Warnings only - every state can be restored",
+            None if self.repaired.is_empty() => "All checks passed - backup integrity verified",
+            None => "All findings were repaired - backup integrity verified",
         };
-        text
+        let Some(lost) = lost else { return verdict.to_owned() };
+        let newest = head.map_or("no state can be restored".to_owned(), |head| {
+            format!("the newest state that can be restored is TXID {head} ({})", head.get())
+        });
+        let lost = format!(
+            "LOST - the newest states, up to TXID {lost} ({}), are gone from storage; {newest}",
+            lost.get()
+        );
+        match self.verification.severity() {
+            Some(Severity::Critical) => format!("{lost}\n{verdict}"),
+            _ => lost,
+        }
     }
 
     fn to_json(&self) -> Value {
-        let Verification { name, layout, files, findings, head, .. } = &self.verification;
+        let Verification { name, layout, files, findings, head, lost, .. } = &self.verification;
         let by_key = self.by_key();
         let finding = |it: &Finding| {
             json!({
@@ -262,6 +282,7 @@ impl Verified {
             })
         };
         let result = match self.verification.severity() {
+            None if lost.is_some() => "warnings",
             None => "passed",
             Some(Severity::Warning) => "warnings",
             Some(Severity::Critical) => "critical",
@@ -271,6 +292,7 @@ impl Verified {
             "layout": layout.to_string(),
             "result": result,
             "newest_txid": head.map(|txid| txid.to_string()),
+            "lost_txid": lost.map(|txid| txid.to_string()),
             "size": self.verification.size(),
             "files": files.iter().map(file).collect::<Vec<_>>(),
             "findings": findings.iter().map(finding).collect::<Vec<_>>(),

@@ -33,7 +33,10 @@ fn a_file_that_is_gone_is_forgotten() {
     let key = history.key(6, 6);
     history.storage.delete(&key);
     history.restore_fails(&[]);
-    fixed(&history, &[&format!("FIXED {key}: it is in the manifest")]);
+    let outcome = verify(&history, &["--fix"]).reported(1, &["1 warning"]);
+    let fixed = format!("FIXED {key}: it is in the manifest");
+    assert!(outcome.stdout.contains(&fixed), "{}", outcome.stdout);
+    verify(&history, &[]).succeeded();
     // The newest state of which there are files.
     history.walrust.restored(NAME, &[]);
 }

@@ -5,6 +5,9 @@
 //! the pages. Two files that lead to the same TXID must lead to the same database: a restore may take
 //! either.
 //!
+//! A file that only follows files with problems has one itself, so that one walk names every file that is
+//! of no use.
+//!
 //! Invariant: if no file has a problem, every restore that follows the names of the files finds each
 //! link in order and arrives at the checksum that its last file states.
 //!
@@ -40,6 +43,12 @@ pub enum ChainProblem {
     /// No file ends where it begins.
     #[error("it continues TXID {after}, which no file leads to")]
     Unreachable {
+        /// The state that it continues.
+        after: Txid,
+    },
+    /// The files that end where it begins are damaged, or follow one that is damaged or lost.
+    #[error("no sound file leads to TXID {after}, which it continues: nothing is restored from it")]
+    LostBase {
         /// The state that it continues.
         after: Txid,
     },
@@ -130,9 +139,8 @@ impl ChainCheck {
     /// # Errors
     /// Why a restore that takes it fails.
     pub fn add(&mut self, file: &FileChanges) -> Result<(), ChainProblem> {
-        let result = self.apply(file);
-        let (pages, result) = match result {
-            Ok(pages) => (pages, Ok(())),
+        let (pages, result) = match self.apply(file) {
+            Ok(pages) => (Some(pages), Ok(())),
             Err(problem) => (None, Err(problem)),
         };
         let joined = self.arrive(file, pages);
@@ -146,16 +154,15 @@ impl ChainCheck {
         }
     }
 
-    /// The pages after a file; `None` if those before it are not known.
-    fn apply(&mut self, file: &FileChanges) -> Result<Option<PageTable>, ChainProblem> {
+    /// The pages after a file.
+    fn apply(&mut self, file: &FileChanges) -> Result<PageTable, ChainProblem> {
         let mut pages = match before(file.name) {
             None => PageTable::new(file.page_size),
             Some(before) => {
                 let checked = self.check_link(before, file);
                 let pages = self.let_go(before);
                 checked?;
-                let Some(pages) = pages else { return Ok(None) };
-                pages
+                pages.ok_or(ChainProblem::LostBase { after: before })?
             }
         };
         pages.begin(file.commit);
@@ -166,13 +173,12 @@ impl ChainCheck {
         if found != file.post_apply {
             return Err(ChainProblem::PostApply { expected: file.post_apply, found });
         }
-        Ok(Some(pages))
+        Ok(pages)
     }
 
     fn check_link(&self, before: Txid, file: &FileChanges) -> Result<(), ChainProblem> {
         let found = file.pre_apply.ok_or(ChainProblem::NoPreApply)?;
         let Some(state) = self.states.get(&before) else {
-            // If a file should lead there, that one has the problem.
             return match self.ends.contains(&before) {
                 true => Ok(()),
                 false => Err(ChainProblem::Unreachable { after: before }),

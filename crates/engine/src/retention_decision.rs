@@ -33,6 +33,8 @@ pub enum KeepReason {
     BaseOf(Txid),
     /// The finest window: every state stays.
     InsideWindow,
+    /// The finest window: what gives no state stays as well, until somebody has looked at it.
+    Stranded,
     /// It leads to the newest state.
     Head,
     /// It leads from a kept snapshot towards the next.
@@ -53,6 +55,7 @@ impl fmt::Display for KeepReason {
             Self::SecondSnapshot => f.write_str("two snapshots stay in any case"),
             Self::BaseOf(txid) => write!(f, "needed by restore point {txid}"),
             Self::InsideWindow => f.write_str("inside the finest window"),
+            Self::Stranded => f.write_str("inside the finest window, though no file leads to it"),
             Self::Head => f.write_str("leads to the newest state"),
             Self::Chain => f.write_str("leads from one kept snapshot to the next"),
             Self::OtherChain => f.write_str("part of a second chain, left alone"),

@@ -293,6 +293,9 @@ impl Planner<'_> {
             return keep(KeepReason::Chain);
         }
         if self.window.floor().is_none_or(|floor| name.max > floor) {
+            if !continues(&reached.from_kept, name) {
+                return keep(KeepReason::Stranded);
+            }
             let is_head = self.window.points.last() == Some(&name.max);
             return keep(if is_head { KeepReason::Head } else { KeepReason::InsideWindow });
         }

@@ -82,6 +82,17 @@ pub enum HistoryError {
         /// The newest TXID that the files lead to.
         newest: String,
     },
+    /// Nothing but the manifest is left of a history.
+    #[error(
+        "{object} lists {count} files, none is there: all states are lost; while the database itself is \
+         at hand, `walrust snapshot` stores it anew"
+    )]
+    AllFilesLost {
+        /// Key of the manifest, with the storage.
+        object: String,
+        /// How many files are missing.
+        count: usize,
+    },
     /// A file whose time has to be known is not an LTX file with the TXIDs of its name.
     #[error("{object} is not the LTX file that its name promises")]
     NotLtx {
@@ -126,8 +137,9 @@ pub enum HistoryError {
     },
     /// There are files, but no manifest.
     #[error(
-        "{object} is missing: without it nothing is merged or removed; a daemon that replicates the \
-         database writes it anew, and so does `walrust verify --fix`"
+        "{object} is missing: without it nothing is merged or removed; `walrust verify --fix` makes it \
+         anew from the files, and so does a daemon that replicates the database, within a minute of its \
+         next upload"
     )]
     NoManifest {
         /// Key of the manifest, with the storage.

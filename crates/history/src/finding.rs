@@ -136,9 +136,17 @@ impl Problem {
             | Self::WrongSha256 { .. }
             | Self::NoChecksums
             | Self::Restore(_) => true,
-            Self::Chain(problem) => !matches!(problem, ChainProblem::Unreachable { .. }),
+            Self::Chain(problem) => {
+                !matches!(problem, ChainProblem::Unreachable { .. } | ChainProblem::LostBase { .. })
+            }
             _ => false,
         }
+    }
+
+    /// Whether the file itself is as it should be, and only those before it are not.
+    #[must_use]
+    pub fn is_consequence(&self) -> bool {
+        matches!(self, Self::Chain(ChainProblem::LostBase { .. }))
     }
 
     /// Whether it may come from reading while merging and retention change the history.

@@ -81,6 +81,24 @@ impl History {
         missing
     }
 
+    /// Refuses a history without any file.
+    ///
+    /// # Errors
+    /// If it has none: the manifest tells whether there ever was one.
+    pub fn refuse_empty(&self, store: &dyn ObjectStore) -> Result<(), HistoryError> {
+        if !self.tree.files.is_empty() {
+            return Ok(());
+        }
+        let url = store.url();
+        match self.missing().len() {
+            0 => Err(HistoryError::UnknownName { name: self.name.clone(), url }),
+            count => {
+                let object = format!("{url}/{}", manifest_key(&self.name));
+                Err(HistoryError::AllFilesLost { object, count })
+            }
+        }
+    }
+
     /// The files that are not about to be deleted.
     pub(crate) fn staying(&self) -> Tree {
         staying(&self.tree, self.manifest.as_ref())

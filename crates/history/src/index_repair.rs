@@ -35,15 +35,14 @@ impl Verification {
         &mut self,
         store: &dyn ObjectStore,
     ) -> Result<Vec<Finding>, HistoryError> {
-        if self.layout != Layout::Walrust || self.whole.is_empty() {
-            return Ok(Vec::new());
-        }
         let (repaired, left): (Vec<Finding>, Vec<Finding>) =
             std::mem::take(&mut self.findings).into_iter().partition(|it| self.can_repair(it));
         self.findings = left;
         if repaired.is_empty() {
             return Ok(repaired);
         }
+        let missing = repaired.iter().filter(|it| matches!(it.problem, Problem::Missing));
+        self.lost = missing.filter_map(|finding| self.state_after_head(finding)).max();
         match self.index.manifest() {
             Some(manifest) => self.edit(store, &manifest.writer, &repaired).await?,
             None => self.make_anew(store).await?,
@@ -51,7 +50,11 @@ impl Verification {
         Ok(repaired)
     }
 
-    fn can_repair(&self, finding: &Finding) -> bool {
+    /// Whether a repair of the manifest settles a finding.
+    pub(crate) fn can_repair(&self, finding: &Finding) -> bool {
+        if self.layout != Layout::Walrust || self.whole.is_empty() {
+            return false;
+        }
         let is_manifest = finding.key == manifest_key(&self.name);
         match &finding.problem {
             Problem::NoManifest | Problem::Missing | Problem::AbandonedEntry => true,

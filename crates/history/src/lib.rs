@@ -30,6 +30,7 @@ mod odd_files;
 mod patience;
 mod piece_reader;
 mod point_in_time;
+mod remedy;
 mod remote;
 mod replica;
 mod restorable;
@@ -58,6 +59,7 @@ pub use manifest_object::{
 pub use odd_files::OddFiles;
 pub use patience::patiently;
 pub use point_in_time::{Neighbours, State};
+pub use remedy::Remedy;
 pub use remote::{Remote, RemoteError, look_up};
 pub use replica::ReplicaFollower;
 pub use restorable::RestorableRange;

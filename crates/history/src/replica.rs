@@ -289,6 +289,10 @@ impl ReplicaFollower {
             let source_url = format!("{}/{}", self.store.url(), self.name);
             return Err(FollowError::NotWalrust { source_url, layout: history.tree.layout });
         }
+        // A history that there never was is none that is lost.
+        if !history.missing().is_empty() {
+            history.refuse_empty(self.store.as_ref())?;
+        }
         Ok(history)
     }
 

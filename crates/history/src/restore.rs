@@ -73,7 +73,8 @@ impl PlannedRestore {
     /// Plans a restore.
     ///
     /// # Errors
-    /// If storage fails, nothing is stored under the name, or the target cannot be reached.
+    /// If storage fails, nothing is stored under the name or all of it is lost, or the target cannot be
+    /// reached.
     pub async fn plan(
         store: &dyn ObjectStore,
         name: &str,
@@ -107,13 +108,11 @@ impl PlannedRestore {
         history: &History,
         target: RestoreTarget,
     ) -> Result<Self, HistoryError> {
+        history.refuse_empty(store)?;
         let History { name, tree, manifest, .. } = history;
         let times = StateTimes::new(store, history);
         let plan = match plan_from(history, target) {
             Ok(plan) => plan,
-            Err(RestorePlanError::Empty) => {
-                return Err(HistoryError::UnknownName { name: name.clone(), url: store.url() });
-            }
             Err(RestorePlanError::TargetUnavailable { target, before, after }) => {
                 let target = format!("TXID {target} ({})", target.get());
                 return Err(times.unavailable(target, String::new(), before, after).await?);

@@ -7,6 +7,7 @@ use walrust_engine::{Layout, StoredFile, Tree};
 use walrust_ltx::{FileName, Txid};
 
 use crate::history_index::HistoryIndex;
+use crate::retention_report::file_of;
 use crate::{Finding, Problem, Severity};
 
 /// What was found out about a history.
@@ -24,6 +25,8 @@ pub struct Verification {
     pub head: Option<Txid>,
     /// Keys of the files that restore the newest state.
     pub(crate) newest: BTreeSet<String>,
+    /// The newest state that the manifest knew, if a repair took it out because its files are gone.
+    pub lost: Option<Txid>,
     pub(crate) index: HistoryIndex,
     /// What the manifest should say of each file that is whole, and who wrote the file.
     pub(crate) whole: BTreeMap<FileName, Whole>,
@@ -52,13 +55,24 @@ impl Verification {
     /// there is none. A snapshot makes up for it.
     #[must_use]
     pub fn loss_of_newest(&self) -> Option<&Finding> {
-        let of_name = |key: &str| key.rsplit('/').next().and_then(|it| it.parse::<FileName>().ok());
-        let is_loss = |Finding { key, problem }: &&Finding| match problem {
+        self.findings.iter().find(|finding| self.is_loss_of_newest(finding))
+    }
+
+    /// Whether a restore of the newest state fails because of a finding, or ends before it.
+    pub(crate) fn is_loss_of_newest(&self, finding: &Finding) -> bool {
+        match &finding.problem {
             Problem::NoFiles | Problem::NoPlan(_) | Problem::Restore(_) => true,
-            Problem::Missing if of_name(key).is_some_and(|it| Some(it.max) > self.head) => true,
-            problem => problem.severity() == Severity::Critical && self.newest.contains(key),
-        };
-        self.findings.iter().find(is_loss)
+            Problem::Missing if self.state_after_head(finding).is_some() => true,
+            problem => {
+                problem.severity() == Severity::Critical && self.newest.contains(&finding.key)
+            }
+        }
+    }
+
+    /// The state that a file leads to, if it is newer than all that the files which are there lead to.
+    pub(crate) fn state_after_head(&self, finding: &Finding) -> Option<Txid> {
+        let name = file_of(&finding.key)?;
+        (Some(name.max) > self.head).then_some(name.max)
     }
 
     /// Bytes of the files.

@@ -128,9 +128,9 @@ impl Verify {
             looks += 1;
             let is_new =
                 |finding: &Finding| finding.problem.may_pass() && !doubtful.contains(&finding.key);
-            if looks == LOOKS {
-                // Whatever is lost was lost at each look.
-                found.findings.retain(|finding| !is_new(finding));
+            if looks == LOOKS && found.findings.iter().any(is_new) {
+                // Whatever is lost was lost at each look, and what follows it is known by it alone.
+                found.findings.retain(|it| !is_new(it) && !it.problem.is_consequence());
             }
             if !found.findings.iter().any(is_new) {
                 return Ok(found);
@@ -188,7 +188,8 @@ impl Verify {
         self.compare_index(&mut findings);
         let Self { name, index, tree, .. } = self;
         let Tree { layout, files, .. } = tree;
-        Ok(Verification { name, layout, files, findings, head, newest, index, whole })
+        let lost = None;
+        Ok(Verification { name, layout, files, findings, head, newest, lost, index, whole })
     }
 
     /// What is wrong with the index, apart from what it says of files that are there.

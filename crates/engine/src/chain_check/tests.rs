@@ -57,7 +57,8 @@ fn problems(mut files: Vec<FileChanges>) -> Vec<((u64, u64), ChainProblem)> {
 }
 
 #[track_caller]
-fn assert_only(found: Vec<((u64, u64), ChainProblem)>, name: (u64, u64), problem: &str) {
+fn assert_only(mut found: Vec<((u64, u64), ChainProblem)>, name: (u64, u64), problem: &str) {
+    found.retain(|(_, problem)| !matches!(problem, ChainProblem::LostBase { .. }));
     let texts: Vec<String> = found.iter().map(|(name, it)| format!("{name:?} {it}")).collect();
     assert!(!texts.is_empty(), "no problem");
     assert!(
@@ -130,20 +131,46 @@ fn a_file_behind_a_gap_is_found_once() {
 }
 
 #[test]
+fn files_that_only_follow_one_with_a_problem_are_all_found() {
+    let after = |txid| ChainProblem::LostBase { after: Txid::new(txid).unwrap() };
+    let files: Vec<_> = (1..=6).map(|txid| between(txid, txid)).collect();
+    for lost in 2..=4 {
+        let mut damaged = files.clone();
+        damaged[lost as usize - 1].pages.clear();
+        let found = problems(damaged);
+        assert_eq!(found[0].0, (lost, lost));
+        let behind: Vec<_> = (lost + 1..=6).map(|txid| ((txid, txid), after(txid - 1))).collect();
+        assert_eq!(found[1..], behind);
+        let mut gone = files.clone();
+        gone.remove(lost as usize - 1);
+        let found = problems(gone);
+        assert!(matches!(found[0].1, ChainProblem::Unreachable { .. }), "{found:?}");
+        assert_eq!(found[1..], behind[1..]);
+    }
+    // Another way leads there.
+    let mut files = history();
+    files[1].pages.clear();
+    let found = problems(files);
+    assert_eq!(found[1..], [((3, 3), after(2)), ((4, 4), after(3))]);
+}
+
+#[test]
 fn behind_a_file_that_cannot_be_read_links_are_still_checked() {
     let mut files = history();
     files.sort_by_key(|file| ChainCheck::order(file.name));
     let mut check = ChainCheck::new(files.iter().map(|file| file.name));
     for file in &mut files {
-        if (file.name.min.get(), file.name.max.get()) == (5, 5) {
-            check.skip(file.name);
-            continue;
+        match (file.name.min.get(), file.name.max.get()) {
+            (5, 5) => check.skip(file.name),
+            (6, 6) => {
+                assert!(matches!(check.add(file), Err(ChainProblem::LostBase { .. })));
+            }
+            _ => check.add(file).unwrap(),
         }
-        check.add(file).unwrap();
     }
     let mut check = ChainCheck::new(files.iter().map(|file| file.name));
     check.skip(between(1, 1).name);
-    check.add(&between(2, 2)).unwrap();
+    assert!(matches!(check.add(&between(2, 2)), Err(ChainProblem::LostBase { .. })));
     let mut wrong = between(3, 3);
     wrong.pre_apply = Some(checksum(1, 1));
     assert!(matches!(check.add(&wrong), Err(ChainProblem::BrokenLink { .. })));

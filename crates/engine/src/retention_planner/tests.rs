@@ -155,6 +155,23 @@ fn the_head_is_never_merged() {
 }
 
 #[test]
+fn a_file_that_nothing_leads_to_does_not_lead_to_the_newest_state() {
+    // 3 is gone: only the snapshot leads to 4.
+    let files = [
+        file((1, 1), 9.0),
+        file((2, 2), 8.0),
+        file((4, 4), 6.0),
+        file((1, 4), 6.0),
+        file((6, 6), 1.0),
+    ];
+    for policy in [NO_TIER, RetentionPolicy::default()] {
+        let plan = plan(&files, policy);
+        assert_eq!(text(&plan, (4, 4)), "inside the finest window, though no file leads to it");
+        assert_eq!(text(&plan, (6, 6)), "inside the finest window, though no file leads to it");
+    }
+}
+
+#[test]
 fn merges_end_at_kept_snapshots_and_what_the_manifest_does_not_know_stays() {
     const MONTH: f64 = 31.0 * 24.0;
     let mut files: Vec<_> = (2..=13).map(|txid| file((txid, txid), 90.0)).collect();

@@ -128,9 +128,9 @@ proptest! {
         prop_assert!(plan.decisions.values().all(|it| matches!(it, Decision::Keep(_))));
         // Before the finest window nothing is left of a chain without a snapshot.
         let given = restorable(&left);
-        let recent = [KeepReason::InsideWindow, KeepReason::Head].map(|it| Decision::Keep(vec![it]));
+        let recent = Decision::Keep(vec![KeepReason::Stranded]);
         for file in left.iter().filter(|file| file.indexed && !is_of_use(file, &given)) {
-            prop_assert!(recent.contains(&plan.decisions[&file.name]), "{} is left", file.name);
+            prop_assert_eq!(&plan.decisions[&file.name], &recent, "{} is left", file.name);
         }
     }
 
