@@ -113,7 +113,8 @@ pub(crate) struct SnapshotSchedulerState {
     myself: ActorRef<SnapshotSchedulerMsg>,
     root: ActorRef<RootMsg>,
     at_once: usize,
-    databases: BTreeMap<String, Entry>,
+    /// Nodes that are large lie scattered among what the openings of databases leave free.
+    databases: BTreeMap<String, Box<Entry>>,
     /// When each database that waits for a time is to be looked at.
     looks: BTreeSet<(Instant, String)>,
     /// Databases whose snapshot is due and has to wait for its turn.
@@ -193,7 +194,8 @@ impl SnapshotSchedulerState {
             self.forget(&database);
             let txid = txid.map_or(0, Txid::get);
             let schedule = SnapshotSchedule::new(settings, last, txid, now, fastrand::f64());
-            self.databases.insert(database.clone(), Entry { schedule, incarnation, look: None });
+            let entry = Box::new(Entry { schedule, incarnation, look: None });
+            self.databases.insert(database.clone(), entry);
         }
         self.change(&database, now, |_| ());
     }
@@ -229,7 +231,7 @@ impl SnapshotSchedulerState {
     fn forget(&mut self, database: &str) {
         self.running.remove(database);
         self.line.retain(|it| it != database);
-        if let Some(Entry { look: Some(look), .. }) = self.databases.remove(database) {
+        if let Some(look) = self.databases.remove(database).and_then(|entry| entry.look) {
             self.looks.remove(&(look, database.to_owned()));
         }
     }

@@ -101,8 +101,9 @@ struct Sweep {
     commands: Receiver<Command>,
     wake: Arc<EventFd>,
     inotify: Option<Inotify>,
-    /// With thousands of them a hash table, which doubles, would stand half empty.
-    databases: BTreeMap<String, Watched>,
+    /// With thousands of them a hash table, which doubles, would stand half empty, and nodes that are
+    /// large lie scattered among what the openings of databases leave free.
+    databases: BTreeMap<String, Box<Watched>>,
     /// The databases of each watched directory, by the file names of their WALs.
     directories: HashMap<WatchDescriptor, BTreeMap<OsString, String>>,
 }
@@ -162,7 +163,8 @@ impl Sweep {
                     self.forget_directory_of(&name);
                     self.watch_directory(&name, &wal_path);
                     target.notify();
-                    self.databases.insert(name, Watched { target, wal_path, seen: None });
+                    let watched = Box::new(Watched { target, wal_path, seen: None });
+                    self.databases.insert(name, watched);
                 }
                 Ok(Command::Unwatch(name)) => {
                     self.forget_directory_of(&name);
