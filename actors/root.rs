@@ -15,8 +15,8 @@
 //! Every database ships what it has, writes its manifest, lets go of its files and reports with
 //! [`RootMsg::Drained`]. When all have, or the deadline passes, webhooks get a few seconds to deliver
 //! what is queued. Then the root answers with the names of the databases that did not ship everything,
-//! those that were paused or removed before included, and ends the tree. Nothing is lost either way: what was not shipped is in the WAL, and the next
-//! start finds it.
+//! those that were paused or removed before included, and ends the tree. Nothing is lost either way:
+//! what was not shipped is in the WAL, and the next start finds it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

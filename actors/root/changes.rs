@@ -238,8 +238,8 @@ impl RootState {
                 tracing::info!(db = name, "paused");
             }
             Wish::Remove => {
-                if let (Some(gone), Some(problem)) = (self.databases.remove(name), problem) {
-                    self.retired.add(&gone, &problem);
+                if let Some(gone) = self.databases.remove(name) {
+                    self.retired.went(&gone, problem.as_ref());
                 }
                 self.policies.remove(&Child::Database(name.to_owned()));
                 tracing::info!(db = name, "not replicated any more; its history stays");

@@ -25,8 +25,13 @@ pub struct NotShipped {
 pub(super) struct Retired(BTreeMap<PathBuf, NotShipped>);
 
 impl Retired {
-    /// A database that went.
-    pub(super) fn add(&mut self, database: &DatabaseChild, problem: &Refusal) {
+    /// A database went, and why storage does not have everything of it, if so. One that came back and
+    /// went once more is told of as it went last.
+    pub(super) fn went(&mut self, database: &DatabaseChild, problem: Option<&Refusal>) {
+        let Some(problem) = problem else {
+            self.0.remove(&database.settings.path);
+            return;
+        };
         let known = database.standing.known();
         // One whose file is gone has nothing that could be shipped any more but staged files.
         let has_something = problem.cause != Cause::Database || known.staged_files > 0;

@@ -82,22 +82,26 @@ async fn a_database_that_was_resumed_after_an_early_pause_is_not_named_at_the_en
 
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_that_left_the_configuration_too_early_are_named_at_the_end() {
-    let scene = Scene::new(4);
+    let scene = Scene::new(5);
     let replicator = cut_off(&scene).await;
-    // One goes, one goes and comes back, one changes its name, one stays.
-    let mut settings = scene.settings();
-    settings.databases.drain(..2);
+    // One goes, one goes and comes back, one changes its name, one stays, one comes back and goes again.
+    let all = scene.settings();
+    let mut settings = all.clone();
+    settings.databases = all.databases[2..4].to_vec();
     settings.databases[0].name = "renamed".to_owned();
     replicator.reconfigure(settings.clone(), None).await.unwrap();
-    for name in ["a", "b", "c"] {
+    for name in ["a", "b", "c", "e"] {
         wait_for_removal(&replicator, name).await;
     }
     scene.store.set_away(false);
-    settings.databases.push(scene.settings().databases.swap_remove(1));
-    replicator.reconfigure(settings, None).await.unwrap();
-    for name in ["b", "renamed", "d"] {
+    settings.databases.extend([all.databases[1].clone(), all.databases[4].clone()]);
+    replicator.reconfigure(settings.clone(), None).await.unwrap();
+    for name in ["b", "renamed", "d", "e"] {
         wait_for_status(&replicator, name, |status| status.up_to_date).await;
     }
+    settings.databases.pop();
+    replicator.reconfigure(settings, None).await.unwrap();
+    wait_for_removal(&replicator, "e").await;
     let not_shipped = replicator.shut_down(PATIENCE).await.unwrap();
     let [only] = &not_shipped[..] else { panic!("one database: {not_shipped:?}") };
     assert_told(only, "a", &["left the configuration", "injected fault", "1 staged file"]);
