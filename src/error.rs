@@ -125,7 +125,8 @@ pub enum Error {
     Replicator(#[from] ReplicatorError),
     /// The daemon stopped with unshipped commits.
     #[error(
-        "stopped before everything was in storage:\n{}\nthe next start uploads what is kept on this machine",
+        "stopped before everything was in storage:\n{}\nthe next start uploads what is kept of the databases \
+         that it replicates",
         not_shipped(.0)
     )]
     NotShipped(Vec<NotShipped>),
